@@ -1,0 +1,98 @@
+"""`hipfed-client`: what a hospital runs on its own machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from client.data import default_cache_dir, find_schema, is_hospital, list_hospitals, open_hospital, summarise
+from client.data.hospital import SCHEMA_FILE
+from client.data.screen import print_problems, print_summary
+from shared_model.errors import DataError, HipfedError, Problem
+from shared_model.schema import Schema, load_schema
+
+app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """One hospital of a federated study. Patients stay here. Research use only."""
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", exists=True, file_okay=False, help="A hospital's folder, or a folder of hospitals."
+        ),
+    ],
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema", exists=True, dir_okay=False, help="Study schema. [default: schema.toml in DIR or above it]"
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+        ),
+    ] = None,
+) -> None:
+    """Say everything that is wrong with a hospital's data, or summarise what is there.
+
+    Values are shown on this screen only; nothing is sent.
+    """
+    cache_dir = cache or default_cache_dir()
+    hospitals = _find_hospitals(folder)
+    fine = sum(_check_hospital(hospital, schema, cache_dir=cache_dir) for hospital in hospitals)
+    Console().print(
+        f"{fine} of {len(hospitals)} hospitals fine" if len(hospitals) > 1 else "fine" if fine else "not fine"
+    )
+    if fine < len(hospitals):
+        raise typer.Exit(code=1)
+
+
+def _find_hospitals(folder: Path) -> list[Path]:
+    """The folder itself, or its sub-folders where they and not it hold patients."""
+    below = list_hospitals(folder)
+    return below if not is_hospital(folder) and any(is_hospital(path) for path in below) else [folder]
+
+
+def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path) -> bool:
+    """Whether a hospital is fine; prints its problems or its summary."""
+    console, name = Console(), folder.resolve().name
+    try:
+        schema = load_schema(schema_file or find_schema(folder))
+        if schema_file is None:
+            _refuse_other_schema(folder, schema)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{name}: images", visible=False)
+            hospital = open_hospital(
+                folder,
+                schema,
+                cache_dir=cache_dir,
+                progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            )
+    except DataError as error:
+        print_problems(console, name, error.problems)
+        return False
+    except HipfedError as error:
+        console.print(Text(f"{name}: {error}", style="red"), soft_wrap=True)
+        return False
+    print_summary(console, name, summarise(hospital.arrays, schema), hospital.notes)
+    return True
+
+
+def _refuse_other_schema(folder: Path, schema: Schema) -> None:
+    """A hospital's own copy of the schema must say what its cohort's says: a study leaves out sites with another."""
+    above = folder.resolve().parent / SCHEMA_FILE
+    if above.is_file() and load_schema(above).sha256 != schema.sha256:
+        detail = f"expected the study of {above}, got another. Replace this copy, or name the right one with --schema."
+        raise DataError([Problem(file=SCHEMA_FILE, row=0, column="", rule="schema-differs", detail=detail)])

@@ -1,0 +1,33 @@
+"""A hospital's data folder: check it, read it, keep it decoded.
+
+Why a reader of our own: a hospital must learn everything that is wrong with its export at once, by file, line, column
+and rule, and nothing about a patient may be read that the study does not need. `load_hospital` is what the rest of the
+client calls; `read_hospital` is the reading itself, table by table; the cache stands between the two.
+"""
+
+from client.data.cache import default_cache_dir, load_hospital, open_hospital
+from client.data.hospital import (
+    Hospital,
+    Notes,
+    find_schema,
+    is_hospital,
+    list_hospitals,
+    read_hospital,
+)
+from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary, summarise
+
+__all__ = [
+    "Hospital",
+    "HospitalSummary",
+    "ModalitySummary",
+    "Notes",
+    "VariableSummary",
+    "default_cache_dir",
+    "find_schema",
+    "is_hospital",
+    "list_hospitals",
+    "load_hospital",
+    "open_hospital",
+    "read_hospital",
+    "summarise",
+]

@@ -1,0 +1,229 @@
+"""Keep decoded hospitals on disk, so that a second start decodes no image.
+
+An entry is found by the content of every file that it came from, the schema and the version of the reader: whatever
+changes, the entry no longer matches. Entries hold patient data: their folders are open to their owner only, and a new
+entry of a hospital and schema removes the old one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from client.data.fingerprint import FileStamp, content_key, stamp_files
+from client.data.hospital import Hospital, Notes, list_used_files, read_hospital
+from client.data.image_table import Progress
+from client.data.problems import fault
+from shared_model.batch import PatientArrays
+from shared_model.errors import DataError, Problem, SettingsError
+from shared_model.schema import Schema
+
+_INDEX = "index.json"
+_ENTRY = "entry.json"
+_UNFINISHED = ".unfinished-"
+_ABANDONED_S = 24 * 3600
+
+
+def default_cache_dir() -> Path:
+    """$HIPFED_CACHE, else ~/.cache/hipfed."""
+    chosen = os.environ.get("HIPFED_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "hipfed"
+
+
+def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientArrays:
+    """The patients of a hospital, from the cache if its files have not changed; series and images are memory-mapped.
+
+    Args:
+        folder: the hospital's folder.
+        schema: the study.
+        cache_dir: where decoded hospitals are kept; made if it does not exist.
+
+    Raises:
+        DataError: the folder breaks the data contract; holds every problem, and nothing was cached.
+        SettingsError: the cache folder cannot be written.
+    """
+    return open_hospital(folder, schema, cache_dir=cache_dir).arrays
+
+
+def open_hospital(folder: Path, schema: Schema, *, cache_dir: Path, progress: Progress | None = None) -> Hospital:
+    """As `load_hospital`, with the notes of the reading.
+
+    Args:
+        folder: the hospital's folder.
+        schema: the study.
+        cache_dir: where decoded hospitals are kept; made if it does not exist.
+        progress: told (done, in all) after each image that is decoded.
+
+    Raises:
+        DataError: the folder breaks the data contract, or changed while it was read.
+        SettingsError: the cache folder cannot be written.
+    """
+    root = folder.resolve()
+    files = list_used_files(root, schema)
+    if not files:
+        return read_hospital(folder, schema, progress=progress)  # finds what is wrong, and raises
+    shelf = cache_dir / hashlib.sha256(f"{root}\0{schema.sha256}".encode()).hexdigest()[:32]
+    known = _read_index(shelf)
+    try:
+        stamps = stamp_files(root, files, known=known)
+        key = content_key(schema, stamps)
+        hospital = _load_entry(shelf / key, schema)
+        if hospital is None:
+            hospital = read_hospital(folder, schema, progress=progress)
+            again = list_used_files(root, schema)
+            if again != files or content_key(schema, stamp_files(root, files, known=stamps)) != key:
+                raise _changed(folder)
+            with _explained(cache_dir):
+                _store_entry(cache_dir, shelf, key, hospital)
+            hospital = _load_entry(shelf / key, schema) or hospital
+    except FileNotFoundError as error:
+        raise _changed(folder) from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    if stamps != known:
+        with _explained(cache_dir):
+            _write_index(shelf, stamps)
+    return hospital
+
+
+def _changed(folder: Path) -> DataError:
+    remedy = "Wait for the export to end and run again"
+    detail = fault(expected="files at rest", got="a change while they were read", remedy=remedy)
+    return DataError([Problem(file=folder.name, row=0, column="", rule="changed-while-read", detail=detail)])
+
+
+def _unreadable(folder: Path, error: OSError) -> DataError:
+    got = f"{error.strerror} for {error.filename}"
+    detail = fault(expected="readable files", got=got, remedy="Check the permissions")
+    return DataError([Problem(file=folder.name, row=0, column="", rule="unreadable-file", detail=detail)])
+
+
+@contextmanager
+def _explained(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"cache at {cache_dir}: expected a folder that can be written, got: {error.strerror}. "
+            "Make room there, or choose another folder with --cache or HIPFED_CACHE."
+        ) from error
+
+
+def _read_index(shelf: Path) -> dict[str, FileStamp]:
+    """Stamps of the last start; a damaged index is as good as none, because every file is then hashed again."""
+    try:
+        stored = json.loads((shelf / _INDEX).read_text(encoding="utf-8"))
+        return {name: FileStamp(**stamp) for name, stamp in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write_index(shelf: Path, stamps: Mapping[str, FileStamp]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=shelf, prefix=_UNFINISHED)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({name: asdict(stamp) for name, stamp in stamps.items()}, file)
+    Path(temporary).replace(shelf / _INDEX)
+
+
+def _arrays_by_file(arrays: PatientArrays) -> dict[str, np.ndarray]:
+    return {
+        "outcome": arrays.outcome,
+        "numbers": arrays.numbers,
+        "levels": arrays.levels,
+        **{f"series.{name}": values for name, values in arrays.series.items()},
+        **{f"events.{name}": values for name, values in arrays.events.items()},
+        **{f"images.{name}": values for name, values in arrays.images.items()},
+        **{f"present.{name}": values for name, values in arrays.present.items()},
+    }
+
+
+def _store_entry(cache_dir: Path, shelf: Path, key: str, hospital: Hospital) -> None:
+    cache_dir.parent.mkdir(parents=True, exist_ok=True)
+    cache_dir.mkdir(mode=0o700, exist_ok=True)
+    shelf.mkdir(mode=0o700, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=shelf, prefix=_UNFINISHED))  # mode 0700
+    try:
+        for name, values in _arrays_by_file(hospital.arrays).items():
+            with (temporary / f"{name}.npy").open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+                _flush(file.fileno())
+        with (temporary / _ENTRY).open("w", encoding="utf-8") as text:
+            json.dump({"patient_ids": hospital.arrays.patient_ids, "notes": asdict(hospital.notes)}, text)
+            text.flush()
+            _flush(text.fileno())
+        with suppress(FileExistsError):
+            _rename_folder(temporary, shelf / key)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _remove_old(shelf, keep=key)
+
+
+def _flush(descriptor: int) -> None:
+    """After a power cut an entry is whole or not there at all."""
+    os.fsync(descriptor)
+
+
+def _rename_folder(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        raise FileExistsError(target) from None  # another process stored the same content first
+
+
+def _remove_old(shelf: Path, *, keep: str) -> None:
+    for path in shelf.iterdir():
+        unfinished = path.name.startswith(_UNFINISHED)
+        if path.name in (keep, _INDEX) or (unfinished and time.time() - path.lstat().st_mtime < _ABANDONED_S):
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _load_entry(entry: Path, schema: Schema) -> Hospital | None:
+    """The stored hospital; None if there is none. A damaged entry is removed, since the files can be read again."""
+    if not entry.is_dir():
+        return None
+    try:
+        stored = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
+        notes = stored["notes"]
+        return Hospital(
+            arrays=_load_arrays(entry, schema, patient_ids=tuple(stored["patient_ids"])),
+            notes=Notes(
+                ignored_columns={file: tuple(columns) for file, columns in notes["ignored_columns"].items()},
+                ignored_tables=tuple(notes["ignored_tables"]),
+                shared_images=tuple(notes["shared_images"]),
+            ),
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def _load_arrays(entry: Path, schema: Schema, *, patient_ids: tuple[str, ...]) -> PatientArrays:
+    def load(name: str, *, mapped: bool = False) -> np.ndarray:
+        values: np.ndarray = np.load(entry / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
+        if len(values) != len(patient_ids):
+            raise ValueError(f"{name}: expected {len(patient_ids)} patients, got {len(values)}")
+        return values
+
+    return PatientArrays(
+        patient_ids=patient_ids,
+        outcome=load("outcome"),
+        numbers=load("numbers"),
+        levels=load("levels"),
+        series={name: load(f"series.{name}", mapped=True) for name in schema.series},
+        events={name: load(f"events.{name}") for name in schema.events},
+        images={name: load(f"images.{name}", mapped=True) for name in schema.images},
+        present={name: load(f"present.{name}") for name in schema.modalities},
+    )

@@ -1,0 +1,173 @@
+"""Read a hospital's folder whole, or say everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from client.data.events import read_events
+from client.data.image_table import IMAGES, ImageSet, Progress, list_image_files, no_images, read_images
+from client.data.patients import PATIENTS, Patients, read_patients
+from client.data.problems import ProblemLog, fault
+from client.data.series import read_series
+from client.data.tables import SUFFIXES, candidates, find_table
+from shared_model.batch import PatientArrays
+from shared_model.errors import DataError, Problem, SchemaError
+from shared_model.schema import STATIC, Schema
+
+SCHEMA_FILE = "schema.toml"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a hospital may want to know though it breaks no rule.
+
+    Attributes:
+        ignored_columns: per file, columns that the study does not use.
+        ignored_tables: tables of the folder that the study does not use; a misspelt name shows here.
+        shared_images: image files that more than one row of images.* names.
+    """
+
+    ignored_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignored_tables: tuple[str, ...] = ()
+    shared_images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A hospital whose folder keeps the data contract.
+
+    Attributes:
+        arrays: its patients.
+        notes: what was left aside while reading.
+    """
+
+    arrays: PatientArrays
+    notes: Notes
+
+
+@dataclass
+class _Parts:
+    """What is read table by table."""
+
+    series: dict[str, Float32[np.ndarray, "patient _time _channel"]] = field(default_factory=dict)
+    events: dict[str, Float32[np.ndarray, "patient _item"]] = field(default_factory=dict)
+    present: dict[str, Bool[np.ndarray, " patient"]] = field(default_factory=dict)
+    ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def find_schema(folder: Path) -> Path:
+    """The schema.toml that holds for a hospital (its own copy, else its cohort's) or for a cohort.
+
+    Raises:
+        SchemaError: there is none.
+    """
+    for place in (folder, folder.resolve().parent):
+        if (place / SCHEMA_FILE).is_file():
+            return place / SCHEMA_FILE
+    raise SchemaError(
+        f"study schema at {folder}: expected {SCHEMA_FILE} in the folder or in its parent, got none. "
+        "Copy the study's schema there, or name it with --schema."
+    )
+
+
+def list_hospitals(cohort: Path) -> list[Path]:
+    """The hospitals of a cohort: its sub-folders, sorted by name; files and hidden folders are none."""
+    return sorted(path for path in cohort.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def is_hospital(folder: Path) -> bool:
+    """Whether a folder holds patients.* itself."""
+    return bool(candidates(folder, PATIENTS))
+
+
+def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
+    """Every file that the reading of a hospital depends on; None if the images table has a fault."""
+    names = (PATIENTS, *schema.series, *schema.events, *([IMAGES] if schema.images else []))
+    files = [path for name in names for path in candidates(folder, name)]
+    for table in candidates(folder, IMAGES) if schema.images else []:
+        images = list_image_files(table, schema)
+        if images is None:
+            return None
+        files += images
+    return sorted(set(files))
+
+
+def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = None) -> Hospital:
+    """A hospital read from its files, without a cache.
+
+    Args:
+        folder: the hospital's folder.
+        schema: the study.
+        progress: told (done, in all) after each image.
+
+    Raises:
+        DataError: the folder breaks the data contract; holds every problem.
+    """
+    if not folder.is_dir():
+        detail = fault(expected="a folder", got="none", remedy="Check the path")
+        raise DataError([Problem(file=folder.name, row=0, column="", rule="no-folder", detail=detail)])
+    log = ProblemLog()
+    tables = {name: find_table(folder, name, log=log) for name in (*schema.series, *schema.events)}
+    event_sets = tuple(name for name in schema.events if tables[name] is not None)
+    patients = read_patients(folder, schema, event_sets=event_sets, log=log)
+    parts = _Parts()
+    _read_tables(parts, tables, schema, patients, log=log)
+    images_table = find_table(folder, IMAGES, log=log) if schema.images else None
+    images = (
+        no_images(schema, len(patients))
+        if images_table is None
+        else read_images(images_table, schema, patients, log=log, progress=progress)
+    )
+    log.raise_if_any()
+    return _assemble(folder, schema, patients, parts, images)
+
+
+def _read_tables(
+    parts: _Parts, tables: Mapping[str, Path | None], schema: Schema, patients: Patients, *, log: ProblemLog
+) -> None:
+    n = len(patients)
+    for name, series in schema.series.items():
+        path = tables[name]
+        if path is None:
+            parts.series[name] = np.full((n, series.steps, len(series.channels)), np.nan, dtype=np.float32)
+            parts.present[name] = np.zeros(n, dtype=bool)
+        else:
+            values, present, ignored = read_series(path, name, schema, patients, log=log)
+            parts.series[name], parts.present[name], parts.ignored[path.name] = values, present, ignored
+    for name, events in schema.events.items():
+        path = tables[name]
+        if path is None:
+            parts.events[name] = np.zeros((n, len(events.items)), dtype=np.float32)
+            parts.present[name] = np.zeros(n, dtype=bool)
+        else:
+            amounts, present, ignored = read_events(path, name, schema, patients, log=log)
+            parts.events[name], parts.present[name], parts.ignored[path.name] = amounts, present, ignored
+
+
+def _assemble(folder: Path, schema: Schema, patients: Patients, parts: _Parts, images: ImageSet) -> Hospital:
+    present = {STATIC: np.ones(len(patients), dtype=bool), **parts.present, **images.present}
+    arrays = PatientArrays(
+        patient_ids=patients.ids,
+        outcome=patients.outcome,
+        numbers=patients.numbers,
+        levels=patients.levels,
+        series=parts.series,
+        events=parts.events,
+        images=images.pixels,
+        present={name: present[name] for name in schema.modalities},
+    )
+    ignored = {PATIENTS: patients.ignored, **parts.ignored, IMAGES: images.ignored}
+    used = {PATIENTS, IMAGES, *schema.series, *schema.events} - (set() if schema.images else {IMAGES})
+    notes = Notes(
+        ignored_columns={file: columns for file, columns in ignored.items() if columns},
+        ignored_tables=tuple(
+            sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem not in used)
+        ),
+        shared_images=images.shared_files,
+    )
+    return Hospital(arrays=arrays, notes=notes)

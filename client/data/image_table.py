@@ -1,0 +1,177 @@
+"""Read images.*: which file is whose radiograph, and every radiograph in it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, UInt16
+
+from client.data.columns import read_levels, read_texts
+from client.data.images import read_image
+from client.data.patients import Patients, find_patients
+from client.data.problems import ImageError, ProblemLog
+from client.data.tables import Table, read_table
+from shared_model.schema import Schema
+
+IMAGES = "images"
+IMAGE = "image"
+FILE = "file"
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) after each image."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The radiographs of all patients.
+
+    Attributes:
+        pixels: per image of the schema, gray values 0..65535; 0 where absent.
+        present: per image of the schema, whether the patient has it.
+        ignored: columns of images.* that were not read.
+        shared_files: files that more than one row names.
+    """
+
+    pixels: Mapping[str, UInt16[np.ndarray, "patient _height _width"]]
+    present: Mapping[str, Bool[np.ndarray, " patient"]]
+    ignored: tuple[str, ...] = ()
+    shared_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Task:
+    row: int
+    patient: int
+    name: str
+    path: Path
+
+
+def no_images(schema: Schema, n_patients: int) -> ImageSet:
+    """Every image of the schema, absent for every patient."""
+    return ImageSet(
+        pixels={name: np.zeros((n_patients, part.size, part.size), np.uint16) for name, part in schema.images.items()},
+        present={name: np.zeros(n_patients, dtype=bool) for name in schema.images},
+    )
+
+
+def read_images(
+    path: Path, schema: Schema, patients: Patients, *, log: ProblemLog, progress: Progress | None = None
+) -> ImageSet:
+    """The radiographs of a hospital; every file named in the table is decoded, so that every damaged one is reported.
+
+    Args:
+        path: the images table: patient id, image, file.
+        schema: the study.
+        patients: rows of patients.*.
+        log: receives every problem.
+        progress: told after each image.
+    """
+    images = no_images(schema, len(patients))
+    table = read_table(path, wanted=[schema.study.patient_id, IMAGE, FILE], log=log)
+    if table is None:
+        return images
+    rows = find_patients(table, schema.study.patient_id, patients)
+    names = tuple(schema.images)
+    codes = read_levels(table, IMAGE, levels=names, rule="unknown-image")
+    if IMAGE in table:
+        empty = (read_texts(table, IMAGE) == "").to_numpy()
+        table.refuse(empty, column=IMAGE, rule="unknown-image", expected="one of " + ", ".join(names), remedy="Fill it")
+    _refuse_twice(table, schema.study.patient_id)
+    paths = _find_files(table, path.parent)
+    tasks = [
+        _Task(row=row, patient=int(rows[row]), name=names[codes[row]], path=found)
+        for row, found in enumerate(paths)
+        if found is not None and codes[row] >= 0
+    ]
+    for task, pixels in _decode(tasks, table, schema, progress=progress):
+        if task.patient >= 0:
+            images.pixels[task.name][task.patient] = pixels
+            images.present[task.name][task.patient] = True
+    files = read_texts(table, FILE)
+    shared = tuple(sorted(files[files.duplicated() & (files != "")].unique()))
+    return ImageSet(pixels=images.pixels, present=images.present, ignored=table.ignored, shared_files=shared)
+
+
+def list_image_files(path: Path, schema: Schema) -> list[Path] | None:
+    """The files that an images table names; None if the table or a path in it has a fault."""
+    log = ProblemLog()
+    table = read_table(path, wanted=[schema.study.patient_id, IMAGE, FILE], log=log)
+    files = [] if table is None else _find_files(table, path.parent)
+    return None if len(log) else [file for file in files if file is not None]
+
+
+def _refuse_twice(table: Table, patient_id: str) -> None:
+    pairs = pd.DataFrame({"patient": read_texts(table, patient_id), "image": read_texts(table, IMAGE)})
+    twice = pairs.duplicated().to_numpy() & (pairs != "").all(axis=1).to_numpy()
+    if IMAGE in table:
+        expected = "one file for each patient and image"
+        table.refuse(twice, column=IMAGE, rule="duplicate-image", expected=expected, remedy="Keep the right row")
+
+
+def _find_files(table: Table, folder: Path) -> list[Path | None]:
+    """The file of each row; None where it is refused (reported)."""
+    if FILE not in table:
+        return [None] * len(table)
+    root = folder.resolve()
+    files: list[Path | None] = []
+    leaves = np.zeros(len(table), dtype=bool)
+    missing = np.zeros(len(table), dtype=bool)
+    for row, text in enumerate(read_texts(table, FILE)):
+        leaves[row] = _is_outside(text, root)
+        missing[row] = not leaves[row] and not _is_file(root / text, text)
+        files.append(None if leaves[row] or missing[row] else root / text)
+    expected = "a path inside the hospital's folder"
+    remedy = "Copy the file into the folder and write its path from there"
+    table.refuse(leaves, column=FILE, rule="path-leaves-folder", expected=expected, remedy=remedy)
+    remedy = "Check the path (separated by /, capitals matter) or remove the row"
+    table.refuse(missing, column=FILE, rule="missing-image-file", expected="an existing file", remedy=remedy)
+    return files
+
+
+def _is_outside(text: str, root: Path) -> bool:
+    if PurePosixPath(text).is_absolute() or PureWindowsPath(text).anchor or ".." in PureWindowsPath(text).parts:
+        return True
+    try:
+        return not (root / text).resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):  # no such path can exist, so it is reported as missing
+        return False
+
+
+def _is_file(path: Path, text: str) -> bool:
+    try:
+        return bool(text) and path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _decode(
+    tasks: list[_Task], table: Table, schema: Schema, *, progress: Progress | None
+) -> list[tuple[_Task, UInt16[np.ndarray, "size size"]]]:
+    done: list[tuple[_Task, UInt16[np.ndarray, "size size"]]] = []
+
+    def attempt(task: _Task) -> UInt16[np.ndarray, "size size"] | ImageError:
+        try:
+            return read_image(task.path, size=schema.images[task.name].size)
+        except ImageError as error:
+            return error
+
+    # Decoders warn, with quoted values, about oddities that they then handle; what they cannot handle raises.
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")
+        for number, (task, result) in enumerate(zip(tasks, pool.map(attempt, tasks), strict=True), start=1):
+            if isinstance(result, ImageError):
+                line = int(table.lines[task.row])
+                detail = f"{table.columns[FILE].iloc[task.row].strip()}: {result.detail}"
+                table.log.add(table.file, row=line, column=FILE, rule=result.rule, detail=detail)
+            else:
+                done.append((task, result))
+            if progress is not None:
+                progress(number, len(tasks))
+    return done

@@ -1,0 +1,91 @@
+"""Decode a radiograph file, whatever its format, and fit it into the square that the model takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt16
+from PIL import Image, ImageOps
+
+from client.data.dicom import WHITE, GrayImage, decode_dicom, refuse_large
+from client.data.problems import ImageError, fault, quote
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_DICOM = b"DICM"  # after a preamble of 128 bytes
+
+
+def read_image(path: Path, *, size: int) -> UInt16[np.ndarray, "size size"]:
+    """A radiograph as `size` x `size` gray values 0..65535, 0 = black.
+
+    Raises:
+        ImageError: the file cannot be read or decoded, is blank, or may not be used.
+    """
+    try:
+        image = decode_image(path)
+    except ImageError:
+        raise
+    except Exception as error:  # four decoders raise whatever they meet in damaged data
+        reason = str(error).strip().splitlines()
+        got = f"{type(error).__name__}: {quote(reason[0])}" if reason else type(error).__name__
+        detail = fault(expected="a whole DICOM, PNG or JPEG file", got=got, remedy="Export the image again")
+        raise ImageError("unreadable-image", detail) from error
+    if not image.pixels.any():
+        detail = fault(expected="a radiograph", got="one gray value everywhere", remedy="Export the image again")
+        raise ImageError("blank-image", detail)
+    return letterbox(image, size=size)
+
+
+def decode_image(path: Path) -> GrayImage:
+    """The whole radiograph, before resizing, in standard orientation; a constant image is all zero.
+
+    PNG and JPEG keep their gray scale (8 bit times 257), turned as their EXIF tag says. The format is told by the
+    file's first bytes, not by its name.
+
+    Raises:
+        ImageError: neither DICOM, PNG nor JPEG, or an image that may not be used.
+        Exception: whatever a decoder raises for damaged data.
+    """
+    with path.open("rb") as file:
+        start = file.read(132)
+    if start[128:] == _DICOM:
+        image = decode_dicom(path)
+    elif start.startswith((_PNG, _JPEG)):
+        image = GrayImage(pixels=_decode_picture(path))
+    else:
+        detail = fault(expected="a DICOM, PNG or JPEG file", got="other content", remedy="Export the image again")
+        raise ImageError("unreadable-image", detail)
+    if image.pixels.min() == image.pixels.max():
+        return GrayImage(pixels=np.zeros_like(image.pixels), pixel_aspect=image.pixel_aspect)
+    return image
+
+
+def _decode_picture(path: Path) -> UInt16[np.ndarray, "height width"]:
+    with Image.open(path, formats=("PNG", "JPEG")) as opened:
+        refuse_large(*opened.size)
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # 16-bit PNG
+            gray: UInt16[np.ndarray, "height width"] = np.clip(np.asarray(picture), 0, WHITE).astype(np.uint16)
+            return gray
+        return np.asarray(picture.convert("L"), dtype=np.uint16) * 257
+
+
+def letterbox(image: GrayImage, *, size: int) -> UInt16[np.ndarray, "size size"]:
+    """The image in a square: proportions kept (pixels that are not square corrected), centred on black, antialiased.
+
+    Args:
+        image: a decoded radiograph.
+        size: side of the square in pixels.
+    """
+    height, width = image.pixels.shape
+    scale = size / max(height * image.pixel_aspect, width)
+    new_height = min(size, max(1, round(height * image.pixel_aspect * scale)))
+    new_width = min(size, max(1, round(width * scale)))
+    picture = Image.fromarray(image.pixels.astype(np.float32))
+    # Boxes bring the image near its size, then a triangle filter: as smooth as the filter alone, several times faster.
+    resized = picture.resize((new_width, new_height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    square = np.zeros((size, size), dtype=np.uint16)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square[top : top + new_height, left : left + new_width] = np.clip(np.rint(np.asarray(resized)), 0, WHITE)
+    return square

@@ -1,0 +1,160 @@
+"""Read patients.*: who the patients are, their outcome and their static predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int8, Int64
+
+from client.data.columns import read_flags, read_levels, read_numbers, read_texts
+from client.data.problems import ProblemLog, fault
+from client.data.tables import Table, candidates, find_table, read_table
+from shared_model.schema import Schema
+
+PATIENTS = "patients"
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The rows of patients.*, in file order.
+
+    Attributes:
+        ids: patient ids; unique unless a problem was reported.
+        outcome: 0 or 1.
+        numbers: numeric and binary predictors in schema order; NaN = missing.
+        levels: index of the level per categorical predictor in schema order; -1 = missing.
+        recorded: per event set with a `recorded` column that the file has, whether it was recorded.
+        ignored: columns of the file that the study does not use.
+        complete: whether every patient of the file is here; if not, "unknown patient" cannot be told in other files.
+    """
+
+    ids: tuple[str, ...]
+    outcome: Int8[np.ndarray, " patient"]
+    numbers: Float32[np.ndarray, "patient number"]
+    levels: Int64[np.ndarray, "patient category"]
+    recorded: Mapping[str, Bool[np.ndarray, " patient"]]
+    ignored: tuple[str, ...]
+    complete: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def no_patients(schema: Schema) -> Patients:
+    """What other tables are read against when patients.* is unusable, so that their own faults are still found."""
+    return Patients(
+        ids=(),
+        outcome=np.zeros(0, dtype=np.int8),
+        numbers=np.zeros((0, len(schema.numbers)), dtype=np.float32),
+        levels=np.zeros((0, len(schema.categories)), dtype=np.int64),
+        recorded={},
+        ignored=(),
+        complete=False,
+    )
+
+
+def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], log: ProblemLog) -> Patients:
+    """The patients of a hospital.
+
+    Args:
+        folder: the hospital's folder.
+        schema: the study.
+        event_sets: event sets whose file the hospital has: only these need their `recorded` column.
+        log: receives every problem.
+    """
+    path = find_table(folder, PATIENTS, log=log)
+    if path is None:
+        if not candidates(folder, PATIENTS):
+            remedy = "Point to the folder that holds it, or export it"
+            detail = fault(expected="patients.csv or patients.parquet", got="no patients", remedy=remedy)
+            log.add(PATIENTS + ".csv", rule="no-patients", detail=detail)
+        return no_patients(schema)
+    recorded = {name: column for name in event_sets if (column := schema.events[name].recorded)}
+    study = schema.study
+    wanted = [study.patient_id, study.outcome, *(column.name for column in schema.static), *recorded.values()]
+    table = read_table(path, wanted=list(dict.fromkeys(wanted)), log=log)
+    if table is None:
+        return no_patients(schema)
+    if not len(table):
+        detail = fault(expected="at least one patient", got="a header only", remedy="Check the export's filter")
+        log.add(table.file, rule="no-rows", detail=detail)
+    used_later = {events.recorded for events in schema.events.values()}
+    return Patients(
+        ids=_read_ids(table, study.patient_id),
+        outcome=_read_outcome(table, study.outcome),
+        numbers=_stack([_read_number(table, schema, column.name) for column in schema.numbers], len(table)),
+        levels=_stack([read_levels(table, c.name, levels=c.levels) for c in schema.categories], len(table), np.int64),
+        recorded={name: _read_recorded(table, column) for name, column in recorded.items() if column in table},
+        ignored=tuple(name for name in table.ignored if name not in used_later),
+        complete=table.complete and study.patient_id in table,
+    )
+
+
+def _stack(columns: list[np.ndarray], n_rows: int, dtype: type = np.float32) -> np.ndarray:
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((n_rows, 0), dtype=dtype)
+
+
+def _read_number(table: Table, schema: Schema, name: str) -> np.ndarray:
+    column = next(column for column in schema.numbers if column.name == name)
+    return read_flags(table, name) if column.kind == "binary" else read_numbers(table, name, limits=column.range)
+
+
+def _read_ids(table: Table, column: str) -> tuple[str, ...]:
+    ids = read_texts(table, column)
+    if column in table:
+        empty = (ids == "").to_numpy()
+        table.refuse(empty, column=column, rule="empty-id", expected="a patient id", remedy="Fill it or remove the row")
+        twice = ids.duplicated().to_numpy() & ~empty
+        remedy = "Keep one row a patient"
+        table.refuse(twice, column=column, rule="duplicate-id", expected="each patient once", remedy=remedy)
+    return tuple(ids.tolist())
+
+
+def _read_outcome(table: Table, column: str) -> Int8[np.ndarray, " patient"]:
+    values = read_flags(table, column, rule="outcome-not-0-1")
+    if column not in table:
+        return np.zeros(len(table), dtype=np.int8)
+    empty = (read_texts(table, column) == "").to_numpy()
+    remedy = "Fill it or leave the patient out of the study"
+    table.refuse(empty, column=column, rule="missing-outcome", expected="0 or 1", remedy=remedy)
+    known = values[~np.isnan(values)]
+    if len(known) == len(table) > 0:
+        for value, rule, what in ((1, "no-events", "event"), (0, "no-non-events", "non-event")):
+            if not (known == value).any():
+                got = f"{1 - value} for all {len(known)} patients"
+                detail = fault(
+                    expected=f"at least one {what} ({value})", got=got, remedy="Check how the outcome was derived"
+                )
+                table.log.add(table.file, column=column, rule=rule, detail=detail)
+    outcome: Int8[np.ndarray, " patient"] = np.nan_to_num(values).astype(np.int8)
+    return outcome
+
+
+def _read_recorded(table: Table, column: str) -> Bool[np.ndarray, " patient"]:
+    values = read_flags(table, column)
+    empty = (read_texts(table, column) == "").to_numpy()
+    remedy = "Write 1 if the events of this patient were recorded, 0 if not"
+    table.refuse(empty, column=column, rule="missing-recorded", expected="0 or 1", remedy=remedy)
+    recorded: Bool[np.ndarray, " patient"] = values == 1
+    return recorded
+
+
+def find_patients(table: Table, column: str, patients: Patients) -> Int64[np.ndarray, " row"]:
+    """Position of each row's patient in patients.*, -1 = empty or unknown (reported)."""
+    ids = read_texts(table, column)
+    first = pd.Series(np.arange(len(patients)), index=pd.Index(patients.ids, dtype="str"), dtype=np.int64)
+    first = first[~first.index.duplicated()]
+    found = first.reindex(ids, fill_value=-1).to_numpy(dtype=np.int64, copy=True)
+    if column in table:
+        empty = (ids == "").to_numpy()
+        found[empty] = -1
+        table.refuse(empty, column=column, rule="empty-id", expected="a patient id", remedy="Fill it or remove the row")
+        if patients.complete:
+            remedy = "Add the patient to patients.* or remove the row"
+            wrong = (found < 0) & ~empty
+            table.refuse(wrong, column=column, rule="unknown-patient", expected="an id of patients.*", remedy=remedy)
+    return found

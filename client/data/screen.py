@@ -1,0 +1,63 @@
+"""Show a check's outcome on the hospital's own screen: every problem, or a summary of what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from client.data.hospital import Notes
+from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary
+from shared_model.errors import Problem
+
+
+def print_problems(console: Console, name: str, problems: Sequence[Problem]) -> None:
+    """One line for each problem, unbroken and unstyled so that it can be searched and copied."""
+    console.print(Text(f"{name}: {len(problems)} problem{'' if len(problems) == 1 else 's'}", style="bold red"))
+    for problem in problems:
+        console.print(Text(f"  {problem}"), soft_wrap=True)
+
+
+def print_summary(console: Console, name: str, summary: HospitalSummary, notes: Notes) -> None:
+    """What a hospital has, a table for each modality, and what was left aside."""
+    console.print(Text(f"{name}: {summary.patients} patients, {summary.events} events", style="bold green"))
+    for modality in summary.modalities:
+        _print_modality(console, modality, n_patients=summary.patients)
+    for line in _lines(notes):
+        console.print(Text(f"  note: {line}", style="yellow"), soft_wrap=True)
+
+
+def _print_modality(console: Console, modality: ModalitySummary, *, n_patients: int) -> None:
+    where = f"  {modality.name} ({modality.kind}): present for {modality.present} of {n_patients} patients"
+    console.print(Text(f"{where}, {modality.events} events among them"))
+    if not modality.present:
+        return
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("    variable", no_wrap=True)
+    for title in ("missing", "p5", "median", "p95"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column("patients", overflow="fold")
+    for variable in modality.variables:
+        grid.add_row(*_cells(variable))
+    console.print(grid)
+
+
+def _cells(variable: VariableSummary) -> list[Text]:
+    quantiles = ["", "", ""] if variable.quantiles is None else [f"{value:.4g}" for value in variable.quantiles]
+    unit = f" [{variable.unit}]" if variable.unit else ""
+    counts = ", ".join(f"{level}: {n}" for level, n in variable.counts.items())
+    return [Text(cell) for cell in (f"    {variable.name}{unit}", str(variable.missing), *quantiles, counts)]
+
+
+def _lines(notes: Notes) -> list[str]:
+    lines = [
+        f"{file}: columns not used: {', '.join(repr(column) for column in columns)}"
+        for file, columns in notes.ignored_columns.items()
+    ]
+    if notes.ignored_tables:
+        lines.append(f"tables that the schema does not name: {', '.join(repr(name) for name in notes.ignored_tables)}")
+    if notes.shared_images:
+        lines.append(f"images named by more than one row: {', '.join(repr(name) for name in notes.shared_images[:10])}")
+    return lines

@@ -1,0 +1,65 @@
+"""A hospital as its worker sees it: one data folder, read once, and one folder of its own state."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from client.data import find_schema, load_hospital
+from shared_model.batch import PatientArrays
+from shared_model.config import Settings
+from shared_model.schema import Schema, load_schema
+from shared_model.splits import Split, split_patients
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital.
+
+    Attributes:
+        name: how the coordinator calls it.
+        folder: its data folder (DESIGN: data contract).
+        cache_dir: where decoded data and state live; private to the hospital.
+    """
+
+    name: str
+    folder: Path
+    cache_dir: Path
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The study, from the hospital's own copy of schema.toml.
+
+        Raises:
+            SchemaError: no valid schema.
+        """
+        return load_schema(find_schema(self.folder))
+
+    @cached_property
+    def patients(self) -> PatientArrays:
+        """All patients.
+
+        Raises:
+            DataError: the folder breaks the data contract.
+        """
+        return load_hospital(self.folder, self.schema, cache_dir=self.cache_dir)
+
+    @cached_property
+    def state_dir(self) -> Path:
+        """Folder of the site's own files (audit log, worker log, cached weights), readable by its owner only."""
+        key = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        folder = self.cache_dir / "sites" / f"{self.folder.name}-{key}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def split(self, settings: Settings) -> Split:
+        """Training, validation and test rows under the run's seed and fold."""
+        return split_patients(
+            self.patients.patient_ids,
+            self.patients.outcome,
+            fold=settings.fold,
+            folds=settings.folds,
+            seed=settings.seed,
+        )

@@ -1,0 +1,130 @@
+"""The worker: the trusted half of a hospital. It owns the data and answers the protocol's questions, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+
+from flwr.app import RecordDict
+
+from client.evaluation import answer_evaluate
+from client.local_training import answer_train
+from client.model_store import NeedsFrozenWeightsError
+from client.outbound import Gate
+from client.site import Site
+from client.statistics import answer_statistics
+from shared_model.config import Settings, parse_settings
+from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
+from shared_model.messages import (
+    EVALUATE,
+    HANDSHAKE,
+    PROTOCOL_VERSION,
+    STATISTICS,
+    TRAIN,
+    EvaluateRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    Message,
+    Refusal,
+    Request,
+    StatisticsRequest,
+    TrainRequest,
+)
+from shared_model.privacy.suppression import SmallCellRule
+
+
+class Worker:
+    """Answers questions about one site. Errors become refusals that carry no patient's value; details stay in its log."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._log = _open_log(site)
+
+    def answer(self, kind: str, question: RecordDict) -> RecordDict:
+        """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
+        try:
+            return self._answer(kind, question).to_record()
+        except NeedsFrozenWeightsError as error:
+            return Refusal(site=self.site.name, code="needs-frozen-weights", reason=str(error)).to_record()
+        except DataError as error:
+            self._log.error("%s: %s", kind, error)  # noqa: TRY400 - the problems are the message
+            return Refusal(site=self.site.name, reason=error.public_reason).to_record()
+        except SchemaError as error:
+            self._log.error("%s: %s", kind, error)  # noqa: TRY400 - likewise
+            return Refusal(
+                site=self.site.name, reason="schema.toml: not a valid study at the hospital; see its worker log"
+            ).to_record()
+        except HipfedError as error:
+            self._log.exception("%s refused", kind)
+            return Refusal(site=self.site.name, reason=str(error)[:2000]).to_record()
+        except Exception as error:
+            # The text of an unforeseen error may quote a patient's value: only its type leaves.
+            self._log.exception("%s failed", kind)
+            return Refusal(
+                site=self.site.name, reason=f"internal error: {type(error).__name__}; see the hospital's worker log"
+            ).to_record()
+
+    def _answer(self, kind: str, record: RecordDict) -> Message:
+        request_type, answer = _ANSWERS.get(kind, (None, None))
+        if request_type is None or answer is None:
+            raise ProtocolError(f"message: expected one of {', '.join(_ANSWERS)}, got {kind[:40]!r}.")
+        request = request_type.from_record(record)
+        settings = parse_settings(request.study.settings)
+        self._check_study(request, settings)
+        rule = SmallCellRule(
+            min_patients=settings.min_patients,
+            min_events=settings.min_events,
+            min_non_events=settings.min_non_events,
+            min_sites=settings.min_sites,
+        )
+        gate = Gate(rule, self.site.state_dir / "audit.jsonl", request.study.run_id)
+        return answer(self.site, settings, request, gate)
+
+    def _check_study(self, request: Request, settings: Settings) -> None:
+        if request.study.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"protocol version: expected {PROTOCOL_VERSION}, got {request.study.protocol}. "
+                "Install the same version of hipfed on both sides."
+            )
+        if request.study.schema_sha256 != self.site.schema.sha256:
+            raise ProtocolError(
+                f"schema: expected the study with hash {request.study.schema_sha256[:12]}, "
+                f"got {self.site.schema.sha256[:12]} at the hospital. Give every hospital the same schema.toml."
+            )
+        settings.chosen_modalities(self.site.schema)
+
+
+def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Gate) -> HandshakeReply:  # noqa: ARG001
+    patients = site.patients
+    if len(patients) < gate.rule.min_patients:
+        raise ProtocolError(f"patients: expected at least {gate.rule.min_patients} at the hospital, got fewer.")
+    return HandshakeReply(
+        site=site.name,
+        version=version("hipfed"),
+        modalities=[name for name in site.schema.modalities if bool(patients.present[name].any())],
+    )
+
+
+def _answer_statistics(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
+    return answer_statistics(site, settings, gate)
+
+
+_ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
+    HANDSHAKE: (HandshakeRequest, _answer_handshake),
+    STATISTICS: (StatisticsRequest, _answer_statistics),
+    TRAIN: (TrainRequest, answer_train),
+    EVALUATE: (EvaluateRequest, answer_evaluate),
+}
+
+
+def _open_log(site: Site) -> logging.Logger:
+    """A log file at the hospital; records do not travel on to Flower's log, which the coordinator can read."""
+    log = logging.getLogger(f"hipfed.worker.{site.state_dir.name}")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        handler = logging.FileHandler(site.state_dir / "worker.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+    return log

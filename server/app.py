@@ -1,0 +1,64 @@
+"""Flower's ServerApp: reads the run config, runs the study over the grid, and leaves a run folder that tells the truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.flower_link import FlowerLink
+from server.run_folder import RunFolder
+from server.study import run_study
+from shared_model.config import Scalar, parse_settings
+from shared_model.errors import HipfedError, SettingsError
+from shared_model.schema import load_schema
+
+log = logging.getLogger("hipfed.server")
+
+# Keys of the run config that say where things are; all others are settings.
+COHORT, SCHEMA, OUT, RESUME = "cohort", "schema", "out", "resume"
+PLACES = (COHORT, SCHEMA, OUT, RESUME)
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One study run. A failure is written to status.json and raised, so that Flower marks the run as failed too."""
+    run_config: Mapping[str, Scalar] = dict(context.run_config)
+    folder = RunFolder(Path(str(run_config[OUT] or "runs/flwr")).expanduser().resolve())
+    _log_to(folder)
+    folder.write_status("running")
+    try:
+        settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
+        schema = load_schema(_schema_path(run_config))
+        run_study(FlowerLink(grid), schema=schema, settings=settings, folder=folder, resume=bool(run_config[RESUME]))
+    except HipfedError as error:
+        log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
+        folder.write_status("failed", str(error))
+        raise SystemExit(1) from error
+    except BaseException as error:
+        log.exception("the run failed")
+        folder.write_status("failed", f"{type(error).__name__}: {error}")
+        raise
+    folder.write_status("completed")
+
+
+def _schema_path(run_config: Mapping[str, Scalar]) -> Path:
+    if run_config[SCHEMA]:
+        return Path(str(run_config[SCHEMA])).expanduser()
+    if run_config[COHORT]:
+        return Path(str(run_config[COHORT])).expanduser() / "schema.toml"
+    raise SettingsError("schema: expected the study's schema.toml, got none. Set schema, or cohort for a simulation.")
+
+
+def _log_to(folder: RunFolder) -> None:
+    """The app's log goes to the run folder and to Flower's stream."""
+    log.setLevel(logging.INFO)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    for handler in (logging.FileHandler(folder.path / "log.txt", encoding="utf-8"), logging.StreamHandler()):
+        handler.setFormatter(formatter)
+        log.addHandler(handler)

@@ -1,0 +1,77 @@
+"""Where a run stands, in one file that is replaced whole after every round."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from server.run_folder import replace_file
+from shared_model.errors import StudyError
+
+_ARRAYS = ("weights", "best_weights", "strategy_state")
+
+
+@dataclass
+class Progress:
+    """Everything that the next round depends on, besides the run's settings and the hospitals.
+
+    Attributes:
+        weights: global weights now.
+        best_weights: those with the lowest validation log loss in this phase.
+        best_loss: that loss; infinity before the first validation.
+        strategy_state: the server optimiser's arrays.
+        phase_index: position in the run's phases; equal to their number when all are done.
+        rounds_in_phase: training rounds done in this phase.
+        rounds_since_best: validations since the best one.
+        round_number: training rounds done over all phases.
+        best_round: training rounds that made the best weights.
+        rounds: the lines of rounds.jsonl.
+    """
+
+    weights: dict[str, np.ndarray]
+    best_weights: dict[str, np.ndarray]
+    best_loss: float = float("inf")
+    strategy_state: dict[str, np.ndarray] = field(default_factory=dict)
+    phase_index: int = 0
+    rounds_in_phase: int = 0
+    rounds_since_best: int = 0
+    round_number: int = 0
+    best_round: int = 0
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_progress(folder: Path, progress: Progress) -> None:
+    """Replace the checkpoint."""
+    arrays = {f"{part}:{name}": value for part in _ARRAYS for name, value in getattr(progress, part).items()}
+    rest = {key: value for key, value in vars(progress).items() if key not in _ARRAYS}
+    replace_file(folder / "progress.safetensors", save(arrays, metadata={"progress": json.dumps(rest)}))
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress that the last finished round left.
+
+    Raises:
+        StudyError: there is no readable checkpoint.
+    """
+    path = folder / "progress.safetensors"
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _ARRAYS}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            rest = json.loads((file.metadata() or {})["progress"])
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                part, _, name = key.partition(":")
+                parts[part][name] = file.get_tensor(key)
+    except (OSError, SafetensorError, KeyError, ValueError, struct.error) as error:
+        raise StudyError(
+            f"checkpoint at {path}: expected a finished round, got {error}. Start the run anew."
+        ) from error
+    known = {item.name for item in dataclasses.fields(Progress)}
+    return Progress(**parts, **{key: value for key, value in rest.items() if key in known})

@@ -1,0 +1,95 @@
+"""Asking hospitals with a deadline and a quorum: a run never waits for ever, and names who failed and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import RecordDict
+
+from server.link import Link
+from shared_model.errors import HipfedError, StudyError
+from shared_model.messages import Refusal, count_bytes, is_message
+
+
+@dataclass
+class Attendance:
+    """Who answered one question.
+
+    Attributes:
+        asked: names of the hospitals asked.
+        answered: names of those whose answer counts.
+        failed: reason by name, for all others.
+        bytes_down: payload sent to hospitals.
+        bytes_up: payload of the answers that came.
+        seconds: from the first message to the last answer.
+    """
+
+    asked: list[str]
+    answered: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+
+def ask_sites(
+    link: Link,
+    kind: str,
+    questions: Mapping[int, RecordDict],
+    *,
+    names: Mapping[int, str],
+    deadline_s: float,
+    accept: Callable[[int, RecordDict], None],
+) -> Attendance:
+    """Put the questions, and pass every good answer to `accept` as it comes.
+
+    Args:
+        link: the way to the hospitals.
+        kind: message kind.
+        questions: one record a node.
+        names: hospital's name by node; empty in the handshake, where a refusal names its hospital itself.
+        deadline_s: longest wait.
+        accept: takes an answer; raising a HipfedError excludes that answer, not the run.
+    """
+    started = time.monotonic()
+    attendance = Attendance(
+        asked=sorted(names.get(node, f"node {node}") for node in questions),
+        bytes_down=sum(count_bytes(record) for record in questions.values()),
+    )
+    for answer in link.ask(kind, questions, deadline_s=deadline_s):
+        name = names.get(answer.node, f"node {answer.node}")
+        if answer.record is None:
+            attendance.failed[name] = answer.failure
+            continue
+        attendance.bytes_up += count_bytes(answer.record)
+        try:
+            if is_message(answer.record, Refusal):
+                refusal = Refusal.from_record(answer.record)
+                attendance.failed[names.get(answer.node, refusal.site)] = refusal.reason
+                continue
+            accept(answer.node, answer.record)
+        except HipfedError as error:
+            attendance.failed[name] = str(error)
+        else:
+            attendance.answered.append(name)
+    attendance.answered.sort()
+    attendance.failed = dict(sorted(attendance.failed.items()))
+    attendance.seconds = round(time.monotonic() - started, 3)
+    return attendance
+
+
+def require_quorum(attendance: Attendance, *, min_sites: int, step: str) -> None:
+    """Enough hospitals answered to go on.
+
+    Raises:
+        StudyError: fewer than `min_sites`; the message names every failure.
+    """
+    if len(attendance.answered) >= min_sites:
+        return
+    reasons = "\n".join(f"  {name}: {reason}" for name, reason in attendance.failed.items()) or "  none failed"
+    raise StudyError(
+        f"{step}: expected answers of at least {min_sites} hospitals (min-sites), got {len(attendance.answered)} of "
+        f"{len(attendance.asked)}. Failed:\n{reasons}"
+    )

@@ -1,0 +1,87 @@
+"""The run folder: what the coordinator keeps of a run. Every file is replaced whole, so a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from shared_model.errors import StudyError
+
+TEST_SCORES = "test_scores.safetensors"
+State = Literal["running", "completed", "failed"]
+
+
+class RunFolder:
+    """Paths and writers of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file at once."""
+        replace_file(self.path / name, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+    def write_status(self, state: State, reason: str = "") -> None:
+        """Say in status.json whether the run goes on, ended well, or failed and why."""
+        self.write_json("status.json", {"state": state, "reason": reason})
+
+    def write_rounds(self, rounds: list[dict[str, Any]]) -> None:
+        """Write rounds.jsonl: one line a round."""
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in rounds)
+        replace_file(self.path / "rounds.jsonl", text.encode())
+
+    def write_weights(self, weights: Mapping[str, np.ndarray]) -> bytes:
+        """Write model.safetensors; the same weights give the same bytes, which are returned."""
+        content = save({name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in sorted(weights)})
+        replace_file(self.path / "model.safetensors", content)
+        return content
+
+    def write_scores(self, scores: Mapping[str, np.ndarray]) -> None:
+        """Keep the pooled test scores' sums among the coordinator's own files: finer than what may be shown."""
+        replace_file(self.checkpoints / TEST_SCORES, save({name: np.asarray(scores[name]) for name in sorted(scores)}))
+
+    def read_scores(self) -> dict[str, np.ndarray]:
+        """What `write_scores` kept.
+
+        Raises:
+            StudyError: the run did not get that far.
+        """
+        try:
+            return load_file(self.checkpoints / TEST_SCORES)
+        except (OSError, SafetensorError) as error:
+            raise StudyError(f"{self.path}: expected a finished run, got none. Run it again.") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, and a power cut no empty one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_status(path: Path) -> tuple[str, str]:
+    """State and reason of a run folder; ("missing", "") where there is no status."""
+    try:
+        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return "missing", ""
+    return str(status.get("state", "missing")), str(status.get("reason", ""))

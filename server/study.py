@@ -1,0 +1,174 @@
+"""One study run, step by step. Knows the protocol; knows nothing of Flower's app or of where hospitals are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import secrets
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.checkpoints import Progress, load_progress, save_progress
+from server.evaluation import evaluate_test
+from server.link import Link
+from server.quorum import ask_sites, require_quorum
+from server.reduce import PlainSum
+from server.roster import Roster, shake_hands
+from server.run_folder import RunFolder
+from server.training import StudyPlan, train_phases
+from shared_model.config import Settings
+from shared_model.errors import SettingsError
+from shared_model.fusion import build_model, load_image_weights
+from shared_model.losses import balanced_event_weight
+from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
+from shared_model.schema import Schema
+from shared_model.score_quantities import pack_scores
+from shared_model.updates import hash_weights, to_arrays
+
+log = logging.getLogger("hipfed.server")
+
+_PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
+
+
+def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFolder, resume: bool = False) -> None:
+    """Handshake, statistics, training, evaluation; everything the coordinator keeps goes to the run folder.
+
+    Args:
+        link: the way to the hospitals.
+        schema: the study.
+        settings: of the run.
+        folder: where results go.
+        resume: continue from the folder's checkpoint.
+
+    Raises:
+        SettingsError: the settings do not fit the study.
+        StudyError: no quorum, or nothing to learn from.
+    """
+    study = Study(
+        run_id=secrets.token_hex(8),
+        protocol=PROTOCOL_VERSION,
+        schema_sha256=schema.sha256,
+        settings=settings.to_config(),
+    )
+    check_settings(schema, settings)
+    roster = shake_hands(link, study, settings)
+    for name, reason in roster.excluded.items():
+        log.warning("excluded %s: %s", name, reason)
+    log.info("hospitals taking part: %s", ", ".join(roster.names.values()))
+    folder.write_json("config.json", describe_run(schema, settings, roster))
+    preprocessing = gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
+    plan = StudyPlan(
+        study=study,
+        schema=schema,
+        settings=settings,
+        roster=roster,
+        preprocessing=preprocessing,
+        event_weight=event_weight(settings, preprocessing),
+    )
+    progress = load_progress(folder.checkpoints) if resume else start_progress(plan)
+
+    def keep(progress: Progress) -> None:
+        folder.write_rounds(progress.rounds)
+        save_progress(folder.checkpoints, progress)
+
+    train_phases(link, plan, progress, keep=keep)
+    write_model(folder, plan, progress)
+    test, scores = evaluate_test(link, plan, progress)
+    folder.write_scores(pack_scores(scores))
+    folder.write_json("metrics.json", {"test": test})
+
+
+def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
+    """Step 2: the common preprocessing.
+
+    Raises:
+        StudyError: no quorum, or no patients with and without the outcome.
+    """
+    total = PlainSum(feature_quantities(schema))
+    attendance = ask_sites(
+        link,
+        STATISTICS,
+        dict.fromkeys(roster.names, StatisticsRequest(study=study).to_record()),
+        names=roster.names,
+        deadline_s=settings.deadline_s,
+        accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=roster.names[node]),
+    )
+    require_quorum(attendance, min_sites=settings.min_sites, step="statistics")
+    return fit_preprocessing(total.total(), schema)
+
+
+def check_settings(schema: Schema, settings: Settings) -> None:
+    """Settings that only make sense with some studies.
+
+    Raises:
+        SettingsError: they do not fit.
+    """
+    phases = settings.phases(schema)
+    has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
+    if settings.local_norm and not has_images:
+        raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
+    if settings.image_weights and not has_images:
+        raise SettingsError("image-weights: expected a study with images, got none.")
+    if phases == ("unimodal",):
+        raise SettingsError("rounds: expected a fusion or joint phase, got only unimodal rounds.")
+
+
+def event_weight(settings: Settings, preprocessing: Preprocessing) -> float:
+    """Weight of an event in the loss: 1, or from the counts of all hospitals together."""
+    if settings.class_weight == "balanced":
+        return balanced_event_weight(n=preprocessing.n, events=preprocessing.events)
+    return 1.0
+
+
+def start_progress(plan: StudyPlan) -> Progress:
+    """Fresh weights from the seed, image encoders from a file where one is set."""
+    model = build_model(plan.schema, plan.settings)
+    if plan.settings.image_weights:
+        load_image_weights(model, Path(plan.settings.image_weights))
+    weights = to_arrays(model.state_dict(), model.learned_names())
+    return Progress(weights=weights, best_weights=weights)
+
+
+def describe_run(schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
+    """What config.json says: everything that decides the run."""
+    return {
+        "settings": settings.to_config(),
+        "phases": list(settings.phases(schema)),
+        "schema": schema.model_dump(mode="json"),
+        "schema_sha256": schema.sha256,
+        "protocol": PROTOCOL_VERSION,
+        "roster": [
+            {"site": name, "version": roster.versions[name], "modalities": roster.modalities[name]}
+            for name in roster.names.values()
+        ],
+        "excluded": roster.excluded,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def write_model(folder: RunFolder, plan: StudyPlan, progress: Progress) -> None:
+    """model.safetensors and model.json: enough to predict elsewhere."""
+    weights: dict[str, np.ndarray] = progress.weights
+    content = folder.write_weights(weights)
+    preprocessing = plan.preprocessing.to_json()
+    folder.write_json(
+        "model.json",
+        {
+            "file_sha256": hashlib.sha256(content).hexdigest(),
+            "weights_sha256": hash_weights(weights),
+            "rounds": progress.best_round,
+            "settings": plan.settings.to_config(),
+            "schema": plan.schema.model_dump(mode="json"),
+            "schema_sha256": plan.schema.sha256,
+            "preprocessing": preprocessing,
+            "preprocessing_sha256": hashlib.sha256(preprocessing.encode()).hexdigest(),
+            "event_weight": plan.event_weight,
+            "local_norm": plan.settings.local_norm,
+        },
+    )

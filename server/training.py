@@ -1,0 +1,185 @@
+"""Step 3: the training rounds of all phases, with best round, early stopping and a line in rounds.jsonl for each."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import RecordDict
+
+from server.checkpoints import Progress
+from server.evaluation import StudyPlan, score_part
+from server.link import Link
+from server.quorum import Attendance, ask_sites, require_quorum
+from server.reduce import PlainSum
+from server.strategy import build_strategy
+from shared_model.config import Phase
+from shared_model.errors import StudyError
+from shared_model.fusion import build_model
+from shared_model.messages import TRAIN, SumsReply, TrainRequest
+from shared_model.metrics import Metrics, summarise
+from shared_model.score_quantities import unpack_scores
+from shared_model.updates import Weights, hash_weights, mean_change, round_quantities
+
+log = logging.getLogger("hipfed.server")
+
+__all__ = ["StudyPlan", "train_phases"]
+
+Keep = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class PhaseWeights:
+    """Which weights travel in a phase, and who holds the others already."""
+
+    phase: Phase
+    trained: tuple[str, ...]
+    frozen: Mapping[str, np.ndarray]
+    frozen_sha256: str
+    holders: set[int]
+
+
+def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep) -> None:
+    """Go through the remaining phases; `progress.weights` ends as the best weights of the last one.
+
+    Args:
+        link: the way to the hospitals.
+        plan: the run's constants.
+        progress: where the run stands; changed in place.
+        keep: called after every round to make `progress` durable.
+
+    Raises:
+        StudyError: a round without quorum.
+    """
+    phases = plan.settings.phases(plan.schema)
+    while progress.phase_index < len(phases):
+        phase = phases[progress.phase_index]
+        _train_phase(link, plan, phase, progress, keep=keep)
+        log.info(
+            "phase %s: best validation log loss %.4f after round %d", phase, progress.best_loss, progress.best_round
+        )
+        progress.weights = progress.best_weights
+        progress.phase_index += 1
+        progress.best_loss = math.inf
+        progress.rounds_in_phase = progress.rounds_since_best = 0
+        progress.strategy_state = {}
+        keep(progress)
+
+
+def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
+    trained = build_model(plan.schema, plan.settings).trained_in(phase)
+    frozen = {name: value for name, value in progress.weights.items() if name not in set(trained)}
+    weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
+    while progress.rounds_in_phase < plan.settings.rounds(phase):
+        metrics, stepped = _train_round(link, plan, weights, progress)
+        if _note_validation(progress, metrics, patience=plan.settings.patience):
+            keep(progress)
+            return
+        progress.weights = {**progress.weights, **stepped}
+        progress.rounds_in_phase += 1
+        progress.round_number += 1
+        keep(progress)
+    metrics, attendance = score_part(link, plan, progress, phase=phase, part="val")
+    _add_line(progress, phase, attendance, metrics=metrics, train_loss=None)
+    _note_validation(progress, metrics, patience=plan.settings.patience)
+
+
+def _train_round(
+    link: Link, plan: StudyPlan, parts: PhaseWeights, progress: Progress
+) -> tuple[Metrics, dict[str, np.ndarray]]:
+    """One question to every hospital; returns the incoming model's validation and the weights after the round."""
+    before: Weights = {name: progress.weights[name] for name in parts.trained}
+    total = PlainSum(round_quantities(before))
+
+    def accept(node: int, record: RecordDict) -> None:
+        arrays = SumsReply.from_record(record).arrays
+        unpack_scores(arrays)  # contradicting sums exclude the reply before anything is added
+        total.add(arrays, where=plan.roster.names[node])
+        parts.holders.add(node)
+
+    attendance = ask_sites(
+        link,
+        TRAIN,
+        _questions(plan, parts, progress, before),
+        names=plan.roster.names,
+        deadline_s=plan.settings.deadline_s,
+        accept=accept,
+    )
+    # Who failed may have lost the frozen weights, or asks for them: they go along with the next question.
+    parts.holders.difference_update(node for node, name in plan.roster.names.items() if name in attendance.failed)
+    sums = total.total()
+    metrics = summarise(unpack_scores(sums))
+    train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
+    _add_line(progress, parts.phase, attendance, metrics=metrics, train_loss=train_loss)
+    require_quorum(
+        attendance, min_sites=plan.settings.min_sites, step=f"round {progress.round_number + 1} ({parts.phase})"
+    )
+    strategy = build_strategy(plan.settings, progress.strategy_state)
+    stepped = strategy.step(before, mean_change(sums, before))
+    progress.strategy_state = strategy.state
+    return metrics, stepped
+
+
+def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before: Weights) -> dict[int, RecordDict]:
+    """The same record for all hospitals, with the frozen weights for those that have not shown to hold them."""
+
+    def record(frozen: Weights) -> RecordDict:
+        return TrainRequest(
+            study=plan.study,
+            phase=parts.phase,
+            round_number=progress.round_number,
+            preprocessing=plan.preprocessing.to_json(),
+            event_weight=plan.event_weight,
+            frozen_sha256=parts.frozen_sha256,
+            weights=dict(before),
+            frozen=dict(frozen),
+        ).to_record()
+
+    full = record(parts.frozen) if set(plan.roster.names) - parts.holders else None
+    light = record({}) if parts.holders else None
+    questions = {node: light if node in parts.holders else full for node in plan.roster.names}
+    return {node: question for node, question in questions.items() if question is not None}
+
+
+def _note_validation(progress: Progress, metrics: Metrics, *, patience: int) -> bool:
+    """Keep the current weights if they are the best of the phase; returns whether patience is exhausted."""
+    if metrics.log_loss is None:
+        raise StudyError("validation: expected patients in the validation part, got none. Use fewer folds.")
+    if metrics.log_loss < progress.best_loss:
+        progress.best_loss, progress.best_weights = metrics.log_loss, progress.weights
+        progress.best_round, progress.rounds_since_best = progress.round_number, 0
+    else:
+        progress.rounds_since_best += 1
+    return progress.rounds_since_best >= patience
+
+
+def _add_line(
+    progress: Progress, phase: Phase, attendance: Attendance, *, metrics: Metrics, train_loss: float | None
+) -> None:
+    """One line of rounds.jsonl; the validation is of the weights that the round started from."""
+    line = {
+        "round": progress.round_number + 1 if train_loss is not None else progress.round_number,
+        "phase": phase,
+        "asked": attendance.asked,
+        "answered": attendance.answered,
+        "failed": attendance.failed,
+        "n": metrics.n,
+        "train_loss": train_loss,
+        "val_loss": metrics.log_loss,
+        "val_auc": metrics.auc,
+        "seconds": attendance.seconds,
+        "bytes_down": attendance.bytes_down,
+        "bytes_up": attendance.bytes_up,
+    }
+    progress.rounds.append(line)
+    log.info(
+        "round %d %s: %d of %d hospitals, train loss %s, validation loss %s, AUC %s",
+        line["round"],
+        phase,
+        len(attendance.answered),
+        len(attendance.asked),
+        *(f"{value:.4f}" if value is not None else "-" for value in (train_loss, metrics.log_loss, metrics.auc)),
+    )

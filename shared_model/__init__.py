@@ -1,0 +1,1 @@
+"""What every hospital and the coordinator must agree on: study schema, model, preprocessing, metrics, messages."""

@@ -1,0 +1,166 @@
+"""Run settings: one frozen object, one place for the kebab-case keys, defaults and limits.
+
+The same keys are used by `hipfed-sim run --set KEY=VALUE`, by Flower's run config (pyproject.toml) and by config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared_model.errors import SettingsError
+from shared_model.schema import Schema
+
+Phase = Literal["unimodal", "fusion", "joint"]
+PHASES: tuple[Phase, ...] = ("unimodal", "fusion", "joint")
+Scalar = str | int | float | bool
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Settings(BaseModel):
+    """Everything that decides a run besides the data: model, optimisation, protocol, disclosure rule.
+
+    Attributes are grouped as in this class; a key is the attribute's name with hyphens.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True)
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    fold: int = Field(0, ge=0, description="the fold held out as test part; the next one is the validation part")
+    folds: int = Field(5, ge=3, le=20)
+
+    fusion: Literal["early", "late"] = "early"
+    modalities: str = Field("", description="comma-separated subset of the study's modalities; empty = all")
+    image_encoder: Literal["resnet18", "resnet50"] = "resnet18"
+    image_weights: str = Field("", description="torchvision state dict on the coordinator's disk; empty = random start")
+    image_embedding: int = Field(16, ge=1, le=2048)
+    series_embedding: int = Field(16, ge=1, le=512)
+    head: str = Field("32", description="comma-separated hidden widths of the fusion head; empty = a linear head")
+    head_norm: Literal["none", "layer"] = "none"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
+    local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
+    proximal_mu: float = Field(0.01, ge=0)
+    server_learning_rate: float = Field(0.01, gt=0)
+    server_beta_1: float = Field(0.9, ge=0, lt=1)
+    server_beta_2: float = Field(0.99, ge=0, lt=1)
+    server_tau: float = Field(1e-3, gt=0)
+    rounds_unimodal: int = Field(6, ge=0, le=10_000, description="0 skips the phase; also skipped without images")
+    rounds_fusion: int = Field(20, ge=0, le=10_000, description="0 skips the phase; also skipped without images")
+    rounds_joint: int = Field(30, ge=0, le=10_000, description="0 skips the phase")
+    patience: int = Field(10, ge=1, description="rounds without a better validation log loss before a phase ends")
+    local_epochs: int = Field(1, ge=1, le=100)
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(0.03, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    max_gradient_norm: float = Field(5.0, gt=0)
+    class_weight: Literal["none", "balanced"] = "none"
+
+    min_sites: int = Field(3, ge=1, description="fewest hospitals in any aggregate, and the quorum of a round")
+    expected_sites: int = Field(0, ge=0, description="hospitals to wait for at the start; 0 = min-sites")
+    min_patients: int = Field(10, ge=1)
+    min_events: int = Field(5, ge=0)
+    min_non_events: int = Field(5, ge=0)
+    wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
+    deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of each hospital's training")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold: expected 0..{self.folds - 1}, got {self.fold}")
+        try:
+            widths = self.head_widths
+        except ValueError as error:
+            raise ValueError(f"head: expected comma-separated widths such as 64,32, got {self.head!r}") from error
+        if any(width < 1 for width in widths):
+            raise ValueError(f"head: expected widths of 1 or more, got {self.head!r}")
+        return self
+
+    @property
+    def head_widths(self) -> tuple[int, ...]:
+        """Hidden widths of the fusion head."""
+        return tuple(int(width) for width in self.head.split(",") if width.strip())
+
+    def rounds(self, phase: Phase) -> int:
+        """Most rounds of a phase; 0 = skipped."""
+        return {"unimodal": self.rounds_unimodal, "fusion": self.rounds_fusion, "joint": self.rounds_joint}[phase]
+
+    def phases(self, schema: Schema) -> tuple[Phase, ...]:
+        """The phases that this study goes through.
+
+        Without images there is no encoder worth warming up alone, and the joint phase trains everything at once.
+
+        Raises:
+            SettingsError: no phase is left.
+        """
+        with_images = any(name in schema.images for name in self.chosen_modalities(schema))
+        phases: tuple[Phase, ...] = PHASES if with_images else ("joint",)
+        kept = tuple(phase for phase in phases if self.rounds(phase))
+        if not kept:
+            raise SettingsError(
+                "rounds: expected at least one phase with rounds, got none. Set rounds-joint to 1 or more."
+            )
+        return kept
+
+    def chosen_modalities(self, schema: Schema) -> tuple[str, ...]:
+        """The modalities that the model uses, in schema order.
+
+        Raises:
+            SettingsError: a name is not a modality of the study.
+        """
+        chosen = {name.strip() for name in self.modalities.split(",") if name.strip()} or set(schema.modalities)
+        unknown = sorted(chosen - set(schema.modalities))
+        if unknown:
+            raise SettingsError(
+                f"modalities: expected some of {', '.join(schema.modalities)}, got {', '.join(unknown)}."
+            )
+        return tuple(name for name in schema.modalities if name in chosen)
+
+    def to_config(self) -> dict[str, Scalar]:
+        """All settings by kebab-case key, as config.json and the messages carry them."""
+        return self.model_dump(by_alias=True)
+
+
+def parse_settings(values: Mapping[str, Scalar]) -> Settings:
+    """Settings from kebab-case keys; what is not given keeps its default.
+
+    Raises:
+        SettingsError: an unknown key or a value out of range; the message lists every fault.
+    """
+    known = {_kebab(name) for name in Settings.model_fields}
+    unknown = sorted(set(values) - known)
+    faults = [f"{key}: unknown setting. Known ones: {', '.join(sorted(known))}." for key in unknown]
+    try:
+        settings = Settings.model_validate({key: value for key, value in values.items() if key in known})
+    except ValidationError as error:
+        faults += [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}, got {fault['input']!r}."
+            for fault in error.errors()
+        ]
+    else:
+        if not faults:
+            return settings
+    raise SettingsError("\n".join(faults))
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """`KEY=VALUE` texts of a command line as a mapping; later ones win.
+
+    Raises:
+        SettingsError: a text without `=`.
+    """
+    pairs = [assignment.partition("=") for assignment in assignments]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise SettingsError(f"--set: expected KEY=VALUE, got {key!r}.")
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -1,0 +1,65 @@
+"""X-rays: torchvision's ResNet with a one-channel stem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet50
+
+from shared_model.errors import SettingsError
+
+ARCHITECTURES = {"resnet18": resnet18, "resnet50": resnet50}
+
+
+class ImageEncoder(nn.Module):
+    """A residual network (He et al. 2016) on one gray channel, ending in a linear projection to `width` values.
+
+    BatchNorm rather than GroupNorm: in eval mode it is linear for each patient, which exact propagation of Shapley
+    values needs.
+    """
+
+    def __init__(self, *, architecture: str, width: int) -> None:
+        super().__init__()
+        self.network = ARCHITECTURES[architecture](weights=None, num_classes=width)
+        self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.width = width
+
+    def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch {self.width}"]:
+        """Embedding of a standardised image."""
+        embedding: Tensor = self.network(image)
+        return embedding
+
+    def load_pretrained(self, path: Path) -> None:
+        """Start from a torchvision classifier's weights (a .safetensors or .pth state dict); its class layer is left out.
+
+        The three colour filters of the stem are summed, which equals showing it the gray image in all three channels.
+
+        Raises:
+            SettingsError: the file is missing, unreadable, or of another architecture.
+        """
+        try:
+            if path.suffix == ".safetensors":
+                weights = load_file(path)
+            else:
+                weights = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+            raise SettingsError(f"image-weights at {path}: expected a torchvision state dict, got {error}") from error
+        own = self.network.state_dict()
+        if "conv1.weight" in weights and weights["conv1.weight"].shape[1] == 3:
+            weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+        kept = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+        wrong = [
+            key for key in own if not key.startswith("fc.") and (key not in kept or kept[key].shape != own[key].shape)
+        ]
+        if wrong:
+            raise SettingsError(
+                f"image-weights at {path}: expected the layers of this ResNet, got none or another shape for "
+                f"{wrong[0]} and {len(wrong) - 1} more. Choose the file that fits image-encoder."
+            )
+        self.network.load_state_dict({**own, **{key: kept[key] for key in own if key in kept}})

@@ -1,0 +1,81 @@
+"""The tree of errors: each says what, where, what was expected, what was got, and what to do.
+
+HipfedError
+  SettingsError     a run setting is unknown, out of range, or does not fit the study
+  SchemaError       schema.toml is not a valid study description
+  DataError         a hospital's folder breaks the data contract; carries every Problem found
+  ProtocolError     a message is not one that the protocol allows
+  StudyError        the run cannot go on (no quorum, nothing learned)
+  SuppressedError   a value may not be released under the small-cell rule
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class HipfedError(Exception):
+    """Anything that hipfed itself refuses; its text is meant for the user and needs no traceback."""
+
+
+class SettingsError(HipfedError):
+    """A run setting is unknown, out of range, or does not fit the study."""
+
+
+class SchemaError(HipfedError):
+    """schema.toml is not a valid study description."""
+
+
+class ProtocolError(HipfedError):
+    """A message is not one that the protocol allows."""
+
+
+class StudyError(HipfedError):
+    """The run cannot go on."""
+
+
+class SuppressedError(HipfedError):
+    """A value may not be released under the small-cell rule."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One broken rule of the data contract. It stays at the hospital: `detail` may quote a value.
+
+    Attributes:
+        file: path relative to the hospital's folder, e.g. `patients.csv`.
+        row: line of the file as an editor shows it (the header is line 1; for Parquet, data row + 1); 0 = whole file.
+        column: column name, or "" for the whole row or file.
+        rule: kebab-case name of the rule, e.g. `unknown-level`; safe to send.
+        detail: expected, got, and what to do.
+    """
+
+    file: str
+    row: int
+    column: str
+    rule: str
+    detail: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}" + (f", row {self.row}" if self.row else "") + (f", {self.column}" if self.column else "")
+        return f"{where}: {self.rule}: {self.detail}"
+
+
+class DataError(HipfedError):
+    """A hospital's folder breaks the data contract.
+
+    Attributes:
+        problems: every broken rule, sorted by file, row and column.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @property
+    def public_reason(self) -> str:
+        """Rule names and counts only: what may be told to the coordinator."""
+        counts = Counter(problem.rule for problem in self.problems)
+        return "data check failed: " + ", ".join(f"{rule} ({n})" for rule, n in sorted(counts.items()))

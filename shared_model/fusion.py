@@ -1,0 +1,215 @@
+"""The multimodal model: one encoder a modality, then early fusion (the study's model) or late fusion (for comparison)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from shared_model.batch import Batch
+from shared_model.config import Phase, Settings
+from shared_model.encoders import EventsEncoder, ImageEncoder, SeriesEncoder, StaticEncoder
+from shared_model.schema import STATIC, Schema
+
+Embeddings = Mapping[str, Float[Tensor, "batch _width"]]
+Present = Mapping[str, Bool[Tensor, "batch"]]
+
+BATCH_NORM_MOMENTS = (".running_mean", ".running_var")
+
+
+class MultimodalModel(nn.Module, ABC):
+    """Encoders, a learned "absent" embedding and a linear unimodal head a modality; subclasses fuse.
+
+    Attributes:
+        modalities: names in schema order; the order in which embeddings are concatenated.
+        fusion_parts: prefixes of the parameters that fuse; they train in the phases `fusion` and `joint`.
+    """
+
+    fusion_parts: tuple[str, ...]
+
+    def __init__(self, schema: Schema, settings: Settings) -> None:
+        super().__init__()
+        self.modalities = settings.chosen_modalities(schema)
+        encoders = {name: _build_encoder(name, schema, settings) for name in self.modalities}
+        self.encoders = nn.ModuleDict(encoders)
+        self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
+        self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in self.widths.items()})
+        self.unimodal = nn.ModuleDict({name: nn.Linear(width, 1) for name, width in self.widths.items()})
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Embedding of each modality for the patients who have it, zero for the others.
+
+        Only present rows pass through an encoder: the blank image of a patient without an X-ray would bias
+        BatchNorm's moments.
+        """
+        n = len(batch.outcome)
+        embeddings = {}
+        for name in self.modalities:
+            present = batch.present[name]
+            embedding = batch.outcome.new_zeros(n, self.widths[name])
+            if bool(present.any()):
+                inputs = tuple(part[present] for part in self._inputs(name, batch))
+                embedding = embedding.masked_scatter(
+                    present.unsqueeze(1), self.encoders[name](*inputs).to(embedding.dtype)
+                )
+            embeddings[name] = embedding
+        return embeddings
+
+    def unimodal_logits(self, embeddings: Embeddings) -> dict[str, Float[Tensor, "batch"]]:
+        """Logit of each modality's own head; meaningless where the modality is absent."""
+        return {name: self.unimodal[name](embeddings[name]).squeeze(1) for name in self.modalities}
+
+    def mean_unimodal_logit(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
+        """Plain mean of the unimodal logits over the modalities that the patient has; 0 with none."""
+        logits = torch.stack([self.unimodal_logits(embeddings)[name] for name in self.modalities], dim=1)
+        here = torch.stack([present[name] for name in self.modalities], dim=1)
+        return logits.where(here, 0.0).sum(dim=1) / here.sum(dim=1).clamp(min=1)
+
+    @abstractmethod
+    def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
+        """Logit of death from all embeddings."""
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch"]:
+        """Logit of death."""
+        return self.fuse(self.encode(batch), batch.present)
+
+    def trained_in(self, phase: Phase) -> tuple[str, ...]:
+        """Names of the parameters and BatchNorm moments that change in a phase, sorted. Only these travel."""
+        parts = {
+            "unimodal": ("encoders.", "unimodal."),
+            "fusion": self.fusion_parts,
+            "joint": ("encoders.", *self.fusion_parts),
+        }[phase]
+        return tuple(name for name in self.learned_names() if name.startswith(parts))
+
+    def learned_names(self) -> tuple[str, ...]:
+        """Names of all parameters and BatchNorm moments, sorted; BatchNorm's step counters are not learned."""
+        return tuple(sorted(name for name in self.state_dict() if not name.endswith(".num_batches_tracked")))
+
+    def batch_norm_names(self) -> frozenset[str]:
+        """Names of everything that belongs to a BatchNorm layer: what FedBN keeps at the hospital (Li et al. 2021)."""
+        return frozenset(
+            f"{layer}.{part}"
+            for layer, module in self.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+
+    @staticmethod
+    def _inputs(name: str, batch: Batch) -> tuple[Tensor, ...]:
+        if name == STATIC:
+            return batch.numbers, batch.levels
+        for kind in (batch.series, batch.events, batch.images):
+            if name in kind:
+                return (kind[name],)
+        raise KeyError(name)
+
+
+class EarlyFusionModel(MultimodalModel):
+    """Concatenated embeddings through a multilayer perceptron with a linear short cut (van de Beld et al. 2024, fig. 1).
+
+    Absent modalities enter as their learned embedding. The short cut lets few deaths be fitted by what is in effect a
+    logistic regression on the embeddings, while the perceptron adds interactions; we add it to the paper's head.
+    """
+
+    fusion_parts = ("absent.", "head.")
+
+    def __init__(self, schema: Schema, settings: Settings) -> None:
+        super().__init__(schema, settings)
+        self.head = FusionHead(
+            width=sum(self.widths.values()),
+            hidden=settings.head_widths,
+            norm=settings.head_norm,
+            dropout=settings.dropout,
+        )
+
+    def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
+        """Logit of the concatenation, in the order of `modalities`."""
+        parts = [
+            torch.where(present[name].unsqueeze(1), embeddings[name], self.absent[name]) for name in self.modalities
+        ]
+        logit: Tensor = self.head(torch.cat(parts, dim=1))
+        return logit
+
+
+class FusionHead(nn.Module):
+    """Linear short cut plus a multilayer perceptron; both see the concatenated embeddings."""
+
+    def __init__(self, *, width: int, hidden: tuple[int, ...], norm: str, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip((width, *hidden), hidden, strict=False):
+            layers.append(nn.Linear(n_in, n_out))
+            if norm == "layer":
+                layers.append(nn.LayerNorm(n_out))
+            layers.append(nn.ReLU())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        if hidden:
+            layers.append(nn.Linear(hidden[-1], 1))
+        self.perceptron = nn.Sequential(*layers)
+
+    def forward(self, fused: Float[Tensor, "batch width"]) -> Float[Tensor, "batch"]:
+        """Logit of each row."""
+        logit: Tensor = self.linear(fused).squeeze(1)
+        if len(self.perceptron):
+            logit = logit + self.perceptron(fused).squeeze(1)
+        return logit
+
+
+class LateFusionModel(MultimodalModel):
+    """Weighted mean of the unimodal logits over the modalities that the patient has; the weights are learned."""
+
+    fusion_parts = ("unimodal.", "head.")
+
+    def __init__(self, schema: Schema, settings: Settings) -> None:
+        super().__init__(schema, settings)
+        self.head = nn.ParameterDict({"log_weights": nn.Parameter(torch.zeros(len(self.modalities)))})
+
+    def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
+        """Sum of softmax weight times logit over present modalities; 0 with none."""
+        logits = torch.stack([self.unimodal_logits(embeddings)[name] for name in self.modalities], dim=1)
+        here = torch.stack([present[name] for name in self.modalities], dim=1)
+        weights = self.head["log_weights"].exp() * here
+        return (weights * logits).sum(dim=1) / weights.sum(dim=1).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def build_model(schema: Schema, settings: Settings) -> MultimodalModel:
+    """The study's model with random weights drawn from `settings.seed`; the global random state is left as it was.
+
+    Raises:
+        SettingsError: `image-weights` does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = EarlyFusionModel(schema, settings) if settings.fusion == "early" else LateFusionModel(schema, settings)
+    return model
+
+
+def load_image_weights(model: MultimodalModel, path: Path) -> None:
+    """Start every image encoder from a torchvision state dict.
+
+    Raises:
+        SettingsError: the file does not fit.
+    """
+    for encoder in model.encoders.values():
+        if isinstance(encoder, ImageEncoder):
+            encoder.load_pretrained(path)
+
+
+def _build_encoder(name: str, schema: Schema, settings: Settings) -> nn.Module:
+    if name == STATIC:
+        n_levels = [len(column.levels) for column in schema.categories]
+        return StaticEncoder(n_numbers=2 * len(schema.numbers), n_levels=n_levels)
+    if name in schema.series:
+        return SeriesEncoder(n_channels=len(schema.series[name].channels), hidden=settings.series_embedding)
+    if name in schema.events:
+        return EventsEncoder(n_items=len(schema.events[name].items))
+    return ImageEncoder(architecture=settings.image_encoder, width=settings.image_embedding)

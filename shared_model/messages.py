@@ -1,0 +1,210 @@
+"""Every message of the protocol, one class each; the only module here that knows Flower.
+
+The coordinator asks, a hospital answers with the reply of the same name or with a Refusal. A message holds one JSON
+text ("header") and named arrays; nothing is pickled. A hospital keeps no state that a later message relies on, except
+files it can ask for again, so a restarted hospital simply goes on.
+
+| kind | request | reply |
+|---|---|---|
+| query.handshake | HandshakeRequest | HandshakeReply |
+| query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
+| train | TrainRequest | SumsReply (updates.round_quantities) |
+| evaluate | EvaluateRequest | EvaluateReply |
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from shared_model.config import Phase, Scalar
+from shared_model.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
+KINDS = (HANDSHAKE, STATISTICS, TRAIN, EVALUATE)
+
+_HEADER, _JSON, _TYPE = "header", "json", "type"
+
+Part = Literal["train", "val", "test"]
+Sha256 = str
+SiteName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/\\]{1,200}$")]
+
+
+class Message(BaseModel):
+    """A JSON header and named arrays. Subclasses add their fields; numpy arrays are kept out of the JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    array_fields: ClassVar[tuple[str, ...]] = ()
+
+    def to_record(self) -> RecordDict:
+        """The message as Flower carries it."""
+        header = {_TYPE: type(self).__name__, _JSON: self.model_dump_json(exclude=set(self.array_fields))}
+        records: dict[str, ArrayRecord | ConfigRecord] = {_HEADER: ConfigRecord(header)}  # type: ignore[dict-item]
+        for field in self.array_fields:
+            arrays = getattr(self, field)
+            records[field] = ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
+        return RecordDict(records)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """The message that `to_record` packed.
+
+        Raises:
+            ProtocolError: another type, a missing or unknown field, or arrays that cannot be read.
+        """
+        header = record.config_records.get(_HEADER, ConfigRecord())
+        if header.get(_TYPE) != cls.__name__:
+            raise ProtocolError(f"message: expected a {cls.__name__}, got {str(header.get(_TYPE))[:40]!r}.")
+        try:
+            fields = cls.model_validate_json(str(header.get(_JSON)))
+            arrays = {
+                field: {name: array.numpy() for name, array in record.array_records[field].items()}
+                for field in cls.array_fields
+            }
+        except (ValidationError, KeyError, ValueError, TypeError, EOFError) as error:
+            raise ProtocolError(
+                f"{cls.__name__}: expected the agreed fields and arrays, got {type(error).__name__}."
+            ) from error
+        return fields.model_copy(update=arrays)
+
+
+def is_message(record: RecordDict, message: type[Message]) -> bool:
+    """Whether the record holds this type of message."""
+    return record.config_records.get(_HEADER, ConfigRecord()).get(_TYPE) == message.__name__
+
+
+def count_bytes(record: RecordDict) -> int:
+    """Payload of a record: array data and header text, without Flower's framing."""
+    arrays = sum(len(array.data) for arrays in record.array_records.values() for array in arrays.values())
+    headers = sum(len(str(value)) for config in record.config_records.values() for value in config.values())
+    return arrays + headers
+
+
+class Study(BaseModel):
+    """What every question repeats, so that a hospital needs no memory of earlier ones.
+
+    Attributes:
+        run_id: random name of the run; it decides nothing.
+        protocol: must equal the hospital's own PROTOCOL_VERSION.
+        schema_sha256: must equal the hash of the hospital's own schema.toml.
+        settings: all run settings by kebab-case key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str = Field(pattern=r"^[a-z0-9-]{1,64}$")
+    protocol: int
+    schema_sha256: Sha256
+    settings: dict[str, Scalar]
+
+
+class Request(Message):
+    """A question of the coordinator."""
+
+    study: Study
+
+
+class HandshakeRequest(Request):
+    """Coordinator to hospital: will you take part? The hospital checks versions, schema and its data."""
+
+
+class HandshakeReply(Message):
+    """Hospital to coordinator: yes.
+
+    Attributes:
+        site: the hospital's name, as its folder or its enrolment calls it.
+        version: its hipfed version.
+        modalities: those that at least one of its patients has.
+    """
+
+    site: SiteName
+    version: str
+    modalities: list[str]
+
+
+class StatisticsRequest(Request):
+    """Coordinator to hospital: the sums behind the common preprocessing, over your training part."""
+
+
+class SumsReply(Message):
+    """Hospital to reducer: arrays that are added over hospitals and read only as a total."""
+
+    array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
+    arrays: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class TrainRequest(Request):
+    """Coordinator to hospital: validate these weights, then train them for a round.
+
+    Attributes:
+        phase: what trains.
+        round_number: rounds done before this one, over all phases.
+        preprocessing: JSON of the common Preprocessing.
+        event_weight: weight of an event in the loss.
+        frozen_sha256: hash of the weights that do not change in this phase.
+        weights: what changes in this phase, by parameter name.
+        frozen: what does not change; empty when the hospital has shown that it holds them.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen")
+    phase: Phase
+    round_number: int = Field(ge=0)
+    preprocessing: str
+    event_weight: float = Field(gt=0)
+    frozen_sha256: Sha256
+    weights: dict[str, np.ndarray] = Field(default_factory=dict)
+    frozen: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class EvaluateRequest(Request):
+    """Coordinator to hospital: score one part of your patients with this model.
+
+    Attributes:
+        phase: which prediction counts: the mean unimodal logit or the fused one.
+        round_number: rounds that made these weights.
+        part: which patients.
+        release_row: whether the hospital may also release a row of its own.
+        preprocessing: JSON of the common Preprocessing.
+        event_weight: as in training; the logit is corrected for it.
+        weights: the whole model.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("weights",)
+    phase: Phase
+    round_number: int = Field(ge=0)
+    part: Part
+    release_row: bool
+    preprocessing: str
+    event_weight: float = Field(gt=0)
+    weights: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class EvaluateReply(Message):
+    """Hospital to coordinator: score sums for the reducer and, if the small-cell rule lets it, a row of its own.
+
+    Attributes:
+        row: JSON of the hospital's own metrics, or of the suppressed row.
+        arrays: `metrics.ScoreSums` as arrays, read only as a total.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
+    row: str
+    arrays: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class Refusal(Message):
+    """Hospital to coordinator: no, and why.
+
+    Attributes:
+        site: the hospital's name.
+        code: `needs-frozen-weights` asks for them with the next question; `refused` is everything else.
+        reason: rule names and counts; never a value, an identifier or a path.
+    """
+
+    site: SiteName
+    code: Literal["refused", "needs-frozen-weights"] = "refused"
+    reason: str = Field(max_length=2000)

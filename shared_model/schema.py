@@ -1,0 +1,193 @@
+"""The study schema (schema.toml): which modalities there are, their variables, units and ranges.
+
+The schema is the same for every hospital; its hash is compared in the handshake. Names of variables are spelled here only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from shared_model.errors import SchemaError
+
+STATIC = "static"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+Range = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _check_range(name: str, limits: Range) -> None:
+    if not limits[0] < limits[1]:
+        raise ValueError(f"range of {name}: expected [lo, hi] with lo < hi, got {list(limits)}")
+
+
+class Study(_Part):
+    """Identity of the study and the two columns of patients.* that are not predictors."""
+
+    name: Name
+    title: str = Field(min_length=1, max_length=200)
+    outcome: Name
+    patient_id: Name
+
+
+class StaticColumn(_Part):
+    """One column of patients.*: numeric (unit, range), binary (0/1) or categorical (levels)."""
+
+    name: Name
+    kind: Literal["numeric", "binary", "categorical"]
+    unit: str = ""
+    range: Range | None = None
+    levels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        if self.kind == "numeric":
+            if self.range is None:
+                raise ValueError(f"static {self.name}: a numeric column needs range = [lo, hi]")
+            _check_range(self.name, self.range)
+        elif self.range is not None:
+            raise ValueError(f"static {self.name}: range belongs to numeric columns, this one is {self.kind}")
+        if (self.kind == "categorical") != bool(self.levels):
+            raise ValueError(f"static {self.name}: levels = [...] belong to categorical columns, and only to them")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"static {self.name}: a level is listed twice")
+        return self
+
+
+class Channel(_Part):
+    """One measured quantity of a series."""
+
+    name: Name
+    unit: str = ""
+    range: Range
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_range(self.name, self.range)
+        return self
+
+
+class Series(_Part):
+    """Measurements over time, on the grid start, start + step, ..., `steps` cells (each cell is half open)."""
+
+    time_unit: str
+    start: float = 0.0
+    step: float = Field(gt=0)
+    steps: int = Field(ge=1, le=10_000)
+    channels: tuple[Channel, ...] = Field(min_length=1)
+
+
+class Events(_Part):
+    """A set of items that a patient did or did not get: any (0/1), count, or summed dose, per item."""
+
+    aggregate: Literal["any", "count", "dose"]
+    items: tuple[str, ...] = Field(min_length=1)
+    recorded: Name | None = None
+
+
+class Images(_Part):
+    """One radiograph a patient, resized to `size` x `size` pixels.
+
+    Below 33 pixels the last map of a ResNet is a single pixel, on which BatchNorm cannot train with one patient.
+    """
+
+    size: int = Field(ge=33, le=1024)
+
+
+class Schema(_Part):
+    """A whole study. Modalities keep the order static, series, events, images, each as written in the file."""
+
+    study: Study
+    static: tuple[StaticColumn, ...] = Field(min_length=1)
+    series: Mapping[Name, Series] = Field(default_factory=dict)
+    events: Mapping[Name, Events] = Field(default_factory=dict)
+    images: Mapping[Name, Images] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        _refuse_duplicates("static column", [column.name for column in self.static])
+        _refuse_duplicates("modality", [*self.modalities, "patients", "images"])
+        for name, series in self.series.items():
+            _refuse_duplicates(f"channel of {name}", [channel.name for channel in series.channels])
+        for name, events in self.events.items():
+            _refuse_duplicates(f"item of {name}", list(events.items))
+        predictors = {column.name for column in self.static}
+        for role, column in (("outcome", self.study.outcome), ("patient_id", self.study.patient_id)):
+            if column in predictors:
+                raise ValueError(f"study.{role}: column {column} is also a static predictor")
+        if self.study.outcome == self.study.patient_id:
+            raise ValueError("study.outcome and study.patient_id name the same column")
+        return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Every modality of the study, in the fixed order static, series, events, images."""
+        return (STATIC, *self.series, *self.events, *self.images)
+
+    @property
+    def numbers(self) -> tuple[StaticColumn, ...]:
+        """The numeric and binary static columns, in schema order."""
+        return tuple(column for column in self.static if column.kind != "categorical")
+
+    @property
+    def categories(self) -> tuple[StaticColumn, ...]:
+        """The categorical static columns, in schema order."""
+        return tuple(column for column in self.static if column.kind == "categorical")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: two files that differ in comments or spacing only have the same hash."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def _refuse_duplicates(what: str, names: Sequence[str]) -> None:
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise ValueError(f"duplicate {what}: {', '.join(twice)}")
+
+
+def parse_schema(text: str, *, source: str) -> Schema:
+    """Schema from TOML text.
+
+    Args:
+        text: content of a schema.toml.
+        source: file name for messages.
+
+    Raises:
+        SchemaError: not TOML, or not a valid study; the message lists every fault.
+    """
+    try:
+        return Schema.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SchemaError(f"{source}: expected TOML, got: {error}") from error
+    except ValidationError as error:
+        faults = [
+            f"{source}: {'.'.join(str(part) for part in fault['loc']) or 'study'}: "
+            + re.sub(r"^Value error, ", "", fault["msg"])
+            for fault in error.errors()
+        ]
+        raise SchemaError("\n".join(faults)) from error
+
+
+def load_schema(path: Path) -> Schema:
+    """Schema from a file.
+
+    Raises:
+        SchemaError: the file cannot be read as UTF-8 text, or is not a valid study.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: expected a readable UTF-8 file, got: {error}") from error
+    return parse_schema(text, source=path.name)

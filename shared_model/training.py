@@ -1,0 +1,212 @@
+"""Training on one hospital's patients: an epoch, a step, and where the step's inputs come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from shared_model.batch import Batch
+from shared_model.config import Phase, Settings
+from shared_model.fusion import Embeddings, MultimodalModel, Present
+from shared_model.losses import outcome_loss, unimodal_loss
+
+Rows = Int64[np.ndarray, "row"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Patients as the fusion sees them.
+
+    Attributes:
+        embeddings: per modality; zero for patients without it.
+        present: per modality, whether the patient has it.
+        outcome: 0.0 or 1.0.
+    """
+
+    embeddings: Embeddings
+    present: Present
+    outcome: Float[Tensor, "batch"]
+
+    def select(self, rows: Rows) -> Encoded:
+        """The given rows, in the given order."""
+        index = torch.from_numpy(rows).to(self.outcome.device)
+        return Encoded(
+            {name: value[index] for name, value in self.embeddings.items()},
+            {name: value[index] for name, value in self.present.items()},
+            self.outcome[index],
+        )
+
+
+Source = Callable[[Rows], Encoded]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a phase minimises.
+
+    Attributes:
+        phase: unimodal heads, or the fused logit.
+        event_weight: how often an event counts; 1 keeps probabilities calibrated.
+        proximal_mu: FedProx's weight of the squared distance to `anchor`; 0 = none.
+        anchor: the global parameters at the start of the round, by name.
+    """
+
+    phase: Phase
+    event_weight: float
+    proximal_mu: float
+    anchor: dict[str, Tensor]
+
+    def loss(self, model: MultimodalModel, encoded: Encoded) -> Float[Tensor, ""]:
+        """Log loss of the phase's logit, plus mu / 2 * ||w - w_global||^2 (Li et al. 2020, eq. 2)."""
+        if self.phase == "unimodal":
+            logits = model.unimodal_logits(encoded.embeddings)
+            loss = unimodal_loss(logits, encoded.present, encoded.outcome, event_weight=self.event_weight)
+        else:
+            logit = model.fuse(encoded.embeddings, encoded.present)
+            loss = outcome_loss(logit, encoded.outcome, event_weight=self.event_weight)
+        if self.proximal_mu:
+            own = dict(model.named_parameters())
+            distance = torch.stack([(own[name] - start).square().sum() for name, start in self.anchor.items()]).sum()
+            loss = loss + self.proximal_mu / 2 * distance
+        return loss
+
+
+def train_one_epoch(
+    model: MultimodalModel,
+    source: Source,
+    batches: Iterable[Rows],
+    *,
+    optimiser: torch.optim.Optimizer,
+    objective: Objective,
+    max_gradient_norm: float,
+) -> float:
+    """One pass over the batches; the model is changed in place.
+
+    Returns:
+        Sum over patients of the loss at the moment their batch was seen.
+    """
+    total = 0.0
+    for rows in batches:
+        encoded = source(rows)
+        loss = objective.loss(model, encoded)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+        optimiser.step()
+        total += float(loss.detach()) * len(rows)
+    return total
+
+
+def prepare_phase(model: MultimodalModel, phase: Phase) -> dict[str, nn.Parameter]:
+    """Freeze what the phase does not train, and put frozen encoders (their BatchNorm) into eval mode.
+
+    Returns:
+        The parameters that train, by name.
+    """
+    trained = frozenset(model.trained_in(phase))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    model.train()
+    if phase == "fusion":
+        model.encoders.eval()
+    return {name: parameter for name, parameter in model.named_parameters() if name in trained}
+
+
+def build_optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    """Plain SGD: on small hospitals it beat Adam, and it leaves no state to keep between rounds."""
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def shuffled_batches(n: int, *, batch_size: int, rng: np.random.Generator) -> Iterator[Rows]:
+    """All rows 0..n-1 once, in random order, cut into batches; a last batch of one row joins the one before."""
+    order = rng.permutation(n)
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], n], strict=True):
+        yield order[start:stop]
+
+
+def seeded_rng(*parts: str | int) -> np.random.Generator:
+    """A generator that depends on every part and on nothing else, e.g. (seed, site, phase, round)."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to train on: `auto` takes the GPU if there is one.
+
+    Raises:
+        RuntimeError: `cuda` was asked for and is not there; falling back to a 100 times slower CPU would be silent.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device: expected a CUDA GPU as asked for, got none. Set device to cpu or auto.")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def encode(model: MultimodalModel, batch: Batch, *, device: torch.device) -> Encoded:
+    """Embeddings of a batch, in mixed precision (bfloat16, channels last) on a GPU that has it."""
+    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+        embeddings = model.encode(batch)
+    return Encoded(embeddings, batch.present, batch.outcome)
+
+
+@torch.no_grad()
+def encode_all(
+    model: MultimodalModel,
+    batch_of: Callable[[Rows], Batch],
+    rows: Rows,
+    *,
+    device: torch.device,
+    batch_size: int = 128,
+) -> Encoded:
+    """Embeddings of many patients in eval mode, encoded in chunks so that memory stays flat; the mode is restored."""
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        chunks = [
+            encode(model, batch_of(rows[start : start + batch_size]), device=device)
+            for start in range(0, len(rows), batch_size)
+        ]
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+    return Encoded(
+        {name: torch.cat([chunk.embeddings[name] for chunk in chunks]) for name in model.modalities},
+        {name: torch.cat([chunk.present[name] for chunk in chunks]) for name in chunks[0].present},
+        torch.cat([chunk.outcome for chunk in chunks]),
+    )
+
+
+@torch.no_grad()
+def predict_logits(
+    model: MultimodalModel, encoded: Encoded, *, phase: Phase, correction: float
+) -> Float[np.ndarray, "patient"]:
+    """Calibrated logits of a phase's prediction: the fused logit, or the mean unimodal logit in phase `unimodal`.
+
+    Args:
+        model: in any mode; its head has no state besides its parameters unless dropout is on, so it is put to eval.
+        encoded: from `encode_all`.
+        phase: which prediction.
+        correction: added to every logit (`losses.logit_correction`).
+    """
+    was_training = model.training
+    model.eval()
+    if phase == "unimodal":
+        logit = model.mean_unimodal_logit(encoded.embeddings, encoded.present)
+    else:
+        logit = model.fuse(encoded.embeddings, encoded.present)
+    model.train(was_training)
+    return logit.double().cpu().numpy() + correction

@@ -1,0 +1,98 @@
+"""What a training round sends back: parameter changes that are added over hospitals.
+
+Parameters travel as n * (w_local - w_global), so the total over hospitals divided by the total n is the average change
+weighted by patients (McMahan et al. 2017). BatchNorm's moments travel as n * mean and n * (variance + mean^2), so the
+pooled variance includes the spread between hospitals; averaging variances would lose it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
+from shared_model.score_quantities import score_quantities
+
+PREFIX = "update/"
+_MEAN, _VARIANCE = ".running_mean", ".running_var"
+
+Weights = Mapping[str, np.ndarray]
+
+_CHANGE = MAX_PATIENTS * 100.0  # no parameter moves by more than 100 in a round of a healthy training
+_MOMENT = 1e9
+
+
+def round_quantities(weights: Weights) -> Quantities:
+    """The arrays of a train reply: the update of each weight, patients, loss, and the validation score sums."""
+    quantities = {
+        PREFIX + name: Quantity(value.shape, _MOMENT if name.endswith((_MEAN, _VARIANCE)) else _CHANGE)
+        for name, value in weights.items()
+    }
+    quantities["n-train"] = Quantity((), MAX_PATIENTS, 0)
+    quantities["train-loss-sum"] = Quantity((), MAX_PATIENTS * 1000.0, 0)
+    return quantities | dict(score_quantities())
+
+
+def pack_update(before: Weights, after: Weights, *, n: int) -> dict[str, np.ndarray]:
+    """One hospital's contribution, float32.
+
+    Args:
+        before: weights at the start of the round.
+        after: the same names after local training.
+        n: training patients of the hospital.
+    """
+    packed = {}
+    for name, start in before.items():
+        end = after[name].astype(np.float64)
+        if name.endswith(_MEAN):
+            value = end
+        elif name.endswith(_VARIANCE):
+            value = end + np.square(after[name.removesuffix(_VARIANCE) + _MEAN].astype(np.float64))
+        else:
+            value = end - start
+        packed[PREFIX + name] = (n * value).astype(np.float32)
+    return packed
+
+
+def mean_change(total: Mapping[str, np.ndarray], before: Weights) -> dict[str, np.ndarray]:
+    """Average change of every weight, BatchNorm moments included, from the total over hospitals."""
+    n = float(total["n-train"])
+    change = {}
+    for name, start in before.items():
+        value = total[PREFIX + name] / n
+        if name.endswith(_MEAN):
+            value = value - start
+        elif name.endswith(_VARIANCE):
+            mean = total[PREFIX + name.removesuffix(_VARIANCE) + _MEAN] / n
+            value = np.maximum(value - np.square(mean), 0.0) - start
+        change[name] = value
+    return change
+
+
+def is_moment(name: str) -> bool:
+    """Whether a weight is a BatchNorm moment, which is pooled and never optimised."""
+    return name.endswith((_MEAN, _VARIANCE))
+
+
+def to_arrays(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Some entries of a state dict as float32 arrays."""
+    return {name: state[name].detach().to("cpu", torch.float32).numpy().copy() for name in names}
+
+
+def to_tensors(weights: Weights) -> dict[str, Tensor]:
+    """Arrays as tensors for `load_state_dict`."""
+    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in weights.items()}
+
+
+def hash_weights(weights: Weights) -> str:
+    """SHA-256 over names, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = np.ascontiguousarray(weights[name], dtype="<f4")
+        digest.update(f"{name}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

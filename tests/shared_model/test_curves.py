@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared_model.errors import SettingsError
+from shared_model.metrics import (
+    ScoreSums,
+    calibration_curve,
+    decision_curve,
+    precision_recall_curve,
+    roc_curve,
+    summarise,
+)
+from shared_model.score_sums import EDGES, sigmoid
+
+PATIENTS = st.lists(st.tuples(st.floats(-6, 6), st.booleans()), max_size=120)
+CURVES = (roc_curve, precision_recall_curve, calibration_curve, decision_curve)
+
+
+def sums_of_list(patients: list[tuple[float, bool]]) -> ScoreSums:
+    return ScoreSums.from_scores(
+        np.array([x for x, _ in patients], dtype=np.float64), np.array([int(y) for _, y in patients])
+    )
+
+
+def some_sums(n: int = 800) -> tuple[ScoreSums, np.ndarray, np.ndarray]:
+    """Scores on the middle of their bins, so that a library gets the same ones."""
+    rng = np.random.default_rng(0)
+    outcome = (rng.random(n) < 0.15).astype(np.int64)
+    logit = np.round(50 * (rng.normal(-2, 1, size=n) + outcome)) / 50 + 0.01
+    return ScoreSums.from_scores(logit, outcome), logit, outcome
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_curve_is_empty_when_there_are_no_patients(curve: object) -> None:
+    assert callable(curve)
+    assert all(values == [] for values in curve(ScoreSums.zero()).values())
+
+
+@pytest.mark.parametrize("curve", [roc_curve, precision_recall_curve])
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_curve_is_empty_when_there_is_one_class(curve: object, outcome: int) -> None:
+    assert callable(curve)
+    sums = ScoreSums.from_scores(np.zeros(30), np.full(30, outcome))
+    assert all(values == [] for values in curve(sums).values())
+
+
+@pytest.mark.parametrize("thresholds", [[0.0, 0.5], [0.5, 1.0], [-0.1], [0.3, 0.2], [0.2, 0.2], [math.nan]])
+def test_decision_curve_refuses_thresholds_that_do_not_ascend_between_0_and_1(thresholds: list[float]) -> None:
+    with pytest.raises(SettingsError, match="expected ascending probabilities between 0 and 1"):
+        decision_curve(some_sums()[0], thresholds)
+
+
+def test_roc_curve_matches_scikit_learn_when_every_bin_is_a_point() -> None:
+    sums, logit, outcome = some_sums()
+    fpr, tpr, _ = sklearn.metrics.roc_curve(outcome, logit, drop_intermediate=False)
+    curve = roc_curve(sums, min_patients=1)
+    np.testing.assert_allclose(curve["false_positive_rate"], fpr, rtol=1e-12)
+    np.testing.assert_allclose(curve["true_positive_rate"], tpr, rtol=1e-12)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(summarise(sums).auc, rel=1e-12)
+
+
+def test_roc_curve_matches_a_hand_calculation() -> None:
+    sums = sums_of_list([(2.01, True), (1.01, False), (0.01, True), (-1.01, False)])
+    curve = roc_curve(sums, min_patients=1)
+    assert curve["true_positive_rate"] == [0.0, 0.5, 0.5, 1.0, 1.0]
+    assert curve["false_positive_rate"] == [0.0, 0.0, 0.5, 0.5, 1.0]
+    # lower edges of the bins of 2.01, 1.01, 0.01; the last threshold takes in everyone
+    expected = [1.0, *(1 / (1 + math.exp(-edge)) for edge in (2.0, 1.0, 0.0)), 0.0]
+    assert curve["threshold"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_precision_recall_curve_matches_scikit_learn_when_every_bin_is_a_point() -> None:
+    sums, logit, outcome = some_sums()
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(outcome, logit)
+    curve = precision_recall_curve(sums, min_patients=1)
+    np.testing.assert_allclose(curve["recall"][::-1], recall[:-1], rtol=1e-12)
+    np.testing.assert_allclose(curve["precision"][::-1], precision[:-1], rtol=1e-12)
+
+
+@given(PATIENTS.filter(lambda patients: len({event for _, event in patients}) == 2))
+def test_roc_curve_takes_at_least_ten_patients_to_each_step(patients: list[tuple[float, bool]]) -> None:
+    sums = sums_of_list(patients)
+    curve = roc_curve(sums)
+    others, events = sums.counts.sum(axis=1)
+    positive = others * np.array(curve["false_positive_rate"]) + events * np.array(curve["true_positive_rate"])
+    steps = np.round(np.diff(positive))
+    assert steps.sum() == len(patients)
+    assert steps.min() >= min(10, len(patients))
+
+
+def test_roc_curve_stays_near_the_full_one_when_steps_hold_ten_patients() -> None:
+    sums, _, _ = some_sums()
+    curve = roc_curve(sums)
+    area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+    assert area == pytest.approx(summarise(sums).auc, abs=0.005)
+
+
+def test_calibration_curve_matches_a_hand_calculation() -> None:
+    # 20 patients at logit 0.01 - 2 and 20 at 0.01 + 2: two groups of their own risk
+    sums = sums_of_list([(-1.99, i < 3) for i in range(20)] + [(2.01, i < 15) for i in range(20)])
+    curve = calibration_curve(sums)
+    assert curve["n"] == [20.0, 20.0]
+    assert curve["observed"] == [0.15, 0.75]
+    assert curve["predicted"] == pytest.approx([1 / (1 + math.exp(1.99)), 1 / (1 + math.exp(-2.01))], abs=1e-12)
+
+
+def test_calibration_curve_has_groups_of_equal_size_when_scores_are_spread() -> None:
+    logit = np.linspace(-3, 3, 1000)
+    curve = calibration_curve(ScoreSums.from_scores(logit, np.arange(1000) % 2))
+    assert len(curve["n"]) == 10
+    assert min(curve["n"]) >= 96  # a bin holds 3 or 4 patients and is not split
+    assert max(curve["n"]) <= 104
+    assert curve["predicted"] == sorted(curve["predicted"])
+
+
+@given(PATIENTS, st.integers(1, 20))
+def test_calibration_curve_has_at_most_a_group_per_ten_patients(patients: list[tuple[float, bool]], bins: int) -> None:
+    curve = calibration_curve(sums_of_list(patients), bins=bins)
+    assert len(curve["n"]) <= min(bins, len(patients) // 10)
+    assert sum(curve["n"]) == (len(patients) if len(patients) >= 10 else 0)
+
+
+def test_decision_curve_matches_a_hand_calculation() -> None:
+    # 100 patients: 20 at risk 0.8 of whom 10 die, 80 at risk 0.01 of whom 5 die; threshold 0.2, odds 1/4
+    high, low = math.log(4), math.log(1 / 99)
+    sums = sums_of_list([(high, i < 10) for i in range(20)] + [(low, i < 5) for i in range(80)])
+    curve = decision_curve(sums, [0.2])
+    assert curve["threshold"] == [0.2]
+    assert curve["model"] == pytest.approx([10 / 100 - 10 / 100 / 4], abs=1e-12)
+    assert curve["treat_all"] == pytest.approx([15 / 100 - 85 / 100 / 4], abs=1e-12)
+    assert curve["treat_none"] == [0.0]
+
+
+def test_decision_curve_is_exact_when_thresholds_are_edges() -> None:
+    sums, logit, outcome = some_sums()
+    edges = EDGES[(EDGES > -4) & (EDGES < 0)][::10]
+    curve = decision_curve(sums, sigmoid(edges).tolist(), min_patients=0)
+    odds = np.exp(edges)
+    treated = logit[:, None] >= edges
+    expected = (outcome @ treated - odds * ((1 - outcome) @ treated)) / logit.size
+    np.testing.assert_allclose(curve["model"], expected, atol=1e-12)
+
+
+def test_decision_curve_is_within_a_bin_of_the_exact_one_at_the_default_thresholds() -> None:
+    sums, logit, outcome = some_sums(5000)
+    curve = decision_curve(sums)
+    thresholds = np.array(curve["threshold"])
+    treated = sigmoid(logit)[:, None] >= thresholds
+    expected = (outcome @ treated - thresholds / (1 - thresholds) * ((1 - outcome) @ treated)) / logit.size
+    np.testing.assert_allclose(curve["model"], expected, atol=0.002)
+
+
+def test_decision_curve_keeps_every_threshold_when_asked_to() -> None:
+    curve = decision_curve(sums_of_list([(0.0, True), (1.0, False)]), min_patients=0)
+    assert curve["threshold"] == pytest.approx([percent / 100 for percent in range(1, 51)])
+
+
+def test_decision_curve_leaves_out_thresholds_between_which_fewer_than_ten_patients_lie() -> None:
+    # risks 0.1 (12 patients), 0.2 (3), 0.3 (12): after 0.15, with 12 below, 0.25 would show the 3
+    patients = [(math.log(1 / 9), False)] * 12 + [(math.log(1 / 4), True)] * 3 + [(math.log(3 / 7), False)] * 12
+    curve = decision_curve(sums_of_list(patients), [0.05, 0.15, 0.25, 0.35])
+    assert curve["threshold"] == [0.15]
