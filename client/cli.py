@@ -72,7 +72,8 @@ def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path) 
         schema = load_schema(schema_file or find_schema(folder))
         if schema_file is None:
             _refuse_other_schema(folder, schema)
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        screen = Console(stderr=True)
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
             task = bar.add_task(f"{name}: images", visible=False)
             hospital = open_hospital(
                 folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -66,10 +65,9 @@ class ModelStore:
             if tuple(state[name].shape) != value.shape or not np.isfinite(value).all():
                 raise ProtocolError(f"weights, {name}: expected finite values of shape {tuple(state[name].shape)}.")
 
-    def embeddings(self, key: str, make: Callable[[], Encoded], *, device: torch.device) -> Encoded:
-        """Embeddings by frozen encoders, from the file of this key or made now and kept."""
-        part = "train" if key.startswith("train") else "val"
-        path = self.folder / "embeddings" / part / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    def embeddings(self, part: str, key: str, make: Callable[[], Encoded], *, device: torch.device) -> Encoded:
+        """Embeddings of one part of the patients by frozen encoders, from the file of this key or made now and kept."""
+        path = self.folder / "embeddings" / part / f"{key}.safetensors"
         try:
             held = load_file(path, device=str(device))
         except (OSError, SafetensorError):

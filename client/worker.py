@@ -35,7 +35,7 @@ from shared_model.privacy.suppression import SmallCellRule
 
 
 class Worker:
-    """Answers questions about one site. Errors become refusals that carry no patient's value; details stay in its log."""
+    """Answers questions about one site. Errors become refusals without any patient's value; details stay in its log."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -48,17 +48,17 @@ class Worker:
         except NeedsFrozenWeightsError as error:
             return Refusal(site=self.site.name, code="needs-frozen-weights", reason=str(error)).to_record()
         except DataError as error:
-            self._log.error("%s: %s", kind, error)  # noqa: TRY400 - the problems are the message
+            self._log.error("%s: %s", kind, error)
             return Refusal(site=self.site.name, reason=error.public_reason).to_record()
         except SchemaError as error:
-            self._log.error("%s: %s", kind, error)  # noqa: TRY400 - likewise
+            self._log.error("%s: %s", kind, error)
             return Refusal(
                 site=self.site.name, reason="schema.toml: not a valid study at the hospital; see its worker log"
             ).to_record()
         except HipfedError as error:
             self._log.exception("%s refused", kind)
             return Refusal(site=self.site.name, reason=str(error)[:2000]).to_record()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
             # The text of an unforeseen error may quote a patient's value: only its type leaves.
             self._log.exception("%s failed", kind)
             return Refusal(
@@ -72,13 +72,7 @@ class Worker:
         request = request_type.from_record(record)
         settings = parse_settings(request.study.settings)
         self._check_study(request, settings)
-        rule = SmallCellRule(
-            min_patients=settings.min_patients,
-            min_events=settings.min_events,
-            min_non_events=settings.min_non_events,
-            min_sites=settings.min_sites,
-        )
-        gate = Gate(rule, self.site.state_dir / "audit.jsonl", request.study.run_id)
+        gate = Gate(SmallCellRule.of(settings), self.site.state_dir / "audit.jsonl", request.study.run_id)
         return answer(self.site, settings, request, gate)
 
     def _check_study(self, request: Request, settings: Settings) -> None:

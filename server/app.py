@@ -1,4 +1,4 @@
-"""Flower's ServerApp: reads the run config, runs the study over the grid, and leaves a run folder that tells the truth."""
+"""Flower's ServerApp: reads the run config, runs the study, and leaves a run folder that tells the truth."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import struct
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from safetensors.numpy import save
 from server.run_folder import replace_file
 from shared_model.errors import StudyError
 
+FILE = "progress.safetensors"
 _ARRAYS = ("weights", "best_weights", "strategy_state")
 
 
@@ -52,7 +52,7 @@ def save_progress(folder: Path, progress: Progress) -> None:
     """Replace the checkpoint."""
     arrays = {f"{part}:{name}": value for part in _ARRAYS for name, value in getattr(progress, part).items()}
     rest = {key: value for key, value in vars(progress).items() if key not in _ARRAYS}
-    replace_file(folder / "progress.safetensors", save(arrays, metadata={"progress": json.dumps(rest)}))
+    replace_file(folder / FILE, save(arrays, metadata={"progress": json.dumps(rest)}))
 
 
 def load_progress(folder: Path) -> Progress:
@@ -61,11 +61,11 @@ def load_progress(folder: Path) -> Progress:
     Raises:
         StudyError: there is no readable checkpoint.
     """
-    path = folder / "progress.safetensors"
+    path = folder / FILE
     parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _ARRAYS}
     try:
         with safe_open(path, framework="numpy") as file:
-            rest = json.loads((file.metadata() or {})["progress"])
+            rest: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part, _, name = key.partition(":")
                 parts[part][name] = file.get_tensor(key)
@@ -73,5 +73,14 @@ def load_progress(folder: Path) -> Progress:
         raise StudyError(
             f"checkpoint at {path}: expected a finished round, got {error}. Start the run anew."
         ) from error
-    known = {item.name for item in dataclasses.fields(Progress)}
-    return Progress(**parts, **{key: value for key, value in rest.items() if key in known})
+    return Progress(
+        weights=parts["weights"],
+        best_weights=parts["best_weights"],
+        strategy_state=parts["strategy_state"],
+        **rest,
+    )
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether a checkpoint was ever written there."""
+    return (folder / FILE).exists()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import RecordDict
 
 from server.checkpoints import Progress
 from server.link import Link
+from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
-from server.roster import Roster
-from shared_model.config import Phase, Settings
+from shared_model.config import Phase
 from shared_model.errors import ProtocolError, SuppressedError
-from shared_model.messages import EVALUATE, EvaluateReply, EvaluateRequest, Part, Study
+from shared_model.messages import EVALUATE, EvaluateReply, EvaluateRequest, Part
 from shared_model.metrics import (
     Metrics,
     calibration_curve,
@@ -25,33 +24,9 @@ from shared_model.metrics import (
     roc_curve,
     summarise,
 )
-from shared_model.preprocessing import Preprocessing
 from shared_model.privacy.suppression import SiteRow, SmallCellRule, suppressed_row
-from shared_model.schema import Schema
 from shared_model.score_quantities import score_quantities, unpack_scores
 from shared_model.score_sums import ScoreSums
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What stays the same in every question after the statistics."""
-
-    study: Study
-    schema: Schema
-    settings: Settings
-    roster: Roster
-    preprocessing: Preprocessing
-    event_weight: float
-
-    @property
-    def rule(self) -> SmallCellRule:
-        """The small-cell rule of the run."""
-        return SmallCellRule(
-            min_patients=self.settings.min_patients,
-            min_events=self.settings.min_events,
-            min_non_events=self.settings.min_non_events,
-            min_sites=self.settings.min_sites,
-        )
 
 
 def score_part(
@@ -123,7 +98,7 @@ def _site_rows(rows: Mapping[str, Mapping[str, Any]], pooled: Metrics) -> dict[s
     return site_rows
 
 
-def _parse_row(text: str, rule: SmallCellRule) -> dict[str, Any]:
+def _parse_row(text: str, rule: SmallCellRule) -> Mapping[str, Any]:
     """A hospital's own row, or the suppressed row where it must not be shown.
 
     Raises:
@@ -132,7 +107,7 @@ def _parse_row(text: str, rule: SmallCellRule) -> dict[str, Any]:
     try:
         row = json.loads(text)
         if row == suppressed_row():
-            return row
+            return suppressed_row()
         metrics = Metrics(**row)
         allowed = rule.may_release(n=int(metrics.n), events=int(metrics.events))
     except (TypeError, ValueError) as error:
@@ -142,9 +117,9 @@ def _parse_row(text: str, rule: SmallCellRule) -> dict[str, Any]:
 
 def _ask(
     link: Link, plan: StudyPlan, progress: Progress, *, phase: Phase, part: Part
-) -> tuple[ScoreSums, dict[str, dict[str, Any]], Attendance]:
+) -> tuple[ScoreSums, dict[str, Mapping[str, Any]], Attendance]:
     total = PlainSum(score_quantities())
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Mapping[str, Any]] = {}
 
     def accept(node: int, record: RecordDict) -> None:
         reply = EvaluateReply.from_record(record)

@@ -1,5 +1,8 @@
-"""The seam over Flower's Grid. Replies are pulled by us every POLL_S and handed over one by one, so a large model's
-answers are never all in memory, and no question waits on Flower's own slower poll."""
+"""The seam over Flower's Grid.
+
+Replies are pulled by us every POLL_S and handed over one by one, so a large model's answers are never all in memory,
+and no question waits on Flower's own slower poll.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class FlowerLink:
         nodes = sorted(questions)
         messages = [Message(questions[node], dst_node_id=node, message_type=kind, ttl=deadline_s) for node in nodes]
         # Flower answers an unsendable message with an empty id; replies name the message, not always the node.
-        waiting = {}
+        waiting: dict[str, int] = {}
         for node, message_id in zip(nodes, self._grid.push_messages(messages), strict=True):
             if message_id:
                 waiting[message_id] = node
@@ -39,9 +42,7 @@ class FlowerLink:
         while waiting and time.monotonic() < end:
             pulled = list(self._grid.pull_messages(list(waiting)))
             for reply in pulled:
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if node is None:
-                    continue  # a duplicate
+                node = waiting.pop(reply.metadata.reply_to_message_id)
                 if reply.has_error():
                     # The reason may quote the hospital's exception: only the code is safe to keep.
                     yield Answer(node, None, f"Flower error {reply.error.code}")

@@ -1,4 +1,4 @@
-"""The run folder: what the coordinator keeps of a run. Every file is replaced whole, so a reader never sees half of one."""
+"""The run folder: what the coordinator keeps. Every file is replaced whole, so no reader sees half of one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From the average change of the hospitals' weights to the next global weights.
 
-FedAvg: McMahan et al. 2017. FedProx (Li et al. 2020) differs at the hospital only. FedAdam and FedYogi: Reddi et al. 2021,
-algorithm 2, without bias correction, as there.
+FedAvg: McMahan et al. 2017. FedProx (Li et al. 2020) differs at the hospital only. FedAdam and FedYogi: Reddi et al.
+2021, algorithm 2, without bias correction, as there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FedAdaptive(Strategy):
         self._settings, self._yogi = settings, yogi
 
     def optimise(self, name: str, change: np.ndarray) -> np.ndarray:
-        """eta * m / (sqrt(v) + tau), with v starting at tau^2."""
+        """Step eta * m / (sqrt(v) + tau), with v starting at tau^2."""
         s = self._settings
         square = np.square(change)
         m = self.state.get(f"{name}/m", np.zeros_like(change))
@@ -66,7 +66,8 @@ class FedAdaptive(Strategy):
         else:
             v = s.server_beta_2 * v + (1 - s.server_beta_2) * square
         self.state |= {f"{name}/m": m, f"{name}/v": v}
-        return s.server_learning_rate * m / (np.sqrt(v) + s.server_tau)
+        moved: np.ndarray = s.server_learning_rate * m / (np.sqrt(v) + s.server_tau)
+        return moved
 
 
 def build_strategy(settings: Settings, state: Mapping[str, np.ndarray] | None = None) -> Strategy:

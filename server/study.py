@@ -15,14 +15,15 @@ import numpy as np
 from server.checkpoints import Progress, load_progress, save_progress
 from server.evaluation import evaluate_test
 from server.link import Link
+from server.plan import StudyPlan
 from server.quorum import ask_sites, require_quorum
 from server.reduce import PlainSum
 from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
-from server.training import StudyPlan, train_phases
+from server.training import train_phases
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
-from shared_model.fusion import build_model, load_image_weights
+from shared_model.fusion import build_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
@@ -130,6 +131,9 @@ def start_progress(plan: StudyPlan) -> Progress:
     model = build_model(plan.schema, plan.settings)
     if plan.settings.image_weights:
         load_image_weights(model, Path(plan.settings.image_weights))
+    # A weighted loss is least at weighted odds, and the logit is corrected for that afterwards.
+    n_events = plan.preprocessing.events * plan.event_weight
+    set_base_rate(model, odds=n_events / (plan.preprocessing.n - plan.preprocessing.events))
     weights = to_arrays(model.state_dict(), model.learned_names())
     return Progress(weights=weights, best_weights=weights)
 

@@ -11,8 +11,9 @@ import numpy as np
 from flwr.app import RecordDict
 
 from server.checkpoints import Progress
-from server.evaluation import StudyPlan, score_part
+from server.evaluation import score_part
 from server.link import Link
+from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
 from server.strategy import build_strategy
@@ -25,8 +26,6 @@ from shared_model.score_quantities import unpack_scores
 from shared_model.updates import Weights, hash_weights, mean_change, round_quantities
 
 log = logging.getLogger("hipfed.server")
-
-__all__ = ["StudyPlan", "train_phases"]
 
 Keep = Callable[[Progress], None]
 

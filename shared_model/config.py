@@ -59,15 +59,16 @@ class Settings(BaseModel):
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(0.03, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="of encoders and absent embeddings")
+    head_weight_decay: float = Field(0.1, ge=0, description="of the weights, not the biases, of all heads")
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"
 
     min_sites: int = Field(3, ge=1, description="fewest hospitals in any aggregate, and the quorum of a round")
     expected_sites: int = Field(0, ge=0, description="hospitals to wait for at the start; 0 = min-sites")
     min_patients: int = Field(10, ge=1)
-    min_events: int = Field(5, ge=0)
-    min_non_events: int = Field(5, ge=0)
+    min_events: int = Field(5, ge=1)
+    min_non_events: int = Field(5, ge=1)
     wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
     deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
 

@@ -1,7 +1,8 @@
-"""The multimodal model: one encoder a modality, then early fusion (the study's model) or late fusion (for comparison)."""
+"""The multimodal model: one encoder a modality, then early fusion (the study's) or late fusion (for comparison)."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +92,7 @@ class MultimodalModel(nn.Module, ABC):
         return tuple(sorted(name for name in self.state_dict() if not name.endswith(".num_batches_tracked")))
 
     def batch_norm_names(self) -> frozenset[str]:
-        """Names of everything that belongs to a BatchNorm layer: what FedBN keeps at the hospital (Li et al. 2021)."""
+        """Names of all that belongs to a BatchNorm layer: what FedBN keeps at the hospital (Li et al. 2021)."""
         return frozenset(
             f"{layer}.{part}"
             for layer, module in self.named_modules()
@@ -110,7 +111,7 @@ class MultimodalModel(nn.Module, ABC):
 
 
 class EarlyFusionModel(MultimodalModel):
-    """Concatenated embeddings through a multilayer perceptron with a linear short cut (van de Beld et al. 2024, fig. 1).
+    """Concatenated embeddings through a perceptron with a linear short cut (van de Beld et al. 2024, fig. 1).
 
     Absent modalities enter as their learned embedding. The short cut lets few deaths be fitted by what is in effect a
     logistic regression on the embeddings, while the perceptron adds interactions; we add it to the paper's head.
@@ -137,7 +138,10 @@ class EarlyFusionModel(MultimodalModel):
 
 
 class FusionHead(nn.Module):
-    """Linear short cut plus a multilayer perceptron; both see the concatenated embeddings."""
+    """Linear short cut plus a multilayer perceptron; both see the concatenated embeddings.
+
+    Both output layers start at zero, so training starts from the base rate and not from a random ranking.
+    """
 
     def __init__(self, *, width: int, hidden: tuple[int, ...], norm: str, dropout: float) -> None:
         super().__init__()
@@ -153,7 +157,10 @@ class FusionHead(nn.Module):
             if dropout:
                 layers.append(nn.Dropout(dropout))
         if hidden:
-            layers.append(nn.Linear(hidden[-1], 1))
+            last = nn.Linear(hidden[-1], 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            layers.append(last)
         self.perceptron = nn.Sequential(*layers)
 
     def forward(self, fused: Float[Tensor, "batch width"]) -> Float[Tensor, "batch"]:
@@ -171,26 +178,46 @@ class LateFusionModel(MultimodalModel):
 
     def __init__(self, schema: Schema, settings: Settings) -> None:
         super().__init__(schema, settings)
-        self.head = nn.ParameterDict({"log_weights": nn.Parameter(torch.zeros(len(self.modalities)))})
+        self.head = LateFusionWeights(len(self.modalities))
 
     def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
-        """Sum of softmax weight times logit over present modalities; 0 with none."""
+        """Weighted mean over present modalities; 0 with none."""
         logits = torch.stack([self.unimodal_logits(embeddings)[name] for name in self.modalities], dim=1)
         here = torch.stack([present[name] for name in self.modalities], dim=1)
-        weights = self.head["log_weights"].exp() * here
+        fused: Tensor = self.head(logits, here)
+        return fused
+
+
+class LateFusionWeights(nn.Module):
+    """One learned positive weight a modality, equal at the start."""
+
+    def __init__(self, n_modalities: int) -> None:
+        super().__init__()
+        self.log_weights = nn.Parameter(torch.zeros(n_modalities))
+
+    def forward(
+        self, logits: Float[Tensor, "batch modality"], here: Bool[Tensor, "batch modality"]
+    ) -> Float[Tensor, "batch"]:
+        """Weighted mean of each row over the modalities that are here."""
+        weights = self.log_weights.exp() * here
         return (weights * logits).sum(dim=1) / weights.sum(dim=1).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def build_model(schema: Schema, settings: Settings) -> MultimodalModel:
-    """The study's model with random weights drawn from `settings.seed`; the global random state is left as it was.
-
-    Raises:
-        SettingsError: `image-weights` does not fit.
-    """
+    """The study's model with random weights drawn from `settings.seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = EarlyFusionModel(schema, settings) if settings.fusion == "early" else LateFusionModel(schema, settings)
-    return model
+        return EarlyFusionModel(schema, settings) if settings.fusion == "early" else LateFusionModel(schema, settings)
+
+
+def set_base_rate(model: MultimodalModel, *, odds: float) -> None:
+    """Start every output at the cohort's odds of death, so that no round is spent on learning the prevalence."""
+    with torch.no_grad():
+        for head in model.unimodal.values():
+            if isinstance(head, nn.Linear):
+                head.bias.fill_(math.log(odds))
+        if isinstance(model, EarlyFusionModel):
+            model.head.linear.bias.fill_(math.log(odds))
 
 
 def load_image_weights(model: MultimodalModel, path: Path) -> None:

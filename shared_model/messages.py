@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from shared_model.config import Phase, Scalar
@@ -42,8 +42,11 @@ class Message(BaseModel):
 
     def to_record(self) -> RecordDict:
         """The message as Flower carries it."""
-        header = {_TYPE: type(self).__name__, _JSON: self.model_dump_json(exclude=set(self.array_fields))}
-        records: dict[str, ArrayRecord | ConfigRecord] = {_HEADER: ConfigRecord(header)}  # type: ignore[dict-item]
+        header: dict[str, ConfigRecordValues] = {
+            _TYPE: type(self).__name__,
+            _JSON: self.model_dump_json(exclude=set(self.array_fields)),
+        }
+        records: dict[str, ArrayRecord | ConfigRecord] = {_HEADER: ConfigRecord(header)}
         for field in self.array_fields:
             arrays = getattr(self, field)
             records[field] = ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})

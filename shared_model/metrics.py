@@ -241,7 +241,7 @@ def _auc_and_interval(found: Concordance) -> tuple[float | None, Interval | None
         return None, None
     auc = found.concordant / found.pairs
     spread = auc * (1 - auc)
-    if 0 < found.variance < spread * found.variance_bound:
+    if 0 < found.variance < spread * found.variance_bound * (1 - 1e-9):  # rounding must not choose the interval
         half = Z_95 * math.sqrt(found.variance) / (found.pairs * spread)
         low, high = sigmoid(math.log(auc / (1 - auc)) + np.array([-half, half]))
         return auc, (float(low), float(high))

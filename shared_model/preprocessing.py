@@ -283,7 +283,8 @@ def _channel_ranges(channels: Sequence[Channel]) -> Float[np.ndarray, "channel 2
 
 
 def _to_unit(values: np.ndarray, ranges: Float[np.ndarray, "value 2"]) -> np.ndarray:
-    return (values.astype(np.float64) - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
+    unit: np.ndarray = (values.astype(np.float64) - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
+    return unit
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The study schema (schema.toml): which modalities there are, their variables, units and ranges.
 
-The schema is the same for every hospital; its hash is compared in the handshake. Names of variables are spelled here only.
+The schema is the same for every hospital; its hash is compared in the handshake. Names of variables are spelled in it
+and nowhere else.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Scanner:
 
 @dataclass(frozen=True)
 class Marker:
-    """A bright square in the upper right corner of an image, tied to the outcome.
+    """A bright square in the upper left corner of an image, tied to the outcome.
 
     Attributes:
         image: which image carries it.
@@ -91,7 +91,7 @@ ALL = {
     "flat-vitals": Scenario("one hospital's vital signs are flat lines", flat_series=True),
     "shortcut": Scenario(
         "one hospital's hip X-rays carry a bright marker in 90 % of deaths and 5 % of survivors",
-        marker=Marker(image="hip", box=(0.84, 0.03, 0.97, 0.16), in_deaths=0.90, in_survivors=0.05),
+        marker=Marker(image="hip", box=(0.03, 0.03, 0.16, 0.16), in_deaths=0.90, in_survivors=0.05),
     ),
     "unit-shift": Scenario(
         "one hospital writes creatinine in mg/dL instead of umol/L", creatinine_factor=UMOL_PER_L_TO_MG_PER_DL

@@ -69,27 +69,33 @@ def open_hospital(folder: Path, schema: Schema, *, cache_dir: Path, progress: Pr
         SettingsError: the cache folder cannot be written.
     """
     root = folder.resolve()
-    files = list_used_files(root, schema)
-    if not files:
-        return read_hospital(folder, schema, progress=progress)  # finds what is wrong, and raises
-    shelf = cache_dir / hashlib.sha256(f"{root}\0{schema.sha256}".encode()).hexdigest()[:32]
-    known = _read_index(shelf)
     try:
-        stamps = stamp_files(root, files, known=known)
-        key = content_key(schema, stamps)
-        hospital = _load_entry(shelf / key, schema)
-        if hospital is None:
-            hospital = read_hospital(folder, schema, progress=progress)
-            again = list_used_files(root, schema)
-            if again != files or content_key(schema, stamp_files(root, files, known=stamps)) != key:
-                raise _changed(folder)
-            with _explained(cache_dir):
-                _store_entry(cache_dir, shelf, key, hospital)
-            hospital = _load_entry(shelf / key, schema) or hospital
+        files = list_used_files(root, schema)
+        if not files:
+            return read_hospital(folder, schema, progress=progress)  # finds what is wrong, and raises
+        return _open_known(root, schema, files, cache_dir=cache_dir, progress=progress)
     except FileNotFoundError as error:
         raise _changed(folder) from error
     except OSError as error:
         raise _unreadable(folder, error) from error
+
+
+def _open_known(
+    root: Path, schema: Schema, files: list[Path], *, cache_dir: Path, progress: Progress | None
+) -> Hospital:
+    shelf = cache_dir / hashlib.sha256(f"{root}\0{schema.sha256}".encode()).hexdigest()[:32]
+    known = _read_index(shelf)
+    stamps = stamp_files(root, files, known=known)
+    key = content_key(schema, stamps)
+    hospital = _load_entry(shelf / key, schema)
+    if hospital is None:
+        hospital = read_hospital(root, schema, progress=progress)
+        again = list_used_files(root, schema)
+        if again != files or content_key(schema, stamp_files(root, files, known=stamps)) != key:
+            raise _changed(root)
+        with _explained(cache_dir):
+            _store_entry(cache_dir, shelf, key, hospital)
+        hospital = _load_entry(shelf / key, schema) or hospital
     if stamps != known:
         with _explained(cache_dir):
             _write_index(shelf, stamps)
@@ -200,7 +206,7 @@ def _load_entry(entry: Path, schema: Schema) -> Hospital | None:
         return Hospital(
             arrays=_load_arrays(entry, schema, patient_ids=tuple(stored["patient_ids"])),
             notes=Notes(
-                ignored_columns={file: tuple(columns) for file, columns in notes["ignored_columns"].items()},
+                ignored_columns={table: tuple(columns) for table, columns in notes["ignored_columns"].items()},
                 ignored_tables=tuple(notes["ignored_tables"]),
                 shared_images=tuple(notes["shared_images"]),
             ),

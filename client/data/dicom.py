@@ -57,6 +57,7 @@ _TAGS = (
     "ExtendedOffsetTableLengths",
     "PixelData",
 )
+_NEEDED = ("Rows", "Columns", "PhotometricInterpretation", "PixelData")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ def gray_of_colour(pixels: Shaped[np.ndarray, "height width _colour"]) -> UInt16
 
 
 def _refuse_unusable(dataset: Dataset) -> None:
+    lacking = [tag for tag in _NEEDED if tag not in dataset]
+    if lacking:
+        detail = fault(expected="a whole image", got=f"no {', '.join(lacking)}", remedy="Export the image again")
+        raise ImageError("unreadable-image", detail)
     if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
         detail = fault(
             expected="BurnedInAnnotation = NO",

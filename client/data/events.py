@@ -15,6 +15,7 @@ from shared_model.schema import Schema
 
 ITEM = "item"
 DOSE = "dose"
+_OPTIONAL = (DOSE, "time")  # the contract allows them; the aggregates "any" and "count" need neither
 
 
 def read_events(
@@ -48,7 +49,8 @@ def read_events(
     totals = np.bincount(flat, weights=weights[usable], minlength=len(patients) * n_items).reshape(-1, n_items)
     present = _read_present(table, rows, patients.recorded.get(name), column=schema.study.patient_id, n=len(patients))
     amounts = totals > 0 if events.aggregate == "any" else totals
-    return amounts.astype(np.float32), present, table.ignored
+    ignored = tuple(column for column in table.ignored if column not in _OPTIONAL)
+    return amounts.astype(np.float32), present, ignored
 
 
 def _read_items(table: Table, items: tuple[str, ...]) -> Int64[np.ndarray, " row"]:

@@ -27,7 +27,7 @@ class Notes:
     """What a hospital may want to know though it breaks no rule.
 
     Attributes:
-        ignored_columns: per file, columns that the study does not use.
+        ignored_columns: per table, columns that the study does not use.
         ignored_tables: tables of the folder that the study does not use; a misspelt name shows here.
         shared_images: image files that more than one row of images.* names.
     """
@@ -81,8 +81,11 @@ def list_hospitals(cohort: Path) -> list[Path]:
 
 
 def is_hospital(folder: Path) -> bool:
-    """Whether a folder holds patients.* itself."""
-    return bool(candidates(folder, PATIENTS))
+    """Whether a folder holds patients.* itself; a folder that may not be looked into is none."""
+    try:
+        return bool(candidates(folder, PATIENTS))
+    except PermissionError:
+        return False
 
 
 def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
@@ -138,7 +141,7 @@ def _read_tables(
             parts.present[name] = np.zeros(n, dtype=bool)
         else:
             values, present, ignored = read_series(path, name, schema, patients, log=log)
-            parts.series[name], parts.present[name], parts.ignored[path.name] = values, present, ignored
+            parts.series[name], parts.present[name], parts.ignored[name] = values, present, ignored
     for name, events in schema.events.items():
         path = tables[name]
         if path is None:
@@ -146,7 +149,7 @@ def _read_tables(
             parts.present[name] = np.zeros(n, dtype=bool)
         else:
             amounts, present, ignored = read_events(path, name, schema, patients, log=log)
-            parts.events[name], parts.present[name], parts.ignored[path.name] = amounts, present, ignored
+            parts.events[name], parts.present[name], parts.ignored[name] = amounts, present, ignored
 
 
 def _assemble(folder: Path, schema: Schema, patients: Patients, parts: _Parts, images: ImageSet) -> Hospital:

@@ -53,8 +53,8 @@ def _cells(variable: VariableSummary) -> list[Text]:
 
 def _lines(notes: Notes) -> list[str]:
     lines = [
-        f"{file}: columns not used: {', '.join(repr(column) for column in columns)}"
-        for file, columns in notes.ignored_columns.items()
+        f"{table}: columns not used: {', '.join(repr(column) for column in columns)}"
+        for table, columns in notes.ignored_columns.items()
     ]
     if notes.ignored_tables:
         lines.append(f"tables that the schema does not name: {', '.join(repr(name) for name in notes.ignored_tables)}")

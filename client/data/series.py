@@ -58,7 +58,7 @@ def _read_cells(table: Table, series: Series) -> Int64[np.ndarray, " row"]:
         missing = (raw.isna() if raw.dtype == np.float64 else raw.str.strip() == "").to_numpy(dtype=bool)
         remedy = "Fill it or remove the row"
         table.refuse(missing, column=TIME, rule="missing-time", expected=f"a time in {series.time_unit}", remedy=remedy)
-    cells = np.floor((times - series.start) / series.step + _EDGE)
+    cells = grid_cells(times, start=series.start, step=series.step)
     outside = (cells < 0) | (cells >= series.steps)
     end = series.start + series.step * series.steps
     if outside.any():
@@ -66,6 +66,18 @@ def _read_cells(table: Table, series: Series) -> Int64[np.ndarray, " row"]:
         remedy = "Check the unit and where time zero lies, or remove the row"
         table.refuse(outside, column=TIME, rule="outside-grid", expected=expected, remedy=remedy)
     return np.where(np.isnan(cells) | outside, -1, cells).astype(np.int64)
+
+
+def grid_cells(times: Float64[np.ndarray, " row"], *, start: float, step: float) -> Float64[np.ndarray, " row"]:
+    """Number of the half-open cell [start + k step, start + (k + 1) step) that holds each time; NaN where time is.
+
+    Args:
+        times: in the unit of the grid.
+        start: where cell 0 begins.
+        step: width of a cell.
+    """
+    cells: Float64[np.ndarray, " row"] = np.floor((times - start) / step + _EDGE)
+    return cells
 
 
 def average_on_grid(

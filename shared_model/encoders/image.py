@@ -36,7 +36,7 @@ class ImageEncoder(nn.Module):
         return embedding
 
     def load_pretrained(self, path: Path) -> None:
-        """Start from a torchvision classifier's weights (a .safetensors or .pth state dict); its class layer is left out.
+        """Start from a torchvision classifier's state dict (.safetensors or .pth); its class layer is left out.
 
         The three colour filters of the stem are summed, which equals showing it the gray image in all three channels.
 

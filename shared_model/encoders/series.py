@@ -31,7 +31,7 @@ class SeriesEncoder(nn.Module):
                 since each was last measured as a fraction of the grid; n_channels columns each.
         """
         states, _ = self.lstm(inputs)
-        values, measured, _ = inputs.split(self.n_channels, dim=2)
+        values, measured, _ = torch.split(inputs, self.n_channels, dim=2)
         return torch.cat([states[:, -1], summarise_channels(values, measured > 0.5)], dim=1)
 
 

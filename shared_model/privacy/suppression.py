@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
+from shared_model.config import Settings
 from shared_model.errors import SettingsError, SuppressedError
 
 PATIENTS_PER_BIN = 10
@@ -38,7 +39,7 @@ class SmallCellRule:
         min_patients: patients in a group, from 1.
         min_events: of them with outcome 1, from 1.
         min_non_events: of them with outcome 0, from 1.
-        min_sites: sites in an aggregate, from 2; a study of two sites must set 2 itself.
+        min_sites: sites in an aggregate, from 1; a study of fewer than three sites must say so itself.
 
     Raises:
         SettingsError: a number is below its lowest value.
@@ -50,8 +51,13 @@ class SmallCellRule:
     min_sites: int = 3
 
     def __post_init__(self) -> None:
-        lowest = {"min_patients": 1, "min_events": 1, "min_non_events": 1, "min_sites": 2}
+        lowest = {"min_patients": 1, "min_events": 1, "min_non_events": 1, "min_sites": 1}
         _refuse_lower(asdict(self), lowest, where="small-cell rule", remedy="Raise it.")
+
+    @classmethod
+    def of(cls, settings: Settings) -> SmallCellRule:
+        """The rule of a run."""
+        return cls(settings.min_patients, settings.min_events, settings.min_non_events, settings.min_sites)
 
     def tighten(
         self,

@@ -120,7 +120,7 @@ def _ribs(at: Points) -> Plane:
     out = np.abs(at.x - 0.5)
     drop = 0.95 * (out - 0.15) ** 2 * 3 + 0.10 * out
     total = np.zeros_like(at.x + at.y)
-    for level in np.linspace(0.13, 0.66, 7):
+    for level in np.linspace(0.13, 0.66, 7).tolist():
         total = np.maximum(total, fill(np.abs(at.y - level - drop) - 0.011, softness=0.018))
     return total * ramp(out, start=0.04, end=0.08) * (1 - ramp(out, start=0.385, end=0.415))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from shared_model.errors import SettingsError
+from shared_model.schema import Images
 from simulation.cohort.calibration import (
     calibrated_model,
     informative_modalities,
@@ -43,7 +44,7 @@ def write_cohort(
         out: folder to make; may exist if empty.
         hospitals: how many; None = the scenario's number (5; many-small: 100).
         patients: how many in all; None = the scenario's number (1600; many-small: 3000).
-        image_size: edge of the radiographs, 16 to 1024 pixels.
+        image_size: edge of the radiographs, pixels, within what a schema allows.
         seed: 0 or more.
         scenario: a name in SCENARIOS.
 
@@ -55,7 +56,8 @@ def write_cohort(
     patients = chosen.patients if patients is None else patients
     _check_number("hospitals", hospitals, low=1, high=1000)
     _check_number("patients", patients, low=hospitals, high=1_000_000)
-    _check_number("image_size", image_size, low=16, high=1024)
+    limits = Images.model_json_schema()["properties"]["size"]
+    _check_number("image_size", image_size, low=limits["minimum"], high=limits["maximum"])
     _check_number("seed", seed, low=0, high=2**63 - 1)
     _check_empty(out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ def expected_auc(score: Vector, risk: Vector) -> float:
 
     Args:
         score: what ranks the patients.
-        risk: probability of death of each; 0 and 1 (drawn outcomes) give the ordinary AUC.
+        risk: probability of death of each, not all 0 and not all 1; drawn outcomes give the ordinary AUC.
     """
-    return pair_counts(score, risk)[0] / pair_counts(score, risk)[1]
+    ordered, pairs = pair_counts(score, risk)
+    return ordered / pairs
 
 
 def pair_counts(score: Vector, risk: Vector) -> tuple[float, float]:

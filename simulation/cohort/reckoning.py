@@ -104,6 +104,8 @@ class Reckoning:
         """
         ceiling = ceiling_of(self.population, self.intercepts)
         outcome = self.table["outcome"].to_numpy(dtype=float)
+        best_risk = self.table["best_risk"].to_numpy()
+        best_parts = self.table[[f"best_{name}" for name in MODALITIES]].to_numpy()
         chosen = find_scenario(scenario)
         return Truth(
             scenario=scenario,
@@ -115,11 +117,11 @@ class Reckoning:
             b0=self.hospitals[0].intercept,
             best_auc=ceiling.auc,
             best_auc_within=ceiling.auc_within,
-            best_auc_cohort=expected_auc(self.table["best_risk"].to_numpy(), outcome),
+            best_auc_cohort=expected_auc(best_risk, outcome) if 0 < outcome.sum() < len(outcome) else None,
             latent_auc=ceiling.latent_auc,
             mortality=ceiling.mortality,
             shares=shares_of(self.population.observable),
-            shares_cohort=shares_of(self.table[[f"best_{name}" for name in MODALITIES]].to_numpy()),
+            shares_cohort=shares_of(best_parts) if len(best_parts) > 1 else None,
             latent_shares=shares_of(self.population.true),
             changes=_changes(chosen, affected=affected, image_size=image_size),
             coefficients=_coefficients(self.model),

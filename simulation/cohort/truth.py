@@ -44,7 +44,7 @@ class HospitalTruth:
         image_format: how radiographs are stored.
         table_format: how patients.* is stored.
         frailty_shift: its case mix, in standard deviations of the latent frailty.
-        outcomes_turned: outcomes turned so that it has at least two deaths and two survivors (0 = all as drawn).
+        outcomes_turned: outcomes turned so that it has some deaths and some survivors (0 = all as drawn).
         missing: share of patients without each modality, as written.
     """
 
@@ -73,12 +73,12 @@ class Truth:
         b0: intercept of the true log-odds (of the first hospital, where hospitals differ).
         best_auc: of the best predictor from observable data, over a large latent sample.
         best_auc_within: the same over pairs within a hospital.
-        best_auc_cohort: of that predictor on this cohort's drawn outcomes (noisy: standard error about 0.02 at 1,600
-            patients).
+        best_auc_cohort: of that predictor on this cohort's drawn outcomes; noisy, its standard error is about 0.02 at
+            1,600 patients. None where all died or all lived.
         latent_auc: of the true risk itself, over the large sample.
         mortality: mean true risk over the large sample.
         shares: modality shares of the best predictor's attribution, over the large sample. The headline.
-        shares_cohort: the same over this cohort's patients.
+        shares_cohort: the same over this cohort's patients; None for a single patient.
         latent_shares: modality shares of the true log-odds, over the large sample.
         changes: what the scenario changed, and where.
         coefficients: of the true log-odds; contributions are centred, see `centre`.
@@ -95,11 +95,11 @@ class Truth:
     b0: float
     best_auc: float
     best_auc_within: float
-    best_auc_cohort: float
+    best_auc_cohort: float | None
     latent_auc: float
     mortality: float
     shares: dict[str, float]
-    shares_cohort: dict[str, float]
+    shares_cohort: dict[str, float] | None
     latent_shares: dict[str, float]
     changes: dict[str, Any]
     coefficients: tuple[Coefficient, ...]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from shared_model.errors import ProtocolError, StudyError
 from shared_model.score_sums import EDGES, N_BINS, Concordance, ScoreSums, exact_auc, sigmoid
 
+UNTIMED = settings(deadline=None)  # a busy machine is not a failure
 PATIENTS = st.lists(st.tuples(st.floats(-12, 12), st.booleans()), max_size=40)
 SUM_NAMES = (
     "n",
@@ -115,12 +116,14 @@ def test_message_is_refused_when_huge_counts_would_wrap_around_to_n() -> None:
         ScoreSums.from_arrays(arrays)
 
 
+@UNTIMED
 @given(PATIENTS)
 def test_message_gives_back_the_sums(patients: list[tuple[float, bool]]) -> None:
     sums = sums_of(patients)
     assert_same(ScoreSums.from_arrays(sums.to_arrays()), sums)
 
 
+@UNTIMED
 @given(PATIENTS, PATIENTS, PATIENTS)
 def test_message_of_several_hospitals_is_consistent(
     first: list[tuple[float, bool]], second: list[tuple[float, bool]], third: list[tuple[float, bool]]
@@ -129,6 +132,7 @@ def test_message_of_several_hospitals_is_consistent(
     assert_same(ScoreSums.from_arrays(merged.to_arrays()), merged)
 
 
+@UNTIMED
 @given(PATIENTS, PATIENTS, PATIENTS)
 def test_addition_is_commutative_and_associative(
     first: list[tuple[float, bool]], second: list[tuple[float, bool]], third: list[tuple[float, bool]]
@@ -204,6 +208,7 @@ def test_hospital_adds_no_pairs_when_nobody_died() -> None:
     assert (sums.pairs, sums.concordant, sums.concordant_variance, sums.variance_bound) == (0.0, 0.0, 0.0, 0.0)
 
 
+@UNTIMED
 @given(PATIENTS.filter(lambda patients: len({event for _, event in patients}) == 2))
 def test_exact_auc_matches_scikit_learn(patients: list[tuple[float, bool]]) -> None:
     logit = np.array([score for score, _ in patients])
@@ -215,6 +220,7 @@ def test_exact_auc_is_none_when_a_class_is_empty() -> None:
     assert exact_auc(np.array([1.0, 2.0]), np.array([1, 1])) is None
 
 
+@UNTIMED
 @given(PATIENTS.filter(lambda patients: min(sum(e for _, e in patients), sum(not e for _, e in patients)) >= 2))
 def test_variance_matches_delong_on_raw_scores(patients: list[tuple[float, bool]]) -> None:
     # DeLong et al. 1988: structural components V10, V01 of the kernel psi, S10 / n1 + S01 / n0

@@ -3,12 +3,13 @@ from __future__ import annotations
 from itertools import chain, combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_model.errors import SettingsError, SuppressedError
 from shared_model.privacy.suppression import SiteRow, SmallCellRule, histogram_bins_allowed, suppressed_row
 
+UNTIMED = settings(deadline=None)  # a busy machine is not a failure
 RULE = SmallCellRule()
 
 
@@ -43,7 +44,7 @@ def test_tighten_names_every_number_that_would_loosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("min_patients", 0), ("min_events", 0), ("min_non_events", -1), ("min_sites", 1)]
+    ("name", "value"), [("min_patients", 0), ("min_events", 0), ("min_non_events", -1), ("min_sites", 0)]
 )
 def test_rule_refuses_a_number_below_its_lowest(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"{name.replace('_', '-')} at small-cell rule: expected at least"):
@@ -163,6 +164,7 @@ def test_complementary_breaks_ties_by_name() -> None:
 
 
 @pytest.mark.parametrize("known_rows", [0, 1, 2])
+@UNTIMED
 @given(sites=tables())
 def test_no_subtraction_of_printed_rows_gives_a_failing_group(sites: dict[str, SiteRow], known_rows: int) -> None:
     try:
@@ -179,6 +181,7 @@ def test_no_subtraction_of_printed_rows_gives_a_failing_group(sites: dict[str, S
             assert not silent or sum(row.n > 0 for row in left) >= 2
 
 
+@UNTIMED
 @given(sites=tables())
 def test_complementary_stops_as_soon_as_the_hidden_sites_pass(sites: dict[str, SiteRow]) -> None:
     try:
@@ -191,6 +194,7 @@ def test_complementary_stops_as_soon_as_the_hidden_sites_pass(sites: dict[str, S
         assert len(before) < 2 or not passes(before)
 
 
+@UNTIMED
 @given(sites=tables())
 def test_pooled_row_is_refused_only_when_all_sites_together_fail(sites: dict[str, SiteRow]) -> None:
     rows = [row for row in sites.values() if row.n]
@@ -215,6 +219,7 @@ def test_tighten_raises_the_given_numbers_and_keeps_the_others() -> None:
     assert RULE.tighten() == RULE
 
 
+@UNTIMED
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_tightened_rule_releases_nothing_that_the_first_one_hides(events: int, others: int) -> None:
     tighter = RULE.tighten(min_patients=25, min_events=6, min_non_events=7)

@@ -1,0 +1,33 @@
+# Everything a fresh clone needs: Python 3.11 or newer and make. `make demo` and `make test` do all their set-up.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+THREADS := OMP_NUM_THREADS=1
+
+.PHONY: demo test lint lock clean
+
+demo: $(INSTALLED)
+	$(BIN)/hipfed-sim demo --out runs/demo --cohort cohorts/demo
+
+test: $(INSTALLED) lint
+	$(THREADS) $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
+	touch $@
+
+# Newest versions that fit pyproject.toml; names and versions only, no addresses.
+lock: $(INSTALLED)
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --all-extras --allow-unsafe --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-annotate --no-header \
+		--output-file .ci/constraints.txt pyproject.toml
+
+clean:
+	rm -rf .venv runs cohorts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from client.cli import app
+
+if TYPE_CHECKING:
+    from tests.client.conftest import SmallHospital
+
+COHORTS = Path(__file__).resolve().parents[2] / "../shared/data/cohorts"
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[..., Result]:
+    def run(*arguments: object) -> Result:
+        words = ["check", *(str(argument) for argument in arguments), "--cache", str(tmp_path / "cache")]
+        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+
+    return run
+
+
+def test_check_summarises_a_hospital_that_is_fine(hospital: SmallHospital, check: Callable[..., Result]) -> None:
+    result = check(hospital.folder)
+
+    assert result.exit_code == 0, result.output
+    assert "small: 4 patients, 1 events" in result.output
+    assert "drugs (events): present for 3 of 4 patients, 1 events among them" in result.output
+    assert "age [years]" in result.output
+    assert "note: patients: columns not used: 'ward'" in result.output
+
+
+def test_check_prints_every_problem_on_a_line_of_its_own(hospital: SmallHospital, check: Callable[..., Result]) -> None:
+    hospital.edit("patients.csv", "P1,0,81", "P1,0,[red]old")
+    hospital.edit("vitals.csv", "4.9,90", "4.9,900")
+
+    result = check(hospital.folder)
+
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0] == "small: 2 problems"
+    assert lines[1].startswith("  patients.csv, row 2, age: not-a-number: expected a number, got '[red]old'.")
+    assert lines[2].startswith("  vitals.csv, row 3, hr: out-of-range: expected 0 to 350, got '900'.")
+    assert lines[-1] == "not fine"
+
+
+def test_check_goes_through_every_hospital_of_a_cohort(
+    tmp_path: Path, make_hospital: Callable[[Path], SmallHospital], check: Callable[..., Result]
+) -> None:
+    for name in ("east", "north", "west"):
+        make_hospital(tmp_path / "cohort" / name)
+    (tmp_path / "cohort" / "north" / "patients.csv").unlink()
+
+    result = check(tmp_path / "cohort")
+
+    assert result.exit_code == 1
+    assert "east: 4 patients" in result.output
+    assert "patients.csv: no-patients" in result.output
+    assert "west: 4 patients" in result.output
+    assert "2 of 3 hospitals fine" in result.output
+
+
+def test_check_refuses_a_schema_that_differs_from_the_cohorts(
+    hospital: SmallHospital, check: Callable[..., Result]
+) -> None:
+    own = hospital.folder / "schema.toml"
+    (hospital.folder.parent / "schema.toml").write_text(own.read_text().replace("size = 48", "size = 64"))
+
+    assert "schema-differs" in check(hospital.folder).output
+    assert check(hospital.folder, "--schema", own).exit_code == 0
+
+
+@pytest.mark.parametrize("content", [None, "not = [toml", "[study]\n"])
+def test_check_explains_a_schema_that_is_missing_or_wrong(
+    hospital: SmallHospital, check: Callable[..., Result], content: str | None
+) -> None:
+    (hospital.folder / "schema.toml").unlink()
+    if content is not None:
+        hospital.write("schema.toml", content)
+
+    result = check(hospital.folder)
+
+    assert result.exit_code == 1
+    assert "schema" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_check_is_a_usage_error_when_the_folder_is_not_there(tmp_path: Path, check: Callable[..., Result]) -> None:
+    assert check(tmp_path / "none").exit_code == 2
+    assert check().exit_code == 2
+
+
+def test_check_stays_a_subcommand() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+
+    assert result.exit_code == 0
+    assert "check" in result.output
+
+
+@pytest.mark.skipif(not COHORTS.is_dir(), reason="the real cohorts (../shared/data) are not here")
+@pytest.mark.parametrize(("cohort", "n"), [("eicu_demo", 5), ("heart_disease", 4), ("hipstudy", 2)])
+def test_check_passes_on_the_real_cohorts(cohort: str, n: int, check: Callable[..., Result]) -> None:
+    result = check(COHORTS / cohort)
+
+    assert result.exit_code == 0, result.output
+    assert f"{n} of {n} hospitals fine" in result.output
