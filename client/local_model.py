@@ -10,7 +10,7 @@ from client.model_store import ModelStore
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.fusion import MultimodalModel, empty_model
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
 from shared_model.training import Encoded, Rows, Source, choose_device, encode, encode_all
@@ -66,7 +66,7 @@ def load_local_model(
     """
     torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    model = build_model(site.schema, settings).to(device)
+    model = empty_model(site.schema, settings, device=device)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     store = ModelStore(site.state_dir)

@@ -50,7 +50,7 @@ def evaluate_test(link: Link, plan: StudyPlan, progress: Progress) -> tuple[dict
     Raises:
         StudyError: no quorum.
     """
-    phase = plan.settings.phases(plan.schema)[-1]
+    phase = plan.settings.phases[-1]
     sums, rows, attendance = _ask(link, plan, progress, phase=phase, part="test")
     return {**describe_scores(sums, rows, plan.rule), "failed": attendance.failed}, sums
 

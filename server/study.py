@@ -109,14 +109,11 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     Raises:
         SettingsError: they do not fit.
     """
-    phases = settings.phases(schema)
     has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
     if settings.local_norm and not has_images:
         raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")
-    if phases == ("unimodal",):
-        raise SettingsError("rounds: expected a fusion or joint phase, got only unimodal rounds.")
 
 
 def event_weight(settings: Settings, preprocessing: Preprocessing) -> float:
@@ -142,7 +139,7 @@ def describe_run(schema: Schema, settings: Settings, roster: Roster) -> dict[str
     """What config.json says: everything that decides the run."""
     return {
         "settings": settings.to_config(),
-        "phases": list(settings.phases(schema)),
+        "phases": list(settings.phases),
         "schema": schema.model_dump(mode="json"),
         "schema_sha256": schema.sha256,
         "protocol": PROTOCOL_VERSION,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from flwr.app import RecordDict
 
 from server.checkpoints import Progress
@@ -19,7 +20,7 @@ from server.reduce import PlainSum
 from server.strategy import build_strategy
 from shared_model.config import Phase
 from shared_model.errors import StudyError
-from shared_model.fusion import build_model
+from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
 from shared_model.score_quantities import unpack_scores
@@ -53,7 +54,7 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
     Raises:
         StudyError: a round without quorum.
     """
-    phases = plan.settings.phases(plan.schema)
+    phases = plan.settings.phases
     while progress.phase_index < len(phases):
         phase = phases[progress.phase_index]
         _train_phase(link, plan, phase, progress, keep=keep)
@@ -69,7 +70,7 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
 
 
 def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
-    trained = build_model(plan.schema, plan.settings).trained_in(phase)
+    trained = empty_model(plan.schema, plan.settings, device=torch.device("meta")).trained_in(phase)
     frozen = {name: value for name, value in progress.weights.items() if name not in set(trained)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):

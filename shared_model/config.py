@@ -51,13 +51,13 @@ class Settings(BaseModel):
     server_beta_1: float = Field(0.9, ge=0, lt=1)
     server_beta_2: float = Field(0.99, ge=0, lt=1)
     server_tau: float = Field(1e-3, gt=0)
-    rounds_unimodal: int = Field(6, ge=0, le=10_000, description="0 skips the phase; also skipped without images")
-    rounds_fusion: int = Field(20, ge=0, le=10_000, description="0 skips the phase; also skipped without images")
-    rounds_joint: int = Field(30, ge=0, le=10_000, description="0 skips the phase")
+    rounds_unimodal: int = Field(5, ge=0, le=10_000, description="0 skips the phase")
+    rounds_fusion: int = Field(40, ge=0, le=10_000, description="0 skips the phase")
+    rounds_joint: int = Field(5, ge=0, le=10_000, description="0 skips the phase")
     patience: int = Field(10, ge=1, description="rounds without a better validation log loss before a phase ends")
     local_epochs: int = Field(1, ge=1, le=100)
     batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(0.03, gt=0)
+    learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, description="of encoders and absent embeddings")
     head_weight_decay: float = Field(0.1, ge=0, description="of the weights, not the biases, of all heads")
@@ -85,6 +85,8 @@ class Settings(BaseModel):
             raise ValueError(f"head: expected comma-separated widths such as 64,32, got {self.head!r}") from error
         if any(width < 1 for width in widths):
             raise ValueError(f"head: expected widths of 1 or more, got {self.head!r}")
+        if not (self.rounds_fusion or self.rounds_joint):
+            raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
         return self
 
     @property
@@ -96,22 +98,10 @@ class Settings(BaseModel):
         """Most rounds of a phase; 0 = skipped."""
         return {"unimodal": self.rounds_unimodal, "fusion": self.rounds_fusion, "joint": self.rounds_joint}[phase]
 
-    def phases(self, schema: Schema) -> tuple[Phase, ...]:
-        """The phases that this study goes through.
-
-        Without images there is no encoder worth warming up alone, and the joint phase trains everything at once.
-
-        Raises:
-            SettingsError: no phase is left.
-        """
-        with_images = any(name in schema.images for name in self.chosen_modalities(schema))
-        phases: tuple[Phase, ...] = PHASES if with_images else ("joint",)
-        kept = tuple(phase for phase in phases if self.rounds(phase))
-        if not kept:
-            raise SettingsError(
-                "rounds: expected at least one phase with rounds, got none. Set rounds-joint to 1 or more."
-            )
-        return kept
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that have rounds."""
+        return tuple(phase for phase in PHASES if self.rounds(phase))
 
     def chosen_modalities(self, schema: Schema) -> tuple[str, ...]:
         """The modalities that the model uses, in schema order.

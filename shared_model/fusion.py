@@ -207,7 +207,28 @@ def build_model(schema: Schema, settings: Settings) -> MultimodalModel:
     """The study's model with random weights drawn from `settings.seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return EarlyFusionModel(schema, settings) if settings.fusion == "early" else LateFusionModel(schema, settings)
+        return _make_model(schema, settings)
+
+
+def empty_model(schema: Schema, settings: Settings, *, device: torch.device) -> MultimodalModel:
+    """The study's model with memory for its weights and no values in it: for weights that come with a message.
+
+    Drawing the random weights of two ResNets takes longer than a round of the fusion phase. On the device "meta" it
+    has names and shapes only.
+    """
+    with torch.device("meta"):
+        model = _make_model(schema, settings)
+    if device.type == "meta":
+        return model
+    model = model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        if name.endswith(".num_batches_tracked"):
+            buffer.zero_()
+    return model
+
+
+def _make_model(schema: Schema, settings: Settings) -> MultimodalModel:
+    return EarlyFusionModel(schema, settings) if settings.fusion == "early" else LateFusionModel(schema, settings)
 
 
 def set_base_rate(model: MultimodalModel, *, odds: float) -> None:

@@ -20,7 +20,7 @@ from server.run_folder import RunFolder
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.schema import Schema, load_schema
+from shared_model.schema import load_schema
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
 from simulation.flower_run import run_on_flower
@@ -51,7 +51,7 @@ def run_cohort(
     cohort, out = cohort.resolve(), out.resolve()
     folds = parse_folds(assignments.get(FOLD, "0"))
     plans = [parse_settings({**assignments, FOLD: fold}) for fold in folds]
-    schema = load_schema(cohort / "schema.toml")
+    load_schema(cohort / "schema.toml")  # a wrong schema is told here, not half a minute later
     n_sites = len(list_hospitals(cohort))
     if n_sites < plans[0].min_sites:
         raise SettingsError(
@@ -62,14 +62,14 @@ def run_cohort(
         )
     _check_out(out, resume=resume)
     if len(folds) == 1:
-        _run_fold(cohort, out, schema=schema, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
+        _run_fold(cohort, out, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
         return _read_metrics(out)
     for fold, settings in zip(folds, plans, strict=True):
         part = out / f"fold-{fold}"
         going_on = resume and has_progress(part / "checkpoints")
         if part.exists() and not going_on:
             shutil.rmtree(part)
-        _run_fold(cohort, part, schema=schema, settings=settings, n_sites=n_sites, resume=going_on, console=console)
+        _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=going_on, console=console)
     return _pool_folds(out, folds, plans[0])
 
 
@@ -104,7 +104,6 @@ def _run_fold(
     cohort: Path,
     out: Path,
     *,
-    schema: Schema,
     settings: Settings,
     n_sites: int,
     resume: bool,
@@ -119,7 +118,7 @@ def _run_fold(
         RESUME: resume,
         **settings.to_config(),
     }
-    phases = settings.phases(schema)
+    phases = settings.phases
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
