@@ -77,6 +77,8 @@ def _open_sources(
     if request.phase != "fusion":
         return local.encode_all(split.val), local.encoding_source(split.train)
     depends_on = [request.frozen_sha256, request.preprocessing, str(sorted(settings.to_config().items()))]
+    if settings.local_norm:
+        depends_on.append(request.study.run_id)  # the encoders hold this run's own BatchNorm
     key = hashlib.sha256("\x1f".join(depends_on).encode()).hexdigest()
     encoded = {
         part: store.embeddings(part, key, lambda rows=rows: local.encode_all(rows), device=local.device)  # type: ignore[misc]

@@ -70,7 +70,9 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
 
 
 def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
-    trained = empty_model(plan.schema, plan.settings, device=torch.device("meta")).trained_in(phase)
+    model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
+    at_home = model.batch_norm_names() if plan.settings.local_norm else frozenset()
+    trained = tuple(name for name in model.trained_in(phase) if name not in at_home)
     frozen = {name: value for name, value in progress.weights.items() if name not in set(trained)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):

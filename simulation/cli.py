@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from server.run_folder import replace_file
+from server.summary import print_run
 from shared_model.config import parse_assignments
 from shared_model.errors import HipfedError
+from simulation.bench.pooled import bench_pooled
 from simulation.cohort import SCENARIOS, write_cohort
-from simulation.run import print_summary, run_cohort
+from simulation.run import run_cohort
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +26,7 @@ app = typer.Typer(
     help="Federated studies on one machine: synthetic hospitals with a known truth, and runs over Flower.",
 )
 
+BENCHMARKS = {"pooled": bench_pooled}
 _SCENARIO_HELP = "; ".join(f"{name}: {text}" for name, text in SCENARIOS.items())
 
 
@@ -80,5 +85,26 @@ def run(
         if strategy is not None:
             named["strategy"] = strategy
         assignments = {**named, **parse_assignments(settings or [])}
-        metrics = run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
-    print_summary(metrics, out, console)
+        run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
+        print_run(out, console)
+
+
+@app.command()
+def bench(
+    name: Annotated[Literal["pooled"], typer.Argument(help="pooled: federated against pooled training.")],
+    *,
+    cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    folds: Annotated[int, typer.Option(min=1, help="Folds held out in turn, their predictions pooled.")] = 1,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+) -> None:
+    """Measure hipfed beside its peer in the same run."""
+    console = Console()
+    with _said_plainly():
+        result = BENCHMARKS[name](
+            cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
+        )
+        replace_file(out, (json.dumps(result, indent=2) + "\n").encode())
+    console.print(f"mean AUC {result['mean_auc']}, difference {result['mean_difference']:+.4f}", markup=False)
+    console.print(f"written to {out}", markup=False)

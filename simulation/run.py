@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from client.data import list_hospitals
 from server.app import COHORT, OUT, RESUME, SCHEMA
@@ -28,10 +27,8 @@ from simulation.flower_run import run_on_flower
 FOLD = "fold"
 
 
-def run_cohort(
-    cohort: Path, out: Path, *, assignments: Mapping[str, str], resume: bool, console: Console
-) -> dict[str, Any]:
-    """Run the study of a cohort folder over Flower.
+def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resume: bool, console: Console) -> None:
+    """Run the study of a cohort folder over Flower; `out` tells the result.
 
     Args:
         cohort: schema.toml and one folder a hospital.
@@ -39,9 +36,6 @@ def run_cohort(
         assignments: settings by kebab-case key; `fold` may be a range A..B.
         resume: continue an interrupted run.
         console: where progress is shown.
-
-    Returns:
-        The content of metrics.json.
 
     Raises:
         SettingsError: a setting is wrong, or the folders are not as they must be.
@@ -63,14 +57,14 @@ def run_cohort(
     _check_out(out, resume=resume)
     if len(folds) == 1:
         _run_fold(cohort, out, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
-        return _read_metrics(out)
+        return
     for fold, settings in zip(folds, plans, strict=True):
         part = out / f"fold-{fold}"
         going_on = resume and has_progress(part / "checkpoints")
         if part.exists() and not going_on:
             shutil.rmtree(part)
         _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=going_on, console=console)
-    return _pool_folds(out, folds, plans[0])
+    _pool_folds(out, folds, plans[0])
 
 
 def parse_folds(text: str) -> list[int]:
@@ -158,12 +152,7 @@ def _read_rounds(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def _read_metrics(out: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
-
-
-def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> dict[str, Any]:
+def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> None:
     """Out-of-fold predictions of all folds together: every patient is scored once, by a model that never saw them."""
     sums = ScoreSums.zero()
     for fold in folds:
@@ -173,35 +162,3 @@ def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> dict[str
     folder = RunFolder(out)
     folder.write_json("metrics.json", metrics)
     folder.write_status("completed")
-    return metrics
-
-
-def print_summary(metrics: Mapping[str, Any], out: Path, console: Console) -> None:
-    """Metrics as a table: all patients together, then each hospital that released its row."""
-    test = metrics["test"]
-    table = Table(
-        "test part", "patients", "deaths", "AUC (95 % CI)", "AUC within", "Brier", "log loss", "calibration slope"
-    )
-    for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
-        if row.get("suppressed"):
-            table.add_row(name, *["suppressed"] + [""] * 6)
-            continue
-        interval = f" ({row['auc_ci'][0]:.3f}-{row['auc_ci'][1]:.3f})" if row["auc_ci"] else ""
-        table.add_row(
-            name,
-            str(row["n"]),
-            str(row["events"]),
-            _number(row["auc"]) + interval,
-            _number(row["auc_within"]),
-            _number(row["brier"]),
-            _number(row["log_loss"]),
-            _number(row["calibration_slope"]),
-        )
-    console.print(table)
-    for name, reason in test.get("failed", {}).items():
-        console.print(f"failed: {name}: {reason}", markup=False)
-    console.print(f"run folder: {out}", markup=False)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -14,8 +14,7 @@ from jaxtyping import install_import_hook
 install_import_hook(
     ["client", "server", "shared_model"],
     # The hook decorates methods one by one, for which beartype cannot tell which class Self is.
-    "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides=beartype.FrozenDict("
-    "{beartype.typing.Self: object})))",
+    "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
 )
 
 # A busy machine is not a failure.

@@ -1,0 +1,66 @@
+"""A run folder in a few lines on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from server.run_folder import read_status
+from shared_model.errors import StudyError
+
+
+def print_run(path: Path, console: Console) -> None:
+    """State of a run, who was excluded and why, and its metrics if it has come that far.
+
+    Raises:
+        StudyError: not a run folder, or a file in it cannot be read.
+    """
+    state, reason = read_status(path)
+    if state == "missing":
+        raise StudyError(f"{path}: expected a run folder with status.json, got none. Give the folder that --out named.")
+    console.print(f"{state}" + (f": {reason}" if reason else ""), markup=False)
+    for name, why in _read(path / "config.json").get("excluded", {}).items():
+        console.print(f"excluded: {name}: {why}", markup=False)
+    metrics = _read(path / "metrics.json")
+    if metrics:
+        print_metrics(metrics, console)
+    console.print(f"run folder: {path}", markup=False, soft_wrap=True)
+
+
+def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
+    """The test part: all patients together, then each hospital that released its row."""
+    test = metrics["test"]
+    table = Table("test part", "patients", "deaths", "AUC (95 % CI)", "within", "log loss", "slope", box=box.SIMPLE)
+    for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
+        if row.get("suppressed"):
+            table.add_row(name, "suppressed")
+            continue
+        interval = " ({:.3f}-{:.3f})".format(*row["auc_ci"]) if row["auc_ci"] else ""
+        table.add_row(
+            name,
+            str(row["n"]),
+            str(row["events"]),
+            _number(row["auc"]) + interval,
+            *(_number(row[key]) for key in ("auc_within", "log_loss", "calibration_slope")),
+        )
+    console.print(table)
+    for name, reason in test.get("failed", {}).items():
+        console.print(f"failed: {name}: {reason}", markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: expected a JSON file of a run, got: {error}. Run the study again.") from error
+    return content

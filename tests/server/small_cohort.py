@@ -1,0 +1,160 @@
+"""Small cohorts of made-up patients, and the workers and settings to run studies on them in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from client.site import Site
+from client.worker import Worker
+from server.link import Link
+from server.run_folder import RunFolder
+from server.study import run_study
+from shared_model.config import Scalar, Settings, parse_settings
+from shared_model.schema import load_schema
+from simulation.in_process import InProcessLink
+
+NAMES = ("east", "north", "south", "west", "centre")
+
+STATIC_SCHEMA = """
+[study]
+name = "small"
+title = "A small study"
+outcome = "died"
+patient_id = "patient_id"
+
+[[static]]
+name = "age"
+kind = "numeric"
+unit = "years"
+range = [0, 120]
+
+[[static]]
+name = "male"
+kind = "binary"
+
+[[static]]
+name = "asa"
+kind = "categorical"
+levels = ["1", "2", "3"]
+"""
+
+SERIES_SCHEMA = """
+[series.vitals]
+time_unit = "min"
+start = 0.0
+step = 5.0
+steps = 4
+
+[[series.vitals.channels]]
+name = "hr"
+unit = "/min"
+range = [0, 300]
+
+[events.drugs]
+aggregate = "any"
+items = ["opioid", "insulin"]
+"""
+
+IMAGE_SCHEMA = """
+[images.hip]
+size = 33
+"""
+
+
+def write_small_cohort(
+    folder: Path, *, hospitals: int = 3, patients: int = 60, series: bool = False, images: bool = False
+) -> Path:
+    """Hospitals of equal size, three in ten patients of which die: those with the highest age plus noise."""
+    folder.mkdir(parents=True)
+    schema = STATIC_SCHEMA + (SERIES_SCHEMA if series else "") + (IMAGE_SCHEMA if images else "")
+    (folder / "schema.toml").write_text(schema, encoding="utf-8")
+    for index, name in enumerate(NAMES[:hospitals]):
+        rng = np.random.default_rng(index)
+        (folder / name).mkdir()
+        table = _patients_table(name, patients, rng)
+        table.to_csv(folder / name / "patients.csv", index=False)
+        if series:
+            _write_recordings(folder / name, table, rng)
+        if images:
+            _write_images(folder / name, table, rng)
+    return folder
+
+
+def _patients_table(name: str, patients: int, rng: np.random.Generator) -> pd.DataFrame:
+    age = rng.normal(80, 8, patients).clip(50, 110)
+    order = np.argsort(age + rng.normal(0, 5, patients))
+    died = np.zeros(patients, dtype=int)
+    died[order[patients - 3 * patients // 10 :]] = 1
+    return pd.DataFrame(
+        {
+            "patient_id": [f"{name}-{number:03d}" for number in range(patients)],
+            "died": died,
+            "age": age.round(1),
+            "male": rng.integers(0, 2, patients),
+            "asa": rng.integers(1, 4, patients),
+        }
+    )
+
+
+def _write_recordings(folder: Path, table: pd.DataFrame, rng: np.random.Generator) -> None:
+    rate = 70 + 15 * table["died"] + rng.normal(0, 10, len(table))
+    rows = [
+        {"patient_id": patient, "time": 5.0 * step, "hr": round(value + step, 1)}
+        for patient, value in zip(table["patient_id"], rate, strict=True)
+        for step in range(4)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "vitals.csv", index=False)
+    given = table["patient_id"][rng.random(len(table)) < 0.5]
+    pd.DataFrame({"patient_id": given, "item": "opioid"}).to_csv(folder / "drugs.csv", index=False)
+
+
+def _write_images(folder: Path, table: pd.DataFrame, rng: np.random.Generator) -> None:
+    """Gray noise, brighter for those who die."""
+    (folder / "hip").mkdir()
+    for patient, died in zip(table["patient_id"], table["died"], strict=True):
+        pixels = rng.integers(0, 180, size=(33, 33)) + 40 * died
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "hip" / f"{patient}.png")
+    files = [f"hip/{patient}.png" for patient in table["patient_id"]]
+    pd.DataFrame({"patient_id": table["patient_id"], "image": "hip", "file": files}).to_csv(
+        folder / "images.csv", index=False
+    )
+
+
+def small_settings(**changes: Scalar) -> Settings:
+    """Two rounds of the head on the CPU; keys in snake case."""
+    values: dict[str, Scalar] = {
+        "device": "cpu",
+        "rounds_unimodal": 0,
+        "rounds_fusion": 2,
+        "rounds_joint": 0,
+        "wait_s": 0.1,
+        "deadline_s": 5.0,
+    }
+    return parse_settings({key.replace("_", "-"): value for key, value in {**values, **changes}.items()})
+
+
+def open_workers(cohort: Path, cache_dir: Path, *, names: Sequence[str] = ()) -> list[Worker]:
+    """The hospitals of a cohort folder in the order of their names, or those named."""
+    chosen = names or sorted(folder.name for folder in cohort.iterdir() if folder.is_dir())
+    return [Worker(Site(name, cohort / name, cache_dir)) for name in chosen]
+
+
+def run_small_study(
+    cohort: Path,
+    out: Path,
+    *,
+    settings: Settings,
+    link: Link | None = None,
+    cache_dir: Path | None = None,
+    resume: bool = False,
+) -> RunFolder:
+    """One study on a cohort folder; by default all its hospitals take part in this process."""
+    folder = RunFolder(out)
+    link = link or InProcessLink(open_workers(cohort, cache_dir or out.parent / f"{out.name}-cache"))
+    run_study(link, schema=load_schema(cohort / "schema.toml"), settings=settings, folder=folder, resume=resume)
+    return folder

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from flwr.app import RecordDict
+
+from server.link import Answer
+from server.roster import shake_hands, wait_for_nodes
+from shared_model.errors import StudyError
+from shared_model.messages import PROTOCOL_VERSION, HandshakeReply, Refusal, Study
+from shared_model.schema import load_schema
+from simulation.in_process import InProcessLink
+from tests.server.faulty_links import ScriptedLink
+from tests.server.small_cohort import open_workers, small_settings, write_small_cohort
+
+STUDY = Study(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256="0" * 64, settings={})
+
+
+def _agree(site: str) -> RecordDict:
+    return HandshakeReply(site=site, version="1", modalities=["static"]).to_record()
+
+
+def _link(*records: RecordDict) -> ScriptedLink:
+    return ScriptedLink(len(records), lambda _, node, __: Answer(node, records[node]))
+
+
+def test_handshake_excludes_a_refusing_site_by_name_and_reason() -> None:
+    link = _link(_agree("south"), Refusal(site="north", reason="schema differs").to_record(), _agree("east"))
+
+    roster = shake_hands(link, STUDY, small_settings(min_sites=2))
+
+    assert roster.names == {2: "east", 0: "south"}
+    assert list(roster.names.values()) == ["east", "south"]
+    assert roster.excluded == {"north": "schema differs"}
+    assert roster.modalities == {"east": ["static"], "south": ["static"]}
+
+
+def test_handshake_takes_one_of_two_sites_with_one_name_and_says_so() -> None:
+    roster = shake_hands(_link(_agree("east"), _agree("east"), _agree("south")), STUDY, small_settings(min_sites=2))
+
+    assert sorted(roster.names.values()) == ["east", "south"]
+    assert len(roster.excluded) == 1
+    (reason,) = roster.excluded.values()
+    assert reason == "site name east: expected a name of its own, got one that is taken."
+
+
+def test_handshake_fails_with_every_reason_when_too_few_agree() -> None:
+    refusals = [Refusal(site=name, reason=f"{name} has no data").to_record() for name in ("north", "south")]
+
+    with pytest.raises(StudyError) as caught:
+        shake_hands(_link(_agree("east"), *refusals), STUDY, small_settings(min_sites=2))
+
+    assert str(caught.value).splitlines() == [
+        "handshake: expected answers of at least 2 hospitals (min-sites), got 1 of 3. Failed:",
+        "  north: north has no data",
+        "  south: south has no data",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "../east", "a/b", "line\nbreak", "x" * 201])
+def test_handshake_refuses_a_site_name_that_could_not_be_a_folder_or_a_line(name: str) -> None:
+    record = _agree("west")
+    record.config_records["header"]["json"] = HandshakeReply.model_construct(
+        site=name, version="1", modalities=[]
+    ).model_dump_json()
+
+    roster = shake_hands(_link(_agree("east"), record), STUDY, small_settings(min_sites=1))
+
+    assert list(roster.names.values()) == ["east"]
+    assert list(roster.excluded) == ["node 1"]
+
+
+def test_waiting_ends_with_an_error_when_too_few_hospitals_connect() -> None:
+    settings = small_settings(min_sites=2, wait_s=0.05)
+
+    with pytest.raises(StudyError, match=r"at least 2 hospitals within 0\.05 s \(min-sites\), got 1"):
+        wait_for_nodes(_link(_agree("east")), settings, poll_s=0.01)
+
+
+def test_waiting_goes_on_with_min_sites_when_expected_ones_stay_away() -> None:
+    settings = small_settings(min_sites=1, expected_sites=5, wait_s=0.05)
+    started = time.monotonic()
+
+    nodes = wait_for_nodes(_link(_agree("east")), settings, poll_s=0.01)
+
+    assert nodes == {0}
+    assert time.monotonic() - started >= 0.05
+
+
+def test_waiting_ends_at_once_when_all_expected_are_there() -> None:
+    started = time.monotonic()
+
+    wait_for_nodes(_link(_agree("east")), small_settings(min_sites=1, expected_sites=1, wait_s=30.0))
+
+    assert time.monotonic() - started < 5
+
+
+def test_handshake_names_the_reason_of_every_hospital_that_does_not_fit(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=4)
+    schema = load_schema(cohort / "schema.toml")
+    other = (cohort / "schema.toml").read_text().replace("range = [0, 120]", "range = [0, 130]")
+    (cohort / "north" / "schema.toml").write_text(other)
+    table = cohort / "south" / "patients.csv"
+    table.write_text(table.read_text().replace(",1\n", ",IX\n"))
+    short = (cohort / "west" / "patients.csv").read_text().splitlines()[:10]
+    (cohort / "west" / "patients.csv").write_text("\n".join(short) + "\n")
+    study = STUDY.model_copy(update={"schema_sha256": schema.sha256})
+
+    roster = shake_hands(
+        InProcessLink(open_workers(cohort, tmp_path / "cache")), study, small_settings(min_sites=1)
+    )
+
+    n_wrong = table.read_text().count(",IX\n")
+    assert list(roster.names.values()) == ["east"]
+    assert set(roster.excluded) == {"north", "south", "west"}
+    assert roster.excluded["north"].startswith("schema: expected the study with hash " + schema.sha256[:12])
+    assert roster.excluded["south"] == f"data check failed: unknown-level ({n_wrong})"
+    assert roster.excluded["west"] == "patients: expected at least 10 at the hospital, got fewer."
