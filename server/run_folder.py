@@ -31,6 +31,19 @@ class RunFolder:
         """Write a JSON file at once."""
         replace_file(self.path / name, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Content of a JSON file; empty if it does not exist.
+
+        Raises:
+            StudyError: it cannot be read.
+        """
+        path = self.path / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path}: expected a JSON file of a run, got: {error}. Run the study again.") from error
+        return content
+
     def write_status(self, state: State, reason: str = "") -> None:
         """Say in status.json whether the run goes on, ended well, or failed and why."""
         self.write_json("status.json", {"state": state, "reason": reason})

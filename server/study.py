@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from server.checkpoints import Progress, load_progress, save_progress
+from server.checkpoints import Progress, has_progress, load_progress, save_progress
 from server.evaluation import evaluate_test
 from server.link import Link
 from server.plan import StudyPlan
@@ -50,18 +50,18 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         SettingsError: the settings do not fit the study.
         StudyError: no quorum, or nothing to learn from.
     """
+    check_settings(schema, settings)
     study = Study(
-        run_id=secrets.token_hex(8),
+        run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
         protocol=PROTOCOL_VERSION,
         schema_sha256=schema.sha256,
         settings=settings.to_config(),
     )
-    check_settings(schema, settings)
     roster = shake_hands(link, study, settings)
     for name, reason in roster.excluded.items():
         log.warning("excluded %s: %s", name, reason)
     log.info("hospitals taking part: %s", ", ".join(roster.names.values()))
-    folder.write_json("config.json", describe_run(schema, settings, roster))
+    folder.write_json("config.json", describe_run(study, schema, settings, roster))
     preprocessing = gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
     plan = StudyPlan(
         study=study,
@@ -71,7 +71,8 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         preprocessing=preprocessing,
         event_weight=event_weight(settings, preprocessing),
     )
-    progress = load_progress(folder.checkpoints) if resume else start_progress(plan)
+    going_on = resume and has_progress(folder.checkpoints)
+    progress = load_progress(folder.checkpoints) if going_on else start_progress(plan)
 
     def keep(progress: Progress) -> None:
         folder.write_rounds(progress.rounds)
@@ -82,6 +83,27 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
     test, scores = evaluate_test(link, plan, progress)
     folder.write_scores(pack_scores(scores))
     folder.write_json("metrics.json", {"test": test})
+
+
+def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str:
+    """The id of the run that the folder holds; hospitals keep their own BatchNorm layers under it.
+
+    Raises:
+        SettingsError: the folder holds a run of another study or with other settings.
+    """
+    config = folder.read_json("config.json")
+    if not config:
+        return secrets.token_hex(8)  # interrupted before the first answer
+    if config.get("schema_sha256") != schema.sha256:
+        raise SettingsError(f"resume at {folder.path}: expected the run's own study, got another schema.")
+    old, new = config.get("settings", {}), settings.to_config()
+    changed = sorted(key for key in new if old.get(key) != new[key])
+    if changed:
+        raise SettingsError(
+            f"resume at {folder.path}: expected the run's own settings, got others for {', '.join(changed)}. "
+            "Repeat the command of the run, or start a new one."
+        )
+    return str(config["run_id"])
 
 
 def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
@@ -135,9 +157,10 @@ def start_progress(plan: StudyPlan) -> Progress:
     return Progress(weights=weights, best_weights=weights)
 
 
-def describe_run(schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
+def describe_run(study: Study, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
     """What config.json says: everything that decides the run."""
     return {
+        "run_id": study.run_id,
         "settings": settings.to_config(),
         "phases": list(settings.phases),
         "schema": schema.model_dump(mode="json"),

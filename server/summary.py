@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from server.run_folder import read_status
+from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 
 
@@ -25,9 +24,10 @@ def print_run(path: Path, console: Console) -> None:
     if state == "missing":
         raise StudyError(f"{path}: expected a run folder with status.json, got none. Give the folder that --out named.")
     console.print(f"{state}" + (f": {reason}" if reason else ""), markup=False)
-    for name, why in _read(path / "config.json").get("excluded", {}).items():
+    folder = RunFolder(path)
+    for name, why in folder.read_json("config.json").get("excluded", {}).items():
         console.print(f"excluded: {name}: {why}", markup=False)
-    metrics = _read(path / "metrics.json")
+    metrics = folder.read_json("metrics.json")
     if metrics:
         print_metrics(metrics, console)
     console.print(f"run folder: {path}", markup=False, soft_wrap=True)
@@ -56,11 +56,3 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: expected a JSON file of a run, got: {error}. Run the study again.") from error
-    return content

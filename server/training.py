@@ -76,17 +76,17 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
     frozen = {name: value for name, value in progress.weights.items() if name not in set(trained)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):
-        metrics, stepped = _train_round(link, plan, weights, progress)
-        if _note_validation(progress, metrics, patience=plan.settings.patience):
-            keep(progress)
+        if progress.rounds_since_best >= plan.settings.patience:
             return
+        metrics, stepped = _train_round(link, plan, weights, progress)
+        _note_validation(progress, metrics)
         progress.weights = {**progress.weights, **stepped}
         progress.rounds_in_phase += 1
         progress.round_number += 1
         keep(progress)
     metrics, attendance = score_part(link, plan, progress, phase=phase, part="val")
     _add_line(progress, phase, attendance, metrics=metrics, train_loss=None)
-    _note_validation(progress, metrics, patience=plan.settings.patience)
+    _note_validation(progress, metrics)
 
 
 def _train_round(
@@ -146,8 +146,8 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before:
     return {node: question for node, question in questions.items() if question is not None}
 
 
-def _note_validation(progress: Progress, metrics: Metrics, *, patience: int) -> bool:
-    """Keep the current weights if they are the best of the phase; returns whether patience is exhausted."""
+def _note_validation(progress: Progress, metrics: Metrics) -> None:
+    """Keep the current weights if they are the best of the phase."""
     if metrics.log_loss is None:
         raise StudyError("validation: expected patients in the validation part, got none. Use fewer folds.")
     if metrics.log_loss < progress.best_loss:
@@ -155,7 +155,6 @@ def _note_validation(progress: Progress, metrics: Metrics, *, patience: int) -> 
         progress.best_round, progress.rounds_since_best = progress.round_number, 0
     else:
         progress.rounds_since_best += 1
-    return progress.rounds_since_best >= patience
 
 
 def _add_line(

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,12 @@ def run_on_flower(
                 "--federation-config",
                 f"num-supernodes={n_sites} client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}",
             ]
-            state = _follow(submit, environment, Path(log.name), watch)
+            try:
+                with _ended_by_sigterm():
+                    state = _follow(submit, environment, Path(log.name), watch)
+            except BaseException as error:
+                folder.write_status("failed", f"interrupted ({type(error).__name__})")
+                raise
     _check_outcome(folder, flower_state=state)
 
 
@@ -121,6 +127,23 @@ def _follow(submit: list[str], environment: Mapping[str, str], log: Path, watch:
         if status.startswith("finished") or time.monotonic() > end:
             return status
         time.sleep(POLL_S)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A SIGTERM ends the run as Ctrl-C does: the SuperLink is stopped, and the run folder says so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _listed_status(listing: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from client.data import list_hospitals
 from server.app import COHORT, OUT, RESUME, SCHEMA
-from server.checkpoints import has_progress
 from server.evaluation import describe_scores
-from server.run_folder import RunFolder
+from server.run_folder import RunFolder, read_status
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.privacy.suppression import SmallCellRule
@@ -55,15 +53,15 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
             else f"cohort at {cohort}: expected one folder a hospital, got none."
         )
     _check_out(out, resume=resume)
+    if resume and read_status(out)[0] == "completed":
+        return
     if len(folds) == 1:
         _run_fold(cohort, out, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
         return
     for fold, settings in zip(folds, plans, strict=True):
         part = out / f"fold-{fold}"
-        going_on = resume and has_progress(part / "checkpoints")
-        if part.exists() and not going_on:
-            shutil.rmtree(part)
-        _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=going_on, console=console)
+        if read_status(part)[0] != "completed":
+            _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=resume, console=console)
     _pool_folds(out, folds, plans[0])
 
 

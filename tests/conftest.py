@@ -1,29 +1,77 @@
-"""What every test runs under: array shapes checked at run time, one CPU thread, no time limit per example."""
+"""What every test runs under: types and shapes checked at run time, one CPU thread, no time limit per example."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-# Installed before any test module imports these packages: every call then checks its arguments against the annotated
-# types and shapes.
+# Installed before these packages are imported: from then on every call checks its arguments against the annotations.
 install_import_hook(
     ["client", "server", "shared_model"],
-    # The hook decorates methods one by one, for which beartype cannot tell which class Self is.
+    # The hook decorates methods one by one, and a method alone does not know which class Self is.
     "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
 )
 
-# A busy machine is not a failure.
+if TYPE_CHECKING:
+    from shared_model.batch import PatientArrays
+    from shared_model.schema import Schema
+
 settings.register_profile("hipfed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("hipfed")
+settings.load_profile("hipfed")  # a busy machine is not a failure
 
 torch.set_num_threads(1)
 
 COHORTS = Path(__file__).resolve().parents[1] / "../shared/data/cohorts"
+
+# A study with one modality of each kind; the image is as small as a ResNet can train on.
+SMALL_STUDY = """
+[study]
+name = "small"
+title = "A small study"
+outcome = "died"
+patient_id = "patient_id"
+
+[[static]]
+name = "age"
+kind = "numeric"
+range = [0, 128]
+
+[[static]]
+name = "male"
+kind = "binary"
+
+[[static]]
+name = "asa"
+kind = "categorical"
+levels = ["1", "2", "3"]
+
+[series.vitals]
+time_unit = "min"
+step = 5
+steps = 4
+
+[[series.vitals.channels]]
+name = "hr"
+range = [0, 256]
+
+[[series.vitals.channels]]
+name = "spo2"
+range = [0, 128]
+
+[events.drugs]
+aggregate = "dose"
+items = ["opioid", "insulin"]
+
+[images.hip]
+size = 33
+"""
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +79,42 @@ def eicu_demo() -> Path:
     """The real eICU cohort, where it is at hand."""
     folder = COHORTS / "eicu_demo"
     if not folder.is_dir():
-        pytest.skip("needs the real cohort ../shared/data/cohorts/eicu_demo, which is not part of the project")
+        pytest.skip("the real cohorts (../shared/data) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_study() -> Schema:
+    """A study with static, series, events and images."""
+    from shared_model.schema import parse_schema  # noqa: PLC0415 - the hook must come first
+
+    return parse_schema(SMALL_STUDY, source="schema.toml")
+
+
+@pytest.fixture(scope="session")
+def draw_patients(small_study: Schema) -> Callable[..., PatientArrays]:
+    """Random patients of the small study; each third lacks the vitals, each fourth the drugs, each second the X-ray."""
+    from shared_model.batch import PatientArrays  # noqa: PLC0415 - the hook must come first
+
+    def draw(n: int, *, seed: int = 0) -> PatientArrays:
+        rng = np.random.default_rng(seed)
+        row = np.arange(n)
+        with_vitals, with_drugs, with_hip = row % 3 != 0, row % 4 != 1, row % 2 == 0
+        vitals = rng.uniform(50, 100, (n, 4, 2))
+        vitals[rng.random(vitals.shape) < 0.3] = np.nan
+        vitals[:, 0, 0] = 60  # who has the series has at least one measurement
+        vitals[~with_vitals] = np.nan
+        age = np.where(rng.random(n) < 0.2, np.nan, rng.uniform(60, 100, n))
+        return PatientArrays(
+            patient_ids=tuple(f"P{seed}-{i}" for i in range(n)),
+            outcome=(row % 5 == 0).astype(np.int8),
+            numbers=np.stack([age, rng.integers(0, 2, n)], axis=1).astype(np.float32),
+            levels=rng.integers(-1, 3, (n, 1)),
+            series={"vitals": vitals.astype(np.float32)},
+            events={"drugs": (rng.integers(0, 4, (n, 2)) * with_drugs[:, None]).astype(np.float32)},
+            images={"hip": (rng.integers(0, 65_536, (n, 33, 33)) * with_hip[:, None, None]).astype(np.uint16)},
+            present={"static": np.ones(n, bool), "vitals": with_vitals, "drugs": with_drugs, "hip": with_hip},
+        )
+
+    assert small_study.modalities == ("static", "vitals", "drugs", "hip")
+    return draw

@@ -52,9 +52,7 @@ def test_ask_sites_excludes_an_answer_that_accept_rejects() -> None:
             raise ProtocolError("east: wrong shape")
 
     link = ScriptedLink(3, lambda _, node, __: Answer(node, GOOD))
-    attendance = ask_sites(
-        link, STATISTICS, dict.fromkeys(range(3), GOOD), names=NAMES, deadline_s=1.0, accept=accept
-    )
+    attendance = ask_sites(link, STATISTICS, dict.fromkeys(range(3), GOOD), names=NAMES, deadline_s=1.0, accept=accept)
 
     assert attendance.answered == ["north", "south"]
     assert attendance.failed == {"east": "east: wrong shape"}

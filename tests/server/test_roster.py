@@ -108,9 +108,7 @@ def test_handshake_names_the_reason_of_every_hospital_that_does_not_fit(tmp_path
     (cohort / "west" / "patients.csv").write_text("\n".join(short) + "\n")
     study = STUDY.model_copy(update={"schema_sha256": schema.sha256})
 
-    roster = shake_hands(
-        InProcessLink(open_workers(cohort, tmp_path / "cache")), study, small_settings(min_sites=1)
-    )
+    roster = shake_hands(InProcessLink(open_workers(cohort, tmp_path / "cache")), study, small_settings(min_sites=1))
 
     n_wrong = table.read_text().count(",IX\n")
     assert list(roster.names.values()) == ["east"]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.run_folder import RunFolder, read_status, replace_file
+from shared_model.errors import StudyError
+
+
+def test_replace_file_leaves_the_old_content_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file(tmp_path / "model", b"old")
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(tmp_path / "model", b"new")
+
+    assert (tmp_path / "model").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_replace_file_leaves_the_old_content_when_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_file(tmp_path / "model", b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path / "model", b"new")
+
+    assert (tmp_path / "model").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_replace_file_makes_the_folder_and_replaces_the_whole_file(tmp_path: Path) -> None:
+    replace_file(tmp_path / "deep" / "file", b"a long first content")
+    replace_file(tmp_path / "deep" / "file", b"short")
+
+    assert (tmp_path / "deep" / "file").read_bytes() == b"short"
+
+
+def test_status_says_state_and_reason(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    assert read_status(folder.path) == ("missing", "")
+    folder.write_status("running")
+    assert read_status(folder.path) == ("running", "")
+    folder.write_status("failed", "too few hospitals\n  north: late")
+    assert read_status(folder.path) == ("failed", "too few hospitals\n  north: late")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"reason": "x"}'])
+def test_status_that_cannot_be_read_is_missing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "status.json").write_text(text)
+
+    assert read_status(tmp_path)[0] == "missing"
+
+
+def test_rounds_are_one_json_line_each(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    folder.write_rounds([{"round": 1, "failed": {"a": "two\nlines"}}, {"round": 2, "failed": {}}])
+
+    lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"round": 1, "failed": {"a": "two\nlines"}},
+        {"round": 2, "failed": {}},
+    ]
+
+
+def test_json_that_no_other_program_could_read_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("metrics.json", {"auc": 0.5})
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_json("metrics.json", {"auc": float("nan")})
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"auc": 0.5}
+
+
+def test_weights_are_the_same_bytes_whatever_their_order_and_layout(tmp_path: Path) -> None:
+    a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, dtype=np.float32)
+
+    first = RunFolder(tmp_path / "one").write_weights({"a": a, "b": b})
+    second = RunFolder(tmp_path / "two").write_weights({"b": b, "a": np.asfortranarray(a)})
+
+    assert first == second == (tmp_path / "two" / "model.safetensors").read_bytes()
+    assert hashlib.sha256(first).digest() != hashlib.sha256(RunFolder(tmp_path).write_weights({"a": a})).digest()
+
+
+def test_scores_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(StudyError, match="expected a finished run"):
+        folder.read_scores()
+
+    folder.write_scores({"counts": np.array([[1.0, 2.0]]), "n": np.array(3.0)})
+
+    scores = folder.read_scores()
+    np.testing.assert_array_equal(scores["counts"], [[1.0, 2.0]])
+    assert scores["n"] == 3.0

@@ -1,0 +1,297 @@
+"""Training rounds against hospitals that follow a script, so that every loss and weight is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from server.checkpoints import Progress, load_progress, save_progress
+from server.link import Answer
+from server.plan import StudyPlan
+from server.roster import Roster
+from server.study import start_progress
+from server.training import train_phases
+from shared_model.config import Scalar
+from shared_model.errors import StudyError
+from shared_model.messages import (
+    PROTOCOL_VERSION,
+    TRAIN,
+    EvaluateReply,
+    EvaluateRequest,
+    Refusal,
+    Study,
+    SumsReply,
+    TrainRequest,
+)
+from shared_model.preprocessing import Preprocessing
+from shared_model.schema import parse_schema
+from shared_model.score_quantities import pack_scores
+from shared_model.score_sums import ScoreSums
+from tests.server.faulty_links import ScriptedLink
+from tests.server.small_cohort import STATIC_SCHEMA, small_settings
+
+NAMES = {0: "east", 1: "north", 2: "south"}
+N_TRAIN = 10
+HEAD_BIAS = "head.linear.bias"
+UNIMODAL_BIAS = "unimodal.static.bias"
+
+Losses = Mapping[str, Sequence[float]]
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., StudyPlan]:
+    def make(**changes: Scalar) -> StudyPlan:
+        schema, settings = parse_schema(STATIC_SCHEMA, source="schema.toml"), small_settings(**changes)
+        preprocessing = Preprocessing(
+            n=100,
+            events=30,
+            number_mean=[80.0, 0.5],
+            number_sd=[8.0, 0.5],
+            number_fill=[80.0, 0.5],
+            level_counts={"asa": [30, 30, 40, 0]},
+            series_mean={},
+            series_sd={},
+            event_mean={},
+            event_sd={},
+            image_mean={},
+            image_sd={},
+            present={"static": 100},
+        )
+        study = Study(
+            run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
+        )
+        empty = dict.fromkeys(NAMES.values(), [])
+        roster = Roster(names=NAMES, modalities=empty, versions=dict.fromkeys(NAMES.values(), "1"), excluded={})
+        return StudyPlan(study, schema, settings, roster, preprocessing, 1.0)
+
+    return make
+
+
+def _scores(log_loss: float) -> dict[str, np.ndarray]:
+    sums = ScoreSums.from_scores(np.array([-1.0, 0.0, 1.0, 2.0]), np.array([0, 1, 0, 1]))
+    return pack_scores(replace(sums, log_loss_sum=log_loss * sums.n))
+
+
+@dataclass
+class Script:
+    """Hospitals whose training adds 1 to every weight; a model's validation loss is that of its number of steps."""
+
+    plan: StudyPlan
+    start: Progress
+    losses: Losses
+    refusals: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    asked: list[tuple[str, int, Any]] = field(default_factory=list)
+
+    def __call__(self, kind: str, node: int, question: RecordDict) -> Answer:
+        request = (TrainRequest if kind == TRAIN else EvaluateRequest).from_record(question)
+        self.asked.append((kind, node, request))
+        if isinstance(request, TrainRequest) and (code := self.refusals.get((node, request.round_number))):
+            return Answer(node, Refusal(site=NAMES[node], code=code, reason="no").to_record())  # type: ignore[arg-type]
+        bias = UNIMODAL_BIAS if request.phase == "unimodal" else HEAD_BIAS
+        steps = round(float((request.weights[bias] - self.start.weights[bias])[0]))
+        scores = _scores(self.losses[request.phase][steps])
+        if isinstance(request, EvaluateRequest):
+            return Answer(node, EvaluateReply(row='{"suppressed": true}', arrays=scores).to_record())
+        update = {f"update/{name}": np.full_like(value, N_TRAIN) for name, value in request.weights.items()}
+        counts = {"n-train": np.array(float(N_TRAIN)), "train-loss-sum": np.array(4.0)}
+        return Answer(node, SumsReply(arrays={**update, **counts, **scores}).to_record())
+
+
+def _train(
+    plan: StudyPlan,
+    losses: Losses,
+    *,
+    keep: Callable[[Progress], None] = lambda _: None,
+    progress: Progress | None = None,
+    refusals: Mapping[tuple[int, int], str] | None = None,
+) -> tuple[Progress, Script]:
+    script = Script(plan, start_progress(plan), losses, refusals or {})
+    progress = progress or start_progress(plan)
+    train_phases(ScriptedLink(len(NAMES), script), plan, progress, keep=keep)
+    return progress, script
+
+
+def _steps(progress: Progress, plan: StudyPlan, name: str = HEAD_BIAS) -> float:
+    return float((progress.weights[name] - start_progress(plan).weights[name])[0])
+
+
+def test_training_stops_when_patience_is_over_and_keeps_the_best_weights(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=9, patience=2)
+
+    progress, _ = _train(plan, {"fusion": [0.6, 0.5, 0.55, 0.56, 0.1]})
+
+    assert [line["val_loss"] for line in progress.rounds] == pytest.approx([0.6, 0.5, 0.55, 0.56])
+    assert (progress.best_round, _steps(progress, plan)) == (1, pytest.approx(1.0))
+
+
+def test_training_counts_an_equal_loss_as_no_better(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=9, patience=2)
+
+    progress, _ = _train(plan, {"fusion": [0.5, 0.5, 0.5, 0.1]})
+
+    assert len(progress.rounds) == 3
+    assert (progress.best_round, _steps(progress, plan)) == (0, 0.0)
+
+
+def test_patience_starts_again_after_a_better_round(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=9, patience=2)
+
+    progress, _ = _train(plan, {"fusion": [0.6, 0.61, 0.5, 0.51, 0.4, 0.41, 0.42, 0.1]})
+
+    assert (progress.best_round, _steps(progress, plan)) == (4, pytest.approx(4.0))
+    assert len(progress.rounds) == 7
+
+
+@pytest.mark.parametrize(("last", "best"), [(0.4, 2), (0.7, 1)])
+def test_weights_of_the_last_round_are_validated_too(
+    make_plan: Callable[..., StudyPlan], last: float, best: int
+) -> None:
+    plan = make_plan(rounds_fusion=2)
+
+    progress, script = _train(plan, {"fusion": [0.6, 0.5, last]})
+
+    assert [kind for kind, node, _ in script.asked if node == 0] == ["train", "train", "evaluate"]
+    assert [(line["round"], line["train_loss"] is None) for line in progress.rounds] == [
+        (1, False),
+        (2, False),
+        (2, True),
+    ]
+    assert (progress.best_round, _steps(progress, plan)) == (best, pytest.approx(best))
+
+
+def test_line_of_a_round_tells_what_design_promises(make_plan: Callable[..., StudyPlan]) -> None:
+    progress, _ = _train(make_plan(rounds_fusion=1), {"fusion": [0.6, 0.5]}, refusals={(1, 0): "refused"})
+
+    line = progress.rounds[0]
+    assert set(line) == {
+        *("round", "phase", "asked", "answered", "failed", "n", "train_loss"),
+        *("val_loss", "val_auc", "seconds", "bytes_down", "bytes_up"),
+    }
+    assert line["asked"] == ["east", "north", "south"]
+    assert line["answered"] == ["east", "south"]
+    assert line["failed"] == {"north": "no"}
+    assert line["n"] == 8  # four validation patients at each of two hospitals
+    assert line["train_loss"] == pytest.approx(0.4)
+    # pooled pairs, each logit at both hospitals: (0 and 2) against (-1 and 1): 3 of 4 are concordant
+    assert line["val_auc"] == pytest.approx(0.75)
+
+
+def test_next_phase_starts_from_the_best_weights_of_the_last(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_unimodal=2, rounds_fusion=1)
+
+    progress, script = _train(plan, {"unimodal": [0.6, 0.5, 0.7], "fusion": [0.8, 0.75]})
+
+    assert _steps(progress, plan, UNIMODAL_BIAS) == pytest.approx(1.0)
+    assert _steps(progress, plan) == pytest.approx(1.0)
+    fusion = [request for _, node, request in script.asked if node == 0 and request.phase == "fusion"]
+    np.testing.assert_allclose(
+        fusion[0].frozen[UNIMODAL_BIAS], start_progress(plan).weights[UNIMODAL_BIAS] + 1, rtol=1e-6
+    )
+    assert [line["phase"] for line in progress.rounds] == ["unimodal"] * 3 + ["fusion"] * 2
+
+
+def test_best_round_is_that_which_made_the_weights_when_a_phase_brings_nothing(
+    make_plan: Callable[..., StudyPlan],
+) -> None:
+    plan = make_plan(rounds_unimodal=3, rounds_fusion=2)
+
+    progress, _ = _train(plan, {"unimodal": [0.6, 0.5, 0.7, 0.8], "fusion": [0.5, 0.9, 0.9]})
+
+    assert (_steps(progress, plan, UNIMODAL_BIAS), _steps(progress, plan)) == (pytest.approx(1.0), 0.0)
+    assert progress.best_round == 1
+
+
+def test_a_phase_sends_only_what_it_trains(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=1)
+
+    _, script = _train(plan, {"fusion": [0.6, 0.5]})
+
+    names = set(start_progress(plan).weights)
+    for kind, _, request in script.asked:
+        if kind == TRAIN:
+            assert {name.split(".")[0] for name in request.weights} == {"absent", "head"}
+            assert set(request.weights) | set(request.frozen) == names
+
+
+def test_frozen_weights_go_once_to_a_site_and_again_after_it_failed(make_plan: Callable[..., StudyPlan]) -> None:
+    refusals = {(1, 1): "needs-frozen-weights", (2, 0): "refused"}
+
+    _, script = _train(make_plan(rounds_fusion=4), {"fusion": [0.6, 0.5, 0.4, 0.3, 0.2]}, refusals=refusals)
+
+    sent = {
+        (node, request.round_number): bool(request.frozen) for kind, node, request in script.asked if kind == TRAIN
+    }
+    assert [sent[0, round_number] for round_number in range(4)] == [True, False, False, False]
+    assert [sent[1, round_number] for round_number in range(4)] == [True, False, True, False]
+    assert [sent[2, round_number] for round_number in range(4)] == [True, True, False, False]
+
+
+def test_training_fails_by_name_when_too_few_answer(make_plan: Callable[..., StudyPlan]) -> None:
+    refusals = dict.fromkeys([(0, 1), (2, 1)], "refused")
+
+    with pytest.raises(StudyError) as caught:
+        _train(make_plan(rounds_fusion=3, min_sites=2), {"fusion": [0.6, 0.5, 0.4]}, refusals=refusals)
+
+    assert str(caught.value).startswith("round 2 (fusion): expected answers of at least 2 hospitals")
+    assert "east: no" in str(caught.value)
+    assert "south: no" in str(caught.value)
+
+
+def test_training_fails_when_nobody_has_validation_patients(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=1, min_sites=1)
+
+    def reply(_: str, node: int, question: RecordDict) -> Answer:
+        weights = TrainRequest.from_record(question).weights
+        update = {f"update/{name}": np.zeros_like(value) for name, value in weights.items()}
+        counts = {"n-train": np.array(1.0), "train-loss-sum": np.array(1.0)}
+        return Answer(node, SumsReply(arrays={**update, **counts, **pack_scores(ScoreSums.zero())}).to_record())
+
+    with pytest.raises(StudyError, match="expected patients in the validation part, got none"):
+        train_phases(ScriptedLink(3, reply), plan, start_progress(plan), keep=lambda _: None)
+
+
+class KilledError(Exception):
+    """The process ended right after a checkpoint."""
+
+
+def _without_seconds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    varying = ("seconds", "bytes_down", "bytes_up")
+    return [{key: value for key, value in line.items() if key not in varying} for line in rounds]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_killed_after_any_checkpoint_a_run_resumes_to_the_same_end(
+    make_plan: Callable[..., StudyPlan], tmp_path: Path, strategy: str
+) -> None:
+    # FedAdam's steps are not whole numbers: its learning rate is chosen so that the first k steps round to k or 0
+    plan = make_plan(rounds_unimodal=2, rounds_fusion=5, patience=2, strategy=strategy, server_learning_rate=1e-6)
+    losses = {"unimodal": [0.6, 0.5, 0.4], "fusion": [0.6, 0.5, 0.7, 0.8, 0.9]}
+    if strategy == "fedadam":
+        losses = {"unimodal": [0.6], "fusion": [0.6]}
+    kept: list[int] = []
+    whole, _ = _train(plan, losses, keep=lambda _: kept.append(1))
+    assert len(kept) >= 5
+
+    for stop in range(1, len(kept) + 1):
+        folder, saved = tmp_path / str(stop), []
+
+        def keep(progress: Progress, folder: Path = folder, saved: list[int] = saved, stop: int = stop) -> None:
+            save_progress(folder, progress)
+            saved.append(1)
+            if len(saved) == stop:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            _train(plan, losses, keep=keep)
+        resumed, _ = _train(plan, losses, progress=load_progress(folder))
+
+        assert _without_seconds(resumed.rounds) == _without_seconds(whole.rounds), f"killed after checkpoint {stop}"
+        assert resumed.best_round == whole.best_round
+        for name, value in whole.weights.items():
+            np.testing.assert_array_equal(resumed.weights[name], value)
