@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from client.local_model import load_local_model
+from client.local_model import open_local_model
 from client.outbound import Gate
+from client.run_state import RunState
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.losses import logit_correction
@@ -21,14 +22,11 @@ def answer_evaluate(site: Site, settings: Settings, request: EvaluateRequest, ga
         ProtocolError: the weights do not fit the model, or a score is not finite.
         SuppressedError: too few patients at the hospital.
     """
-    local = load_local_model(
-        site,
-        settings,
-        weights=request.weights,
-        preprocessing=request.preprocessing,
-        run_id=request.study.run_id,
-        round_number=request.round_number,
-    )
+    local = open_local_model(site, settings, preprocessing=request.preprocessing)
+    local.load(request.weights, local.model.learned_names())
+    if settings.local_norm:
+        state = RunState.of(site.state_dir, request.study.run_id)
+        state.load_norms(local.model, before_round=request.round_number)
     rows = {"train": local.split.train, "val": local.split.val, "test": local.split.test}[request.part]
     logit = predict_logits(
         local.model,

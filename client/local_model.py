@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from client.model_store import ModelStore
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
+from shared_model.errors import ProtocolError
 from shared_model.fusion import MultimodalModel, empty_model
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
@@ -22,7 +24,7 @@ class LocalModel:
     """A model on the hospital's device, able to encode the hospital's patients.
 
     Attributes:
-        model: with the weights of one question.
+        model: NaN in every weight that was not loaded, so that a forgotten one shows.
         site: the hospital.
         split: its training, validation and test rows.
         preprocessing: the common one.
@@ -34,6 +36,23 @@ class LocalModel:
     split: Split
     preprocessing: Preprocessing
     device: torch.device
+
+    def load(self, weights: Weights, expected: Iterable[str]) -> None:
+        """Put weights from a message into the model.
+
+        Raises:
+            ProtocolError: a name is missing or unknown, a shape differs, or a value is not finite.
+        """
+        state, names = self.model.state_dict(), set(expected)
+        if names != set(weights):
+            raise ProtocolError(
+                f"weights: expected the {len(names)} agreed names, got {len(weights)}, "
+                f"{len(names ^ set(weights))} of them missing or unknown."
+            )
+        for name, value in weights.items():
+            if tuple(state[name].shape) != value.shape or not np.isfinite(value).all():
+                raise ProtocolError(f"weights, {name}: expected finite values of shape {tuple(state[name].shape)}.")
+        self.model.load_state_dict(to_tensors(weights), strict=False)
 
     def encode_all(self, rows: Rows) -> Encoded:
         """Embeddings in eval mode, without gradients."""
@@ -47,21 +66,15 @@ class LocalModel:
         return self.preprocessing.batch(self.site.patients, rows, schema=self.site.schema, device=self.device)
 
 
-def load_local_model(
-    site: Site, settings: Settings, *, weights: Weights, preprocessing: str, run_id: str, round_number: int
-) -> LocalModel:
-    """The model of a question, on the hospital's device.
+def open_local_model(site: Site, settings: Settings, *, preprocessing: str) -> LocalModel:
+    """A model without weights, on the hospital's device.
 
     Args:
         site: the hospital.
         settings: of the run.
-        weights: all learned weights by name.
         preprocessing: JSON of the common preprocessing.
-        run_id: of the run, for FedBN's local layers.
-        round_number: rounds that made the weights, likewise.
 
     Raises:
-        ProtocolError: the weights are not exactly this study's model.
         SettingsError: the device is not there.
     """
     torch.set_num_threads(settings.threads)
@@ -69,9 +82,4 @@ def load_local_model(
     model = empty_model(site.schema, settings, device=device)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
-    store = ModelStore(site.state_dir)
-    store.check_fits(model, weights)
-    model.load_state_dict(to_tensors(weights), strict=False)
-    if settings.local_norm:
-        store.load_norms(model, run_id, before_round=round_number)
     return LocalModel(model, site, site.split(settings), Preprocessing.from_json(preprocessing), device)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 
-from client.local_model import LocalModel, load_local_model
-from client.model_store import ModelStore
+from client.local_model import LocalModel, open_local_model
 from client.outbound import Gate
+from client.run_state import NeedsFrozenWeightsError, RunState
 from client.site import Site
 from shared_model.config import Settings
+from shared_model.errors import ProtocolError
 from shared_model.losses import logit_correction
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.score_quantities import pack_scores
@@ -27,35 +26,28 @@ from shared_model.training import (
     shuffled_batches,
     train_one_epoch,
 )
-from shared_model.updates import pack_update, round_quantities, to_arrays
+from shared_model.updates import hash_weights, pack_update, round_quantities, to_arrays
 
 
 def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Gate) -> SumsReply:
     """One round of local training.
 
     Raises:
-        NeedsFrozenWeightsError: some weights are frozen and this hospital does not hold them.
+        NeedsFrozenWeightsError: the phase needs weights that it does not train, and they did not come.
         ProtocolError: the weights do not fit the model, or the update is not finite.
         SuppressedError: too few patients.
     """
-    store = ModelStore(site.state_dir)
-    frozen = store.frozen_weights(request.frozen_sha256, request.frozen)
-    local = load_local_model(
-        site,
-        settings,
-        weights={**frozen, **request.weights},
-        preprocessing=request.preprocessing,
-        run_id=request.study.run_id,
-        round_number=request.round_number,
-    )
-    validation, source = _open_sources(local, settings, request, store)
+    local = open_local_model(site, settings, preprocessing=request.preprocessing)
+    state = RunState.of(site.state_dir, request.study.run_id)
+    local.load(request.weights, local.model.travelling_in(request.phase, local_norm=settings.local_norm))
+    validation, source = _open_sources(local, settings, request, state)
     scores = ScoreSums.from_scores(
         predict_logits(local.model, validation, phase=request.phase, correction=logit_correction(request.event_weight)),
         site.patients.outcome[local.split.val],
     )
     loss_sum = _train_locally(local, source, settings=settings, request=request)
-    if settings.local_norm:
-        store.save_norms(local.model, request.study.run_id, after_round=request.round_number + 1)
+    if settings.local_norm and request.phase != "fusion":
+        state.save_norms(local.model, after_round=request.round_number + 1)
     n = len(local.split.train)
     arrays = {
         **pack_update(request.weights, to_arrays(local.model.state_dict(), request.weights), n=n),
@@ -67,24 +59,39 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
 
 
 def _open_sources(
-    local: LocalModel, settings: Settings, request: TrainRequest, store: ModelStore
+    local: LocalModel, settings: Settings, request: TrainRequest, state: RunState
 ) -> tuple[Encoded, Source]:
     """The validation part's embeddings, and the source of the training part's.
 
-    With frozen encoders both come from a file after the first round: then a round needs no image.
+    With frozen encoders both come from a file after the first round: then a round needs no image and no encoder.
     """
     split = local.split
     if request.phase != "fusion":
+        _load_frozen(local, settings, request, state)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    depends_on = [request.frozen_sha256, request.preprocessing, str(sorted(settings.to_config().items()))]
-    if settings.local_norm:
-        depends_on.append(request.study.run_id)  # the encoders hold this run's own BatchNorm
-    key = hashlib.sha256("\x1f".join(depends_on).encode()).hexdigest()
-    encoded = {
-        part: store.embeddings(part, key, lambda rows=rows: local.encode_all(rows), device=local.device)  # type: ignore[misc]
-        for part, rows in (("train", split.train), ("val", split.val))
-    }
-    return encoded["val"], encoded["train"].select
+    key = request.frozen_sha256
+    train = state.load_embeddings("train", key, device=local.device)
+    val = state.load_embeddings("val", key, device=local.device)
+    if train is None or val is None:
+        _load_frozen(local, settings, request, state)
+        train, val = local.encode_all(split.train), local.encode_all(split.val)
+        state.save_embeddings("train", key, train)
+        state.save_embeddings("val", key, val)
+    return val, train.select
+
+
+def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, state: RunState) -> None:
+    """Put what the phase needs and does not train into the model."""
+    needed = local.model.frozen_in(request.phase, local_norm=settings.local_norm)
+    if request.frozen:
+        if hash_weights(request.frozen) != request.frozen_sha256:
+            raise ProtocolError("frozen weights: expected the hash that the question names, got another.")
+        local.load(request.frozen, needed)
+    own_norms = settings.local_norm and state.load_norms(local.model, before_round=request.round_number)
+    # Where only BatchNorm is frozen, the hospital's own is all that is missing.
+    enough = request.frozen or not needed or (own_norms and request.phase != "fusion")
+    if not enough:
+        raise NeedsFrozenWeightsError("frozen weights: not held here. Send them with the question.")
 
 
 def _train_locally(local: LocalModel, source: Source, *, settings: Settings, request: TrainRequest) -> float:

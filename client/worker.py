@@ -10,8 +10,8 @@ from flwr.app import RecordDict
 
 from client.evaluation import answer_evaluate
 from client.local_training import answer_train
-from client.model_store import NeedsFrozenWeightsError
 from client.outbound import Gate
+from client.run_state import NeedsFrozenWeightsError, forget_old_runs
 from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
@@ -93,6 +93,7 @@ def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Ga
     patients = site.patients
     if len(patients) < gate.rule.min_patients:
         raise ProtocolError(f"patients: expected at least {gate.rule.min_patients} at the hospital, got fewer.")
+    forget_old_runs(site.state_dir)
     return HandshakeReply(
         site=site.name,
         version=version("hipfed"),

@@ -36,17 +36,19 @@ def print_run(path: Path, console: Console) -> None:
 def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     """The test part: all patients together, then each hospital that released its row."""
     test = metrics["test"]
-    table = Table("test part", "patients", "deaths", "AUC (95 % CI)", "within", "log loss", "slope", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    for heading in ("test part", "n", "deaths", "AUC", "95 % CI", "within", "log loss", "slope"):
+        table.add_column(heading, no_wrap=True)
     for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
         if row.get("suppressed"):
-            table.add_row(name, "suppressed")
+            table.add_row(name, "", "", "", "suppressed")
             continue
-        interval = " ({:.3f}-{:.3f})".format(*row["auc_ci"]) if row["auc_ci"] else ""
         table.add_row(
             name,
             str(row["n"]),
             str(row["events"]),
-            _number(row["auc"]) + interval,
+            _number(row["auc"]),
+            "-".join(_number(end) for end in row["auc_ci"] or ()),
             *(_number(row[key]) for key in ("auc_within", "log_loss", "calibration_slope")),
         )
     console.print(table)

@@ -71,9 +71,9 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
 
 def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
     model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    at_home = model.batch_norm_names() if plan.settings.local_norm else frozenset()
-    trained = tuple(name for name in model.trained_in(phase) if name not in at_home)
-    frozen = {name: value for name, value in progress.weights.items() if name not in set(trained)}
+    local_norm = plan.settings.local_norm
+    trained = model.travelling_in(phase, local_norm=local_norm)
+    frozen = {name: progress.weights[name] for name in model.frozen_in(phase, local_norm=local_norm)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):
         if progress.rounds_since_best >= plan.settings.patience:

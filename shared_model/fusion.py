@@ -79,13 +79,24 @@ class MultimodalModel(nn.Module, ABC):
         return self.fuse(self.encode(batch), batch.present)
 
     def trained_in(self, phase: Phase) -> tuple[str, ...]:
-        """Names of the parameters and BatchNorm moments that change in a phase, sorted. Only these travel."""
+        """Names of the parameters and BatchNorm moments that change in a phase, sorted."""
         parts = {
             "unimodal": ("encoders.", "unimodal."),
             "fusion": self.fusion_parts,
             "joint": ("encoders.", *self.fusion_parts),
         }[phase]
         return tuple(name for name in self.learned_names() if name.startswith(parts))
+
+    def travelling_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
+        """What goes back and forth in each round of a phase: what trains, without what stays at home under FedBN."""
+        at_home = self.batch_norm_names() if local_norm else frozenset()
+        return tuple(name for name in self.trained_in(phase) if name not in at_home)
+
+    def frozen_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
+        """What a phase needs besides what travels: the encoders in `fusion`, a first BatchNorm under FedBN."""
+        travelling = set(self.travelling_in(phase, local_norm=local_norm))
+        needed = {*self.trained_in(phase), *(name for name in self.learned_names() if name.startswith("encoders."))}
+        return tuple(sorted(needed - travelling))
 
     def learned_names(self) -> tuple[str, ...]:
         """Names of all parameters and BatchNorm moments, sorted; BatchNorm's step counters are not learned."""
@@ -211,7 +222,7 @@ def build_model(schema: Schema, settings: Settings) -> MultimodalModel:
 
 
 def empty_model(schema: Schema, settings: Settings, *, device: torch.device) -> MultimodalModel:
-    """The study's model with memory for its weights and no values in it: for weights that come with a message.
+    """The study's model with NaN in every weight: for weights that come with a message.
 
     Drawing the random weights of two ResNets takes longer than a round of the fusion phase. On the device "meta" it
     has names and shapes only.
@@ -221,9 +232,9 @@ def empty_model(schema: Schema, settings: Settings, *, device: torch.device) -> 
     if device.type == "meta":
         return model
     model = model.to_empty(device=device)
-    for name, buffer in model.named_buffers():
-        if name.endswith(".num_batches_tracked"):
-            buffer.zero_()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(math.nan) if tensor.is_floating_point() else tensor.zero_()
     return model
 
 

@@ -148,9 +148,9 @@ class TrainRequest(Request):
         round_number: rounds done before this one, over all phases.
         preprocessing: JSON of the common Preprocessing.
         event_weight: weight of an event in the loss.
-        frozen_sha256: hash of the weights that do not change in this phase.
+        frozen_sha256: hash of the weights that the phase needs and does not train.
         weights: what changes in this phase, by parameter name.
-        frozen: what does not change; empty when the hospital has shown that it holds them.
+        frozen: what the phase needs and does not train; empty once the hospital has answered in this phase.
     """
 
     array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.site import Site
 from shared_model.schema import Schema, parse_schema
+from tests.server.small_cohort import write_small_cohort
 
 SCHEMA = """
 [study]
@@ -137,3 +139,10 @@ def make_hospital() -> Callable[[Path], SmallHospital]:
 @pytest.fixture
 def hospital(tmp_path: Path, make_hospital: Callable[[Path], SmallHospital]) -> SmallHospital:
     return make_hospital(tmp_path / "small")
+
+
+@pytest.fixture
+def small_site(tmp_path: Path) -> Site:
+    """A hospital of 60 patients with static columns, a series and events; a test may change its folder."""
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=1, series=True)
+    return Site("east", cohort / "east", tmp_path / "cache")

@@ -17,5 +17,5 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three hospitals of 30 patients with static columns and a small image."""
-    return write_small_cohort(tmp_path_factory.mktemp("images") / "cohort", patients=30, images=True)
+    """Three hospitals of 20 patients with static columns and a small image."""
+    return write_small_cohort(tmp_path_factory.mktemp("images") / "cohort", patients=20, images=True)

@@ -104,8 +104,8 @@ def _last(arrays: Mapping[str, Array]) -> str:
     return list(arrays)[-1]
 
 
-def _set(arrays: dict[str, Array], name: str, value: np.ndarray) -> None:
-    arrays[name] = Array(value)
+def _set(arrays: dict[str, Array], name: str, value: np.ndarray | np.float64) -> None:
+    arrays[name] = Array(np.asarray(value))
 
 
 def _raw(name: str, data: bytes) -> Spoil:

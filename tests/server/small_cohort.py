@@ -14,8 +14,12 @@ from client.worker import Worker
 from server.link import Link
 from server.run_folder import RunFolder
 from server.study import run_study
-from shared_model.config import Scalar, Settings, parse_settings
+from shared_model.config import Phase, Scalar, Settings, parse_settings
+from shared_model.fusion import build_model
+from shared_model.messages import PROTOCOL_VERSION, EvaluateRequest, Part, Study, TrainRequest
+from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
 from shared_model.schema import load_schema
+from shared_model.updates import hash_weights, to_arrays
 from simulation.in_process import InProcessLink
 
 NAMES = ("east", "north", "south", "west", "centre")
@@ -142,6 +146,55 @@ def open_workers(cohort: Path, cache_dir: Path, *, names: Sequence[str] = ()) ->
     """The hospitals of a cohort folder in the order of their names, or those named."""
     chosen = names or sorted(folder.name for folder in cohort.iterdir() if folder.is_dir())
     return [Worker(Site(name, cohort / name, cache_dir)) for name in chosen]
+
+
+def describe_study(site: Site, settings: Settings) -> Study:
+    """What every question to this hospital repeats."""
+    return Study(
+        run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=site.schema.sha256, settings=settings.to_config()
+    )
+
+
+def fit_site(site: Site, settings: Settings) -> Preprocessing:
+    """The preprocessing of a study of this hospital alone."""
+    return fit_preprocessing(feature_sums(site.patients, site.split(settings).train, site.schema), site.schema)
+
+
+def train_request(
+    site: Site, settings: Settings, *, phase: Phase = "fusion", round_number: int = 0, with_frozen: bool = True
+) -> TrainRequest:
+    """The first question of a phase to this hospital alone, with the weights that the seed draws."""
+    model = build_model(site.schema, settings)
+    weights = to_arrays(model.state_dict(), model.learned_names())
+    trained = set(model.trained_in(phase))
+    frozen = {name: value for name, value in weights.items() if name not in trained}
+    return TrainRequest(
+        study=describe_study(site, settings),
+        phase=phase,
+        round_number=round_number,
+        preprocessing=fit_site(site, settings).to_json(),
+        event_weight=1.0,
+        frozen_sha256=hash_weights(frozen),
+        weights={name: value for name, value in weights.items() if name in trained},
+        frozen=frozen if with_frozen else {},
+    )
+
+
+def evaluate_request(
+    site: Site, settings: Settings, *, part: Part = "test", release_row: bool = True, event_weight: float = 1.0
+) -> EvaluateRequest:
+    """A question about the model that the seed draws."""
+    model = build_model(site.schema, settings)
+    return EvaluateRequest(
+        study=describe_study(site, settings),
+        phase="fusion",
+        round_number=0,
+        part=part,
+        release_row=release_row,
+        preprocessing=fit_site(site, settings).to_json(),
+        event_weight=event_weight,
+        weights=to_arrays(model.state_dict(), model.learned_names()),
+    )
 
 
 def run_small_study(

@@ -166,7 +166,9 @@ def test_weights_of_the_last_round_are_validated_too(
 
 
 def test_line_of_a_round_tells_what_design_promises(make_plan: Callable[..., StudyPlan]) -> None:
-    progress, _ = _train(make_plan(rounds_fusion=1), {"fusion": [0.6, 0.5]}, refusals={(1, 0): "refused"})
+    progress, _ = _train(
+        make_plan(rounds_fusion=1, min_sites=2), {"fusion": [0.6, 0.5]}, refusals={(1, 0): "refused"}
+    )
 
     line = progress.rounds[0]
     assert set(line) == {
@@ -222,7 +224,9 @@ def test_a_phase_sends_only_what_it_trains(make_plan: Callable[..., StudyPlan]) 
 def test_frozen_weights_go_once_to_a_site_and_again_after_it_failed(make_plan: Callable[..., StudyPlan]) -> None:
     refusals = {(1, 1): "needs-frozen-weights", (2, 0): "refused"}
 
-    _, script = _train(make_plan(rounds_fusion=4), {"fusion": [0.6, 0.5, 0.4, 0.3, 0.2]}, refusals=refusals)
+    _, script = _train(
+        make_plan(rounds_fusion=4, min_sites=2), {"fusion": [0.6, 0.5, 0.4, 0.3, 0.2]}, refusals=refusals
+    )
 
     sent = {
         (node, request.round_number): bool(request.frozen) for kind, node, request in script.asked if kind == TRAIN
@@ -269,10 +273,9 @@ def _without_seconds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 def test_killed_after_any_checkpoint_a_run_resumes_to_the_same_end(
     make_plan: Callable[..., StudyPlan], tmp_path: Path, strategy: str
 ) -> None:
-    # FedAdam's steps are not whole numbers: its learning rate is chosen so that the first k steps round to k or 0
     plan = make_plan(rounds_unimodal=2, rounds_fusion=5, patience=2, strategy=strategy, server_learning_rate=1e-6)
-    losses = {"unimodal": [0.6, 0.5, 0.4], "fusion": [0.6, 0.5, 0.7, 0.8, 0.9]}
-    if strategy == "fedadam":
+    losses: Losses = {"unimodal": [0.6, 0.5, 0.4], "fusion": [0.6, 0.5, 0.7, 0.8, 0.9]}
+    if strategy == "fedadam":  # its small steps count as none, so every model has the first one's loss
         losses = {"unimodal": [0.6], "fusion": [0.6]}
     kept: list[int] = []
     whole, _ = _train(plan, losses, keep=lambda _: kept.append(1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_model.config import Settings, parse_assignments, parse_settings
+from shared_model.config import parse_assignments, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.schema import Schema
 
@@ -92,7 +92,7 @@ def test_settings_come_back_from_their_config_through_json() -> None:
 
 
 def test_config_keys_are_kebab_case() -> None:
-    config = Settings().to_config()
+    config = parse_settings({}).to_config()
     assert {"learning-rate", "server-beta-1", "min-non-events"} <= set(config)
     assert not [key for key in config if "_" in key or key != key.lower()]
 
@@ -100,7 +100,7 @@ def test_config_keys_are_kebab_case() -> None:
 def test_flower_config_is_the_defaults_and_the_places_of_a_run() -> None:
     with PYPROJECT.open("rb") as file:
         config = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
-    defaults = Settings().to_config()
+    defaults = parse_settings({}).to_config()
     assert set(config) - set(defaults) == PLACES
     # The type counts too: Flower refuses an override of another type than the default's.
     assert {key: (type(value), value) for key, value in config.items() if key not in PLACES} == {
@@ -126,7 +126,7 @@ def test_chosen_modalities_keep_the_order_of_the_study(small_study: Schema) -> N
 
 
 def test_chosen_modalities_are_all_when_none_is_named(small_study: Schema) -> None:
-    assert Settings().chosen_modalities(small_study) == ("static", "vitals", "drugs", "hip")
+    assert parse_settings({}).chosen_modalities(small_study) == ("static", "vitals", "drugs", "hip")
 
 
 def test_chosen_modalities_are_refused_when_the_study_has_no_such(small_study: Schema) -> None:

@@ -152,7 +152,7 @@ def test_schema_is_refused_when_it_is_not_toml() -> None:
 
 
 def test_schema_is_refused_when_no_static_column_is_left() -> None:
-    with pytest.raises(SchemaError, match="schema.toml: static: "):
+    with pytest.raises(SchemaError, match=r"schema\.toml: static: "):
         parse(STUDY)
 
 

@@ -1,0 +1,110 @@
+"""What a hospital keeps of a run between messages: files that it can always make again or ask for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from shared_model.errors import HipfedError
+from shared_model.fusion import MultimodalModel
+from shared_model.training import Encoded
+
+KEPT_RUNS = 20
+
+
+class NeedsFrozenWeightsError(HipfedError):
+    """The phase needs weights that it does not train, and this hospital does not hold what it made of them."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Files of one run below the hospital's state folder; runs side by side do not meet.
+
+    Attributes:
+        folder: of this run.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, state_dir: Path, run_id: str) -> RunState:
+        """The files of a run."""
+        return cls(state_dir / "runs" / run_id)
+
+    def load_embeddings(self, part: str, key: str, *, device: torch.device) -> Encoded | None:
+        """Embeddings that were kept under this key; None if there are none that can be read."""
+        try:
+            return _unflatten(load_file(self._embeddings(part, key), device=str(device)))
+        except (OSError, SafetensorError):
+            return None
+
+    def save_embeddings(self, part: str, key: str, encoded: Encoded) -> None:
+        """Keep embeddings of one part of the patients by frozen encoders."""
+        _write(self._embeddings(part, key), _flatten(encoded))
+
+    def save_norms(self, model: MultimodalModel, *, after_round: int) -> None:
+        """FedBN: keep this hospital's BatchNorm after a round."""
+        state = model.state_dict()
+        _write(self._norms(after_round), {name: state[name] for name in model.batch_norm_names()})
+
+    def load_norms(self, model: MultimodalModel, *, before_round: int) -> bool:
+        """FedBN: put this hospital's latest BatchNorm of the first `before_round` rounds into the model.
+
+        Returns:
+            Whether there was one.
+        """
+        for round_number in range(before_round, 0, -1):
+            path = self._norms(round_number)
+            if path.exists():
+                model.load_state_dict(load_file(path), strict=False)
+                return True
+        return False
+
+    def _norms(self, round_number: int) -> Path:
+        return self.folder / "norms" / f"{round_number:06d}.safetensors"
+
+    def _embeddings(self, part: str, key: str) -> Path:
+        return self.folder / "embeddings" / f"{part}-{key}.safetensors"
+
+
+def forget_old_runs(state_dir: Path, *, keep: int = KEPT_RUNS) -> None:
+    """Remove the files of all but the `keep` runs that were touched last."""
+    runs = sorted((state_dir / "runs").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in runs[keep:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _flatten(encoded: Encoded) -> dict[str, Tensor]:
+    flat = {f"embedding/{name}": value for name, value in encoded.embeddings.items()}
+    flat |= {f"present/{name}": value for name, value in encoded.present.items()}
+    return flat | {"outcome": encoded.outcome}
+
+
+def _unflatten(flat: Mapping[str, Tensor]) -> Encoded:
+    parts: dict[str, dict[str, Tensor]] = {"embedding": {}, "present": {}}
+    for key, value in flat.items():
+        kind, _, name = key.partition("/")
+        if name:
+            parts[kind][name] = value
+    return Encoded(parts["embedding"], parts["present"], flat["outcome"])

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.outbound import Gate
+from shared_model.errors import ProtocolError, SuppressedError
+from shared_model.privacy.suppression import SmallCellRule
+from shared_model.quantities import Quantity
+
+QUANTITIES = {"sum": Quantity((2,), 100.0, 0.0)}
+ROW = {"n": 20, "events": 8, "auc": 0.731}
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    rule = SmallCellRule(min_patients=10, min_events=5, min_non_events=5, min_sites=3)
+    return Gate(rule, tmp_path / "audit.jsonl", "run-1")
+
+
+def _lines(gate: Gate) -> list[dict[str, Any]]:
+    if not gate.audit_log.exists():
+        return []
+    return [json.loads(line) for line in gate.audit_log.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"sum": np.array([1.0, 2.0]), "patient-ids": np.array([1.0])},
+        {"sum": np.array([1.0, 2.0, 3.0])},
+        {"sum": np.array([1.0, np.nan])},
+        {"sum": np.array([1.0, 100.5])},
+        {"sum": np.array([-1.0, 1.0])},
+        {"sum": np.array(["81", "92"])},
+    ],
+    ids=["missing", "not-on-the-list", "one-a-patient", "nan", "too-large", "negative", "text"],
+)
+def test_gate_lets_nothing_out_that_is_not_on_the_list(gate: Gate, arrays: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ProtocolError):
+        gate.release_sums("train", arrays, QUANTITIES, n_patients=50)
+
+    assert _lines(gate) == []
+
+
+@pytest.mark.parametrize("n", [0, 9])
+def test_gate_refuses_a_hospital_under_min_patients_without_telling_how_many(gate: Gate, n: int) -> None:
+    with pytest.raises(SuppressedError) as caught:
+        gate.release_sums("train", {"sum": np.array([1.0, 2.0])}, QUANTITIES, n_patients=n)
+
+    assert str(caught.value) == "train: expected at least 10 patients, got fewer."
+    assert _lines(gate) == []
+
+
+def test_gate_releases_sums_of_enough_patients_as_they_are(gate: Gate) -> None:
+    released = gate.release_sums("train", {"sum": np.array([1.5, 2.5])}, QUANTITIES, n_patients=10)
+
+    assert list(released) == ["sum"]
+    np.testing.assert_array_equal(released["sum"], [1.5, 2.5])
+
+
+def test_gate_writes_a_line_for_each_release_and_no_value(gate: Gate) -> None:
+    gate.release_sums("train", {"sum": np.array([61.25, 2.5])}, QUANTITIES, n_patients=10)
+    gate.release_row("evaluate", ROW, n=20, events=8)
+
+    first, second = _lines(gate)
+    assert set(first) == set(second) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"}
+    assert (first["kind"], first["run_id"], first["arrays"], first["bytes"]) == ("train", "run-1", 1, 16)
+    assert second["kind"] == "evaluate, own row"
+    text = gate.audit_log.read_text()
+    assert not any(value in text for value in ("61.25", "0.731"))
+
+
+def test_gate_marks_what_left_by_its_hash(gate: Gate) -> None:
+    for value in (1.0, 1.0, 2.0):
+        gate.release_sums("train", {"sum": np.array([value, 0.0])}, QUANTITIES, n_patients=10)
+
+    hashes = [line["sha256"] for line in _lines(gate)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_gate_releases_the_row_of_a_large_group(gate: Gate) -> None:
+    assert json.loads(gate.release_row("evaluate", ROW, n=20, events=8)) == ROW
+
+
+@pytest.mark.parametrize(("n", "events"), [(0, 0), (9, 5), (30, 4), (30, 26), (10, 10)])
+def test_gate_hides_the_row_of_a_small_group_and_a_true_zero_looks_the_same(gate: Gate, n: int, events: int) -> None:
+    row = {**ROW, "n": n, "events": events}
+
+    assert gate.release_row("evaluate", row, n=n, events=events) == '{"suppressed": true}'
+
+
+def test_audit_log_does_not_tell_which_small_group_was_hidden(gate: Gate) -> None:
+    gate.release_row("evaluate", {"n": 0}, n=0, events=0)
+    gate.release_row("evaluate", {"n": 9, "events": 4}, n=9, events=4)
+
+    empty, small = ({key: value for key, value in line.items() if key != "time"} for line in _lines(gate))
+    assert empty == small
