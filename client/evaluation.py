@@ -26,7 +26,7 @@ def answer_evaluate(site: Site, settings: Settings, request: EvaluateRequest, ga
     local.load(request.weights, local.model.learned_names())
     if settings.local_norm:
         state = RunState.of(site.state_dir, request.study.run_id)
-        state.load_norms(local.model, before_round=request.round_number)
+        state.load_norms(local.model, before_round=request.weights_round)
     rows = {"train": local.split.train, "val": local.split.val, "test": local.split.test}[request.part]
     logit = predict_logits(
         local.model,

@@ -87,7 +87,7 @@ def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, s
         if hash_weights(request.frozen) != request.frozen_sha256:
             raise ProtocolError("frozen weights: expected the hash that the question names, got another.")
         local.load(request.frozen, needed)
-    own_norms = settings.local_norm and state.load_norms(local.model, before_round=request.round_number)
+    own_norms = settings.local_norm and state.load_norms(local.model, before_round=request.weights_round)
     # Where only BatchNorm is frozen, the hospital's own is all that is missing.
     enough = request.frozen or not needed or (own_norms and request.phase != "fusion")
     if not enough:
@@ -103,7 +103,7 @@ def _train_locally(local: LocalModel, source: Source, *, settings: Settings, req
         proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
         anchor={name: parameter.detach().clone() for name, parameter in parameters.items()},
     )
-    optimiser = build_optimiser(parameters, settings)
+    optimiser = build_optimiser(local.model, parameters, settings)
     rng = seeded_rng(settings.seed, local.site.name, request.phase, request.round_number)
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
     loss_sum = 0.0

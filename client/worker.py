@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Literal
 
 from flwr.app import RecordDict
 
@@ -15,7 +16,7 @@ from client.run_state import NeedsFrozenWeightsError, forget_old_runs
 from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
-from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
+from shared_model.errors import HipfedError, ProtocolError
 from shared_model.messages import (
     EVALUATE,
     HANDSHAKE,
@@ -46,24 +47,16 @@ class Worker:
         try:
             return self._answer(kind, question).to_record()
         except NeedsFrozenWeightsError as error:
-            return Refusal(site=self.site.name, code="needs-frozen-weights", reason=str(error)).to_record()
-        except DataError as error:
-            self._log.error("%s: %s", kind, error)
-            return Refusal(site=self.site.name, reason=error.public_reason).to_record()
-        except SchemaError as error:
-            self._log.error("%s: %s", kind, error)
-            return Refusal(
-                site=self.site.name, reason="schema.toml: not a valid study at the hospital; see its worker log"
-            ).to_record()
+            return self._refuse(str(error), code="needs-frozen-weights")
         except HipfedError as error:
             self._log.exception("%s refused", kind)
-            return Refusal(site=self.site.name, reason=str(error)[:2000]).to_record()
+            return self._refuse(error.public_reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
-            # The text of an unforeseen error may quote a patient's value: only its type leaves.
             self._log.exception("%s failed", kind)
-            return Refusal(
-                site=self.site.name, reason=f"internal error: {type(error).__name__}; see the hospital's worker log"
-            ).to_record()
+            return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
+
+    def _refuse(self, reason: str, *, code: Literal["refused", "needs-frozen-weights"] = "refused") -> RecordDict:
+        return Refusal(site=self.site.name, code=code, reason=reason[:2000]).to_record()
 
     def _answer(self, kind: str, record: RecordDict) -> Message:
         request_type, answer = _ANSWERS.get(kind, (None, None))

@@ -32,6 +32,7 @@ class Progress:
         rounds_in_phase: training rounds done in this phase.
         rounds_since_best: validations since the best one.
         round_number: training rounds done over all phases.
+        weights_round: of those, the rounds that made the weights: fewer where a phase went back to its best.
         best_round: training rounds that made the best weights.
         rounds: the lines of rounds.jsonl.
     """
@@ -44,6 +45,7 @@ class Progress:
     rounds_in_phase: int = 0
     rounds_since_best: int = 0
     round_number: int = 0
+    weights_round: int = 0
     best_round: int = 0
     rounds: list[dict[str, Any]] = field(default_factory=list)
 

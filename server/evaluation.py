@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import RecordDict
+from pydantic import TypeAdapter
 
 from server.checkpoints import Progress
 from server.link import Link
@@ -25,8 +26,11 @@ from shared_model.metrics import (
     summarise,
 )
 from shared_model.privacy.suppression import SiteRow, SmallCellRule, suppressed_row
+from shared_model.quantities import MAX_PATIENTS
 from shared_model.score_quantities import score_quantities, unpack_scores
 from shared_model.score_sums import ScoreSums
+
+_METRICS = TypeAdapter(Metrics)
 
 
 def score_part(
@@ -104,34 +108,40 @@ def _parse_row(text: str, rule: SmallCellRule) -> Mapping[str, Any]:
     Raises:
         ProtocolError: not a row of metrics.
     """
+    if text == json.dumps(suppressed_row()):
+        return suppressed_row()
     try:
-        row = json.loads(text)
-        if row == suppressed_row():
-            return suppressed_row()
-        metrics = Metrics(**row)
-        allowed = rule.may_release(n=int(metrics.n), events=int(metrics.events))
-    except (TypeError, ValueError) as error:
+        row = json.loads(text, parse_constant=_refuse_constant)
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        metrics = _METRICS.validate_python(fields)
+        if set(row) != set(metrics.to_dict()) or row["n"] > MAX_PATIENTS:
+            raise ValueError("row")  # noqa: TRY301 - handled with pydantic's own
+        allowed = rule.may_release(n=metrics.n, events=metrics.events)
+    except (ValueError, AttributeError, KeyError) as error:
         raise ProtocolError("own row: expected the agreed metrics, got something else.") from error
     return metrics.to_dict() if allowed else suppressed_row()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # JSON has no NaN and no infinity
 
 
 def _ask(
     link: Link, plan: StudyPlan, progress: Progress, *, phase: Phase, part: Part
 ) -> tuple[ScoreSums, dict[str, Mapping[str, Any]], Attendance]:
-    total = PlainSum(score_quantities())
+    total = PlainSum(score_quantities(), agrees=unpack_scores)
     rows: dict[str, Mapping[str, Any]] = {}
 
     def accept(node: int, record: RecordDict) -> None:
         reply = EvaluateReply.from_record(record)
         row = _parse_row(reply.row, plan.rule)
-        unpack_scores(reply.arrays)
         total.add(reply.arrays, where=plan.roster.names[node])
         rows[plan.roster.names[node]] = row
 
     request = EvaluateRequest(
         study=plan.study,
         phase=phase,
-        round_number=progress.round_number if part == "val" else progress.best_round,
+        weights_round=progress.weights_round,
         part=part,
         release_row=part == "test",
         preprocessing=plan.preprocessing.to_json(),

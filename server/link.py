@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
@@ -24,6 +24,7 @@ class Answer:
     failure: str = ""
 
 
+@runtime_checkable
 class Link(Protocol):
     """A way to put one question each to some nodes."""
 

@@ -58,7 +58,9 @@ def ask_sites(
         asked=sorted(names.get(node, f"node {node}") for node in questions),
         bytes_down=sum(count_bytes(record) for record in questions.values()),
     )
+    heard: set[int] = set()
     for answer in link.ask(kind, questions, deadline_s=deadline_s):
+        heard.add(answer.node)
         name = names.get(answer.node, f"node {answer.node}")
         if answer.record is None:
             attendance.failed[name] = answer.failure
@@ -74,6 +76,10 @@ def ask_sites(
             attendance.failed[name] = str(error)
         else:
             attendance.answered.append(name)
+    for node in questions:
+        name = names.get(node, f"node {node}")
+        if node not in heard:
+            attendance.failed[name] = "no answer"
     attendance.answered.sort()
     attendance.failed = dict(sorted(attendance.failed.items()))
     attendance.seconds = round(time.monotonic() - started, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -12,8 +12,15 @@ from shared_model.quantities import Arrays, Quantities, check_arrays
 class PlainSum:
     """Running total in fixed point: independent of the order of arrival, and as large as one hospital's arrays."""
 
-    def __init__(self, quantities: Quantities) -> None:
+    def __init__(self, quantities: Quantities, *, agrees: Callable[[Arrays], object] | None = None) -> None:
+        """A total of zero.
+
+        Args:
+            quantities: what may be added.
+            agrees: raises a ProtocolError where arrays that are well formed contradict each other.
+        """
         self._quantities = quantities
+        self._agrees = agrees
         self._total = {name: np.zeros(quantity.shape, dtype=np.int64) for name, quantity in quantities.items()}
 
     def add(self, arrays: Arrays, *, where: str) -> None:
@@ -27,6 +34,8 @@ class PlainSum:
             ProtocolError: names, shapes or values are not the agreed ones.
         """
         check_arrays(arrays, self._quantities, where=where)
+        if self._agrees is not None:
+            self._agrees(arrays)
         for name, quantity in self._quantities.items():
             self._total[name] += quantity.encode(arrays[name])
 

@@ -61,7 +61,7 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
         log.info(
             "phase %s: best validation log loss %.4f after round %d", phase, progress.best_loss, progress.best_round
         )
-        progress.weights = progress.best_weights
+        progress.weights, progress.weights_round = progress.best_weights, progress.best_round
         progress.phase_index += 1
         progress.best_loss = math.inf
         progress.rounds_in_phase = progress.rounds_since_best = 0
@@ -83,6 +83,7 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
         progress.weights = {**progress.weights, **stepped}
         progress.rounds_in_phase += 1
         progress.round_number += 1
+        progress.weights_round = progress.round_number
         keep(progress)
     metrics, attendance = score_part(link, plan, progress, phase=phase, part="val")
     _add_line(progress, phase, attendance, metrics=metrics, train_loss=None)
@@ -94,12 +95,10 @@ def _train_round(
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
-    total = PlainSum(round_quantities(before))
+    total = PlainSum(round_quantities(before), agrees=unpack_scores)
 
     def accept(node: int, record: RecordDict) -> None:
-        arrays = SumsReply.from_record(record).arrays
-        unpack_scores(arrays)  # contradicting sums exclude the reply before anything is added
-        total.add(arrays, where=plan.roster.names[node])
+        total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
         parts.holders.add(node)
 
     attendance = ask_sites(
@@ -133,6 +132,7 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before:
             study=plan.study,
             phase=parts.phase,
             round_number=progress.round_number,
+            weights_round=progress.weights_round,
             preprocessing=plan.preprocessing.to_json(),
             event_weight=plan.event_weight,
             frozen_sha256=parts.frozen_sha256,
@@ -152,7 +152,7 @@ def _note_validation(progress: Progress, metrics: Metrics) -> None:
         raise StudyError("validation: expected patients in the validation part, got none. Use fewer folds.")
     if metrics.log_loss < progress.best_loss:
         progress.best_loss, progress.best_weights = metrics.log_loss, progress.weights
-        progress.best_round, progress.rounds_since_best = progress.round_number, 0
+        progress.best_round, progress.rounds_since_best = progress.weights_round, 0
     else:
         progress.rounds_since_best += 1
 

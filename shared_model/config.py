@@ -58,6 +58,7 @@ class Settings(BaseModel):
     local_epochs: int = Field(1, ge=1, le=100)
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(0.1, gt=0)
+    image_learning_rate: float = Field(0.01, gt=0, description="of image encoders")
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, description="of encoders and absent embeddings")
     head_weight_decay: float = Field(0.1, ge=0, description="of the weights, not the biases, of all heads")

@@ -4,6 +4,7 @@ HipfedError
   SettingsError     a run setting is unknown, out of range, or does not fit the study
   SchemaError       schema.toml is not a valid study description
   DataError         a hospital's folder breaks the data contract; carries every Problem found
+  SiteError         the hospital's own machine is in the way; stays at the hospital
   ProtocolError     a message is not one that the protocol allows
   StudyError        the run cannot go on (no quorum, nothing learned)
   SuppressedError   a value may not be released under the small-cell rule
@@ -19,13 +20,32 @@ from dataclasses import dataclass
 class HipfedError(Exception):
     """Anything that hipfed itself refuses; its text is meant for the user and needs no traceback."""
 
+    @property
+    def public_reason(self) -> str:
+        """What a hospital may tell the coordinator: no patient's value, no path. The text itself, if not overridden."""
+        return str(self)
+
 
 class SettingsError(HipfedError):
     """A run setting is unknown, out of range, or does not fit the study."""
 
 
 class SchemaError(HipfedError):
-    """schema.toml is not a valid study description."""
+    """schema.toml is not a valid study description; the text may name paths."""
+
+    @property
+    def public_reason(self) -> str:
+        """That it is so."""
+        return "schema.toml: not a valid study at the hospital; see its worker log"
+
+
+class SiteError(HipfedError):
+    """The hospital's own machine is in the way (disk, permissions); the text names paths."""
+
+    @property
+    def public_reason(self) -> str:
+        """That it is so."""
+        return "the hospital's own machine is in the way; see its worker log"
 
 
 class ProtocolError(HipfedError):

@@ -64,15 +64,35 @@ class Message(BaseModel):
             raise ProtocolError(f"message: expected a {cls.__name__}, got {str(header.get(_TYPE))[:40]!r}.")
         try:
             fields = cls.model_validate_json(str(header.get(_JSON)))
-            arrays = {
-                field: {name: array.numpy() for name, array in record.array_records[field].items()}
-                for field in cls.array_fields
-            }
-        except (ValidationError, KeyError, ValueError, TypeError, EOFError) as error:
+        except ValidationError as error:
+            faults = ", ".join(sorted({".".join(str(part) for part in fault["loc"]) for fault in error.errors()}))
             raise ProtocolError(
-                f"{cls.__name__}: expected the agreed fields and arrays, got {type(error).__name__}."
+                f"{cls.__name__}: expected the agreed fields and arrays, got others at {faults[:200]}."
             ) from error
+        arrays = {field: _read_arrays(record, field, cls.__name__) for field in cls.array_fields}
         return fields.model_copy(update=arrays)
+
+
+def _read_arrays(record: RecordDict, field: str, message: str) -> dict[str, np.ndarray]:
+    """The arrays of one field.
+
+    Raises:
+        ProtocolError: the field is missing, or an array cannot be read.
+    """
+    if field not in record.array_records:
+        raise ProtocolError(f"{message}: expected the agreed fields and arrays, got no {field}.")
+    arrays = {}
+    for name, array in record.array_records[field].items():
+        try:
+            value = array.numpy()
+        except Exception as error:
+            raise ProtocolError(
+                f"{message}: expected the agreed fields and arrays in numpy's format, got {type(error).__name__}."
+            ) from error
+        if not isinstance(value, np.ndarray):
+            raise ProtocolError(f"{message}: expected the agreed fields and arrays in numpy's format, got an archive.")
+        arrays[name] = value
+    return arrays
 
 
 def is_message(record: RecordDict, message: type[Message]) -> bool:
@@ -146,6 +166,7 @@ class TrainRequest(Request):
     Attributes:
         phase: what trains.
         round_number: rounds done before this one, over all phases.
+        weights_round: of those, the rounds that made the weights.
         preprocessing: JSON of the common Preprocessing.
         event_weight: weight of an event in the loss.
         frozen_sha256: hash of the weights that the phase needs and does not train.
@@ -156,6 +177,7 @@ class TrainRequest(Request):
     array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen")
     phase: Phase
     round_number: int = Field(ge=0)
+    weights_round: int = Field(ge=0)
     preprocessing: str
     event_weight: float = Field(gt=0)
     frozen_sha256: Sha256
@@ -168,7 +190,7 @@ class EvaluateRequest(Request):
 
     Attributes:
         phase: which prediction counts: the mean unimodal logit or the fused one.
-        round_number: rounds that made these weights.
+        weights_round: rounds that made these weights.
         part: which patients.
         release_row: whether the hospital may also release a row of its own.
         preprocessing: JSON of the common Preprocessing.
@@ -178,7 +200,7 @@ class EvaluateRequest(Request):
 
     array_fields: ClassVar[tuple[str, ...]] = ("weights",)
     phase: Phase
-    round_number: int = Field(ge=0)
+    weights_round: int = Field(ge=0)
     part: Part
     release_row: bool
     preprocessing: str

@@ -86,7 +86,8 @@ def feature_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: 
         values = compress_events(arrays.events[name][here], events).astype(np.float64)
         sums[f"{name}/sum"], sums[f"{name}/square"] = values.sum(axis=0), np.square(values).sum(axis=0)
     for name in schema.images:
-        sums[f"{name}/sum"], sums[f"{name}/square"] = _image_sums(arrays, rows, name)
+        total, square = _image_sums(arrays, rows, name)
+        sums |= {f"{name}/sum": np.array(total), f"{name}/square": np.array(square)}
     sums |= {f"{name}/present": arrays.present[name][rows].sum(dtype=np.float64) for name in schema.modalities}
     return {name: np.asarray(value) for name, value in sums.items()}
 
@@ -102,11 +103,11 @@ def _moments(unit: Float[np.ndarray, "patient ... value"]) -> Sums:
     }
 
 
-def _image_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> tuple[np.ndarray, np.ndarray]:
-    total, square = np.zeros(()), np.zeros(())
+def _image_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> tuple[float, float]:
+    total = square = 0.0
     for row in rows[arrays.present[name][rows]]:  # one image at a time: a hospital's images do not fit into memory
         gray = arrays.images[name][row].astype(np.float64) / GRAY_LEVELS
-        total, square = total + gray.sum(), square + np.square(gray).sum()
+        total, square = total + float(gray.sum()), square + float(np.square(gray).sum())
     return total, square
 
 
@@ -232,7 +233,9 @@ def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preproc
         for name in schema.events
     }
     image_moments = {
-        name: _mean_and_sd(sums[f"{name}/present"] * images.size**2, sums[f"{name}/sum"], sums[f"{name}/square"])
+        name: _mean_and_sd(
+            np.asarray(sums[f"{name}/present"] * images.size**2), sums[f"{name}/sum"], sums[f"{name}/square"]
+        )
         for name, images in schema.images.items()
     }
     return Preprocessing(
@@ -255,7 +258,7 @@ def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preproc
 def _mean_and_sd(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Moments of values on a scale of about 1; a constant or never measured value gets sd 1, so it becomes 0."""
     count = np.maximum(n, 1)
-    mean = total / count
+    mean = np.asarray(total / count)
     sd = np.sqrt(np.maximum(square / count - np.square(mean), 0.0))
     return mean, np.where(sd > 1e-6, sd, 1.0)
 

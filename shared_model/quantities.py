@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Real
 
 from shared_model.errors import ProtocolError
 
@@ -34,13 +34,13 @@ class Quantity:
         """Binary digits behind the point, so that `MAX_SITES` values of `limit` fit into 62 bits."""
         return _BITS - int(np.ceil(np.log2(self.limit * MAX_SITES)))
 
-    def encode(self, values: Float[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
+    def encode(self, values: Real[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
         """Fixed-point integers; the rounding error is at most `2 ** -(fraction_bits + 1)`."""
-        return np.rint(np.ldexp(values.astype(np.float64), self.fraction_bits)).astype(np.int64)
+        return np.asarray(np.rint(np.ldexp(values.astype(np.float64), self.fraction_bits)), dtype=np.int64)
 
     def decode(self, integers: Int64[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Values of a sum of encoded arrays."""
-        return np.ldexp(integers.astype(np.float64), -self.fraction_bits)
+        return np.asarray(np.ldexp(integers.astype(np.float64), -self.fraction_bits))
 
 
 Quantities = Mapping[str, Quantity]

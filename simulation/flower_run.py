@@ -149,7 +149,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _listed_status(listing: bytes) -> str:
     try:
         return str(json.loads(listing)["runs"][0]["status"])
-    except (ValueError, KeyError, IndexError):
+    except (ValueError, KeyError, IndexError, TypeError):
         return "unknown"
 
 
@@ -203,6 +203,7 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
     _, alive = psutil.wait_procs(below, timeout=STOP_TIMEOUT_S)
     for child in alive:
         child.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

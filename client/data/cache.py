@@ -25,7 +25,7 @@ from client.data.hospital import Hospital, Notes, list_used_files, read_hospital
 from client.data.image_table import Progress
 from client.data.problems import fault
 from shared_model.batch import PatientArrays
-from shared_model.errors import DataError, Problem, SettingsError
+from shared_model.errors import DataError, Problem, SiteError
 from shared_model.schema import Schema
 
 _INDEX = "index.json"
@@ -50,7 +50,7 @@ def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientAr
 
     Raises:
         DataError: the folder breaks the data contract; holds every problem, and nothing was cached.
-        SettingsError: the cache folder cannot be written.
+        SiteError: the cache folder cannot be written.
     """
     return open_hospital(folder, schema, cache_dir=cache_dir).arrays
 
@@ -66,7 +66,7 @@ def open_hospital(folder: Path, schema: Schema, *, cache_dir: Path, progress: Pr
 
     Raises:
         DataError: the folder breaks the data contract, or changed while it was read.
-        SettingsError: the cache folder cannot be written.
+        SiteError: the cache folder cannot be written.
     """
     root = folder.resolve()
     try:
@@ -119,7 +119,7 @@ def _explained(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
+        raise SiteError(
             f"cache at {cache_dir}: expected a folder that can be written, got: {error.strerror}. "
             "Make room there, or choose another folder with --cache or HIPFED_CACHE."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 import client.worker
 from client.site import Site
 from client.worker import Worker
-from shared_model.errors import DataError, HipfedError, Problem, SettingsError
+from shared_model.errors import SettingsError
 from shared_model.messages import (
     EVALUATE,
     HANDSHAKE,
@@ -28,12 +29,13 @@ from shared_model.messages import (
     Message,
     Refusal,
     StatisticsRequest,
+    Study,
     SumsReply,
     is_message,
 )
 from tests.server.small_cohort import describe_study, evaluate_request, small_settings, train_request
 
-SECRET = "east-017"
+A_PATIENT = "east-017"
 
 
 def _refusal(record: RecordDict) -> Refusal:
@@ -140,12 +142,6 @@ def _with_array_of(data: bytes) -> Callable[[RecordDict], None]:
     return change
 
 
-def _with_pickle(record: RecordDict) -> None:
-    array = np.empty(1, dtype=object)
-    array[0] = "x"
-    _with_array_of(b"\x80\x04\x95")(record)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -160,9 +156,8 @@ def _with_pickle(record: RecordDict) -> None:
         _with_array_of(b""),
         _with_array_of(b"PK\x03\x04junk"),
         _with_array_of(b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((  "),
-        _with_pickle,
+        _with_array_of(pickle.dumps([1])),
     ],
-    ids=lambda damage: damage.__name__.strip("_"),
 )
 def test_worker_refuses_a_malformed_record_with_a_clear_reason(
     small_site: Site, damage: Callable[[RecordDict], None]
@@ -211,7 +206,7 @@ def test_text_of_an_unforeseen_error_never_leaves(
     small_site: Site, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(*_: object) -> None:
-        raise error(f"patient {SECRET} at {small_site.folder}: age 93.5")
+        raise error(f"patient {A_PATIENT} at {small_site.folder}: age 93.5")
 
     worker = Worker(small_site)
     monkeypatch.setitem(client.worker._ANSWERS, STATISTICS, (StatisticsRequest, fail))
@@ -219,16 +214,16 @@ def test_text_of_an_unforeseen_error_never_leaves(
     reply = worker.answer(STATISTICS, StatisticsRequest(study=describe_study(small_site, small_settings())).to_record())
 
     assert _refusal(reply).reason == f"internal error: {error.__name__}; see the hospital's worker log"
-    assert SECRET.encode() not in _bytes(reply)
+    assert A_PATIENT.encode() not in _bytes(reply)
     log = (small_site.state_dir / "worker.log").read_text()
-    assert SECRET in log
+    assert A_PATIENT in log
     assert "Traceback" in log
 
 
 def test_problems_with_the_data_leave_as_rule_names_and_counts_only(small_site: Site) -> None:
     table = small_site.folder / "patients.csv"
     lines = table.read_text().splitlines()
-    lines[17] = lines[17].replace("east-016,", f"{SECRET},", 1)  # now twice
+    lines[17] = lines[17].replace("east-016,", f"{A_PATIENT},", 1)  # now twice
     lines[30] = "east-secret,7,81,1,2"
     lines[31] = "east-other,0,unreadable,1,2"
     table.write_text("\n".join(lines) + "\n")
@@ -238,14 +233,14 @@ def test_problems_with_the_data_leave_as_rule_names_and_counts_only(small_site: 
 
     reason = _refusal(reply).reason
     assert reason.startswith("data check failed: ")
-    assert all(rule in reason for rule in ("duplicate-patient (", "not-a-number (1)"))
-    for secret in (SECRET, "east-secret", "unreadable", "patients.csv", str(small_site.folder)):
+    assert all(rule in reason for rule in ("duplicate-id (", "not-a-number (1)"))
+    for secret in (A_PATIENT, "east-secret", "unreadable", "patients.csv", str(small_site.folder)):
         assert secret.encode() not in _bytes(reply)
     log = (small_site.state_dir / "worker.log").read_text()
-    assert all(secret in log for secret in (SECRET, "unreadable", "patients.csv"))
+    assert all(secret in log for secret in (A_PATIENT, "unreadable", "patients.csv"))
 
 
-def _study_of(site: Site):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _study_of(site: Site) -> Study:
     return describe_study(site, small_settings())
 
 
@@ -276,11 +271,12 @@ def test_full_disk_leaves_without_the_path_of_the_cache(small_site: Site, monkey
     assert str(small_site.cache_dir) in (small_site.state_dir / "worker.log").read_text()
 
 
-@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("n", [2, 9])
 def test_worker_refuses_the_handshake_with_too_few_patients_and_does_not_say_how_many(small_site: Site, n: int) -> None:
     request = HandshakeRequest(study=_study_of(small_site))
     table = small_site.folder / "patients.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[: n + 1]) + "\n")
+    rows = sorted(table.read_text().splitlines()[1:], key=lambda line: line.split(",")[1], reverse=True)
+    table.write_text("\n".join(["patient_id,died,age,male,asa", rows[0], *rows[-n + 1 :]]) + "\n")
     for name in ("vitals.csv", "drugs.csv"):
         (small_site.folder / name).unlink()
 
@@ -300,21 +296,6 @@ def test_refusal_that_would_be_too_long_is_cut(small_site: Site, monkeypatch: py
     )
 
     assert len(refusal.reason) <= 2000
-
-
-def test_data_error_with_very_many_rules_is_still_answered(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    problems = [Problem(file="f", row=i, column="c", rule=f"rule-number-{i}", detail="d") for i in range(500)]
-
-    def fail(*_: object) -> None:
-        raise DataError(problems)
-
-    monkeypatch.setitem(client.worker._ANSWERS, STATISTICS, (StatisticsRequest, fail))
-
-    refusal = _refusal(
-        Worker(small_site).answer(STATISTICS, StatisticsRequest(study=_study_of(small_site)).to_record())
-    )
-
-    assert refusal.reason.startswith("data check failed: rule-number-0 (1)")
 
 
 def test_handshake_names_the_site_and_the_modalities_that_some_patient_has(small_site: Site) -> None:
@@ -368,4 +349,3 @@ def test_worker_log_does_not_travel_to_flowers_log(small_site: Site, caplog: pyt
 
     assert "protocol version" in (small_site.state_dir / "worker.log").read_text()
     assert caplog.text == ""
-    assert issubclass(SettingsError, HipfedError)

@@ -96,7 +96,7 @@ def _with_arrays(answer: Answer, change: Callable[[dict[str, Array]], None]) -> 
     assert answer.record is not None
     arrays = dict(answer.record.array_records[ARRAYS])
     change(arrays)
-    return Answer(answer.node, RecordDict({**answer.record, ARRAYS: ArrayRecord(arrays)}))  # type: ignore[dict-item]
+    return Answer(answer.node, RecordDict({**answer.record, ARRAYS: ArrayRecord(arrays)}))
 
 
 def _last(arrays: Mapping[str, Array]) -> str:
@@ -119,6 +119,10 @@ def _changed(change: Callable[[dict[str, Array]], None]) -> Spoil:
     return lambda _, answer: _with_arrays(answer, change)
 
 
+def _drop_last(arrays: dict[str, Array]) -> None:
+    del arrays[_last(arrays)]
+
+
 def _contradict(kind: str, answer: Answer) -> Answer:
     """One more death than the histogram holds; the statistics have no scores, so there the site is silent."""
     if not kind.startswith("query"):
@@ -133,7 +137,7 @@ FAULTS: dict[str, Spoil] = {
     "negative": _changed(lambda arrays: _set(arrays, _last(arrays), arrays[_last(arrays)].numpy() - 1e9)),
     "wrong-shape": _changed(lambda arrays: _set(arrays, _last(arrays), np.zeros((3, 2)))),
     "text": _changed(lambda arrays: _set(arrays, _last(arrays), np.array("x"))),
-    "missing-array": _changed(lambda arrays: arrays.pop(_last(arrays)) and None),
+    "missing-array": _changed(_drop_last),
     "unknown-array": _changed(lambda arrays: _set(arrays, "patient-ids", np.zeros(3))),
     "no-arrays": _changed(lambda arrays: arrays.clear()),
     "contradiction": _contradict,
@@ -147,5 +151,5 @@ FAULTS: dict[str, Spoil] = {
     "empty-message": lambda _, answer: Answer(answer.node, RecordDict()),
     "exception-at-the-hospital": lambda _, answer: Answer(answer.node, None, "Flower error 2"),
     "deadline": lambda _, answer: Answer(answer.node, None, "no answer within 5 s"),
-    "silence": lambda _, answer: None,
+    "silence": lambda *_: None,
 }

@@ -166,16 +166,16 @@ def train_request(
     """The first question of a phase to this hospital alone, with the weights that the seed draws."""
     model = build_model(site.schema, settings)
     weights = to_arrays(model.state_dict(), model.learned_names())
-    trained = set(model.trained_in(phase))
-    frozen = {name: value for name, value in weights.items() if name not in trained}
+    frozen = {name: weights[name] for name in model.frozen_in(phase, local_norm=settings.local_norm)}
     return TrainRequest(
         study=describe_study(site, settings),
         phase=phase,
         round_number=round_number,
+        weights_round=round_number,
         preprocessing=fit_site(site, settings).to_json(),
         event_weight=1.0,
         frozen_sha256=hash_weights(frozen),
-        weights={name: value for name, value in weights.items() if name in trained},
+        weights={name: weights[name] for name in model.travelling_in(phase, local_norm=settings.local_norm)},
         frozen=frozen if with_frozen else {},
     )
 
@@ -188,7 +188,7 @@ def evaluate_request(
     return EvaluateRequest(
         study=describe_study(site, settings),
         phase="fusion",
-        round_number=0,
+        weights_round=0,
         part=part,
         release_row=release_row,
         preprocessing=fit_site(site, settings).to_json(),

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-from flwr.app import RecordDict
-from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.flower_link import FlowerLink
 from server.link import Answer
 from shared_model.messages import TRAIN, HandshakeReply
+from tests.server.fake_grid import FakeGrid, make_reply
 
 QUESTION = HandshakeReply(site="x", version="1", modalities=[]).to_record()
 
@@ -24,50 +20,17 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, 1)
 
 
-class FakeGrid:
-    """As much of Flower's Grid as the link uses: message ids are m0, m1, ...; replies come in batches, one a pull."""
-
-    def __init__(self, batches: list[list[Any]], *, unsent: Iterable[int] = ()) -> None:
-        self.batches, self.unsent = batches, set(unsent)
-        self.sent: list[Any] = []
-
-    def get_node_ids(self) -> list[int]:
-        return [7, 3]
-
-    def push_messages(self, messages: Iterable[Any]) -> list[str]:
-        self.sent = list(messages)
-        return [
-            "" if message.metadata.dst_node_id in self.unsent else f"m{index}"
-            for index, message in enumerate(self.sent)
-        ]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
-        waiting = set(message_ids)
-        batch = self.batches.pop(0) if self.batches else []
-        assert all(reply.metadata.reply_to_message_id in waiting for reply in batch)
-        return batch
-
-
-def _reply(message_id: str, *, src_node_id: int = 0, error: int | None = None) -> Any:
-    return SimpleNamespace(
-        metadata=SimpleNamespace(reply_to_message_id=message_id, src_node_id=src_node_id),
-        has_error=lambda: error is not None,
-        error=SimpleNamespace(code=error, reason="KeyError: 'patient-007'"),
-        content=RecordDict(),
-    )
-
-
 def _ask(grid: FakeGrid, *, deadline_s: float = 5.0) -> list[Answer]:
-    link = FlowerLink(cast("Grid", grid))
+    link = FlowerLink(grid)
     return list(link.ask(TRAIN, {3: QUESTION, 7: QUESTION, 9: QUESTION}, deadline_s=deadline_s))
 
 
 def test_link_lists_the_connected_nodes() -> None:
-    assert FlowerLink(cast("Grid", FakeGrid([]))).nodes() == {3, 7}
+    assert FlowerLink(FakeGrid(nodes=[7, 3])).nodes() == {3, 7}
 
 
 def test_link_hands_over_each_answer_as_it_comes() -> None:
-    grid = FakeGrid([[_reply("m2")], [], [_reply("m0"), _reply("m1")]])
+    grid = FakeGrid(batches=[[make_reply("m2")], [], [make_reply("m0"), make_reply("m1")]])
 
     answers = _ask(grid)
 
@@ -79,7 +42,7 @@ def test_link_hands_over_each_answer_as_it_comes() -> None:
 
 def test_link_tells_an_error_by_its_code_and_not_by_its_text() -> None:
     # Flower answers for a killed SuperNode itself, as node 1: only the message id tells who was asked
-    answers = _ask(FakeGrid([[_reply("m1", src_node_id=1, error=5), _reply("m0"), _reply("m2")]]))
+    answers = _ask(FakeGrid(batches=[[make_reply("m1", src_node_id=1, error=5), make_reply("m0"), make_reply("m2")]]))
 
     assert answers[0] == Answer(7, None, "Flower error 5")
     assert "patient-007" not in repr(answers)
@@ -88,7 +51,7 @@ def test_link_tells_an_error_by_its_code_and_not_by_its_text() -> None:
 def test_link_names_who_is_silent_at_the_deadline_and_does_not_wait_longer() -> None:
     started = time.monotonic()
 
-    answers = _ask(FakeGrid([[_reply("m1")]]), deadline_s=0.3)
+    answers = _ask(FakeGrid(batches=[[make_reply("m1")]]), deadline_s=0.3)
 
     assert time.monotonic() - started < 2
     assert [answer.node for answer in answers] == [7, 3, 9]
@@ -96,7 +59,7 @@ def test_link_names_who_is_silent_at_the_deadline_and_does_not_wait_longer() -> 
 
 
 def test_link_names_a_node_to_which_no_message_could_be_sent() -> None:
-    answers = _ask(FakeGrid([[_reply("m0"), _reply("m2")]], unsent=[7]))
+    answers = _ask(FakeGrid(batches=[[make_reply("m0"), make_reply("m2")]], unsent=[7]))
 
     assert sorted((answer.node, answer.failure) for answer in answers) == [
         (3, ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def _read_weights(folder: RunFolder) -> bytes:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    return small_settings(min_sites=3)
+    return small_settings(min_sites=3, rounds_fusion=1)
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +80,7 @@ def test_faulty_hospital_is_named_and_changes_nothing_of_the_result(
         assert line["asked"] == ["east", "north", "south", "west"]
         assert list(line["failed"]) == ["west"]
         assert line["failed"]["west"]
-    metrics, expected = (
-        json.loads((run.path / "metrics.json").read_text())["test"] for run in (folder, three_of_four)
-    )
+    metrics, expected = (json.loads((run.path / "metrics.json").read_text())["test"] for run in (folder, three_of_four))
     assert list(metrics.pop("failed")) == ["west"]
     expected.pop("failed")
     assert metrics == expected
@@ -140,7 +139,7 @@ def whole_run(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFold
 
 
 def _phases(**changes: Any) -> Settings:
-    rounds = {"rounds_unimodal": 1, "rounds_fusion": 2, "rounds_joint": 2, "strategy": "fedadam"}
+    rounds = {"rounds_unimodal": 1, "rounds_fusion": 2, "rounds_joint": 1, "strategy": "fedadam"}
     return small_settings(**{**rounds, **changes})
 
 
@@ -168,7 +167,7 @@ def test_run_folder_holds_what_design_promises(whole_run: RunFolder, cohort: Pat
     # 60 patients, 18 deaths over five folds of 12: the folds have 4, 4, 4, 3 and 3 deaths
     assert (metrics["test"]["pooled"]["n"], metrics["test"]["pooled"]["events"]) == (48, 16)
     # fewer than five deaths at each hospital
-    assert metrics["test"]["sites"] == dict.fromkeys(("east", "north", "south", "west"), {"suppressed": True})
+    assert metrics["test"]["sites"] == {name: {"suppressed": True} for name in ("east", "north", "south", "west")}
 
 
 def test_run_has_a_line_for_every_round_and_one_validation_at_the_end_of_a_phase(whole_run: RunFolder) -> None:
@@ -177,7 +176,7 @@ def test_run_has_a_line_for_every_round_and_one_validation_at_the_end_of_a_phase
     assert [(line["phase"], line["round"], line["train_loss"] is not None) for line in lines] == [
         *(("unimodal", 1, True), ("unimodal", 1, False)),
         *(("fusion", 2, True), ("fusion", 3, True), ("fusion", 3, False)),
-        *(("joint", 4, True), ("joint", 5, True), ("joint", 5, False)),
+        *(("joint", 4, True), ("joint", 4, False)),
     ]
     assert all(line["answered"] == line["asked"] == ["east", "north", "south", "west"] for line in lines)
     assert all(line["n"] == 48 for line in lines)
@@ -204,8 +203,8 @@ def test_another_seed_gives_another_model(whole_run: RunFolder, cohort: Path, tm
     assert _read_weights(other) != _read_weights(whole_run)
 
 
-# 1 handshake, 2 statistics, 3 unimodal, 4 its validation, 5-6 fusion, 7, 8-9 joint, 10, 11 test
-@pytest.mark.parametrize("asked", range(11))
+# 1 handshake, 2 statistics, 3 unimodal, 4 its validation, 5-6 fusion, 7, 8 joint, 9, 10 test
+@pytest.mark.parametrize("asked", range(10))
 def test_run_interrupted_at_any_question_resumes_to_the_same_bytes(
     asked: int, whole_run: RunFolder, cohort: Path, tmp_path: Path
 ) -> None:
@@ -215,9 +214,7 @@ def test_run_interrupted_at_any_question_resumes_to_the_same_bytes(
             cohort, tmp_path / "run", settings=_phases(), link=InterruptedLink(InProcessLink(workers), at=asked)
         )
 
-    resumed = run_small_study(
-        cohort, tmp_path / "run", settings=_phases(), link=InProcessLink(workers), resume=True
-    )
+    resumed = run_small_study(cohort, tmp_path / "run", settings=_phases(), link=InProcessLink(workers), resume=True)
 
     assert _read_weights(resumed) == _read_weights(whole_run)
     assert _read_rounds(resumed) == _read_rounds(whole_run)
@@ -273,7 +270,7 @@ def test_one_full_batch_step_of_three_hospitals_is_the_step_on_their_pooled_pati
     inputs = model.encoders["static"](numbers, levels)
     logit = model.head(inputs)  # type: ignore[operator]
     loss = nn.functional.binary_cross_entropy_with_logits(logit, outcome)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     trained = load_file(folder.path / "model.safetensors")
     for name, parameter in model.named_parameters():
         if name.startswith("head."):
@@ -291,7 +288,7 @@ def test_mean_predicted_risk_is_near_the_prevalence_with_any_class_weight(
     folder = run_small_study(
         cohort,
         tmp_path / "run",
-        settings=small_settings(rounds_fusion=15, patience=15, class_weight=class_weight),
+        settings=small_settings(rounds_fusion=8, learning_rate=0.2, class_weight=class_weight),
     )
 
     scores = unpack_scores(folder.read_scores())
@@ -307,7 +304,7 @@ def test_mean_predicted_risk_is_near_the_prevalence_with_any_class_weight(
 
 
 def test_training_lowers_the_validation_loss(cohort: Path, tmp_path: Path) -> None:
-    folder = run_small_study(cohort, tmp_path / "run", settings=small_settings(rounds_fusion=10))
+    folder = run_small_study(cohort, tmp_path / "run", settings=small_settings(rounds_fusion=6, learning_rate=0.2))
 
     losses = [line["val_loss"] for line in _read_rounds(folder)]
     # it starts at the odds of the training part, 40 of 144, and the validation part has 16 deaths of 48
@@ -326,8 +323,7 @@ def test_hospital_that_lost_its_state_is_sent_the_frozen_weights_again(cohort: P
     def lose_state(_: str, answer: Any) -> Any:
         rounds.append(1)
         if len(rounds) == 1:
-            for path in (workers[1].site.state_dir / "frozen").iterdir():
-                path.unlink()
+            shutil.rmtree(workers[1].site.state_dir / "runs")
         return answer
 
     folder = run_small_study(
@@ -385,7 +381,7 @@ def test_fedbn_sends_no_batch_norm_back_and_keeps_one_at_each_hospital(
     # a reply holds an update for each of the request's weights, and for nothing else
     assert requests
     assert not any(set(request.weights) & model.batch_norm_names() for request in requests)
-    kept = sorted((folder.path.parent / "cache").glob("sites/*/norms/*/000001.safetensors"))
+    kept = sorted((folder.path.parent / "cache").glob("sites/*/runs/*/norms/000001.safetensors"))
     assert len(kept) == 3
     assert len({path.read_bytes() for path in kept}) == 3
 

@@ -47,6 +47,7 @@ EXAMPLES: tuple[Message, ...] = (
         study=STUDY,
         phase="fusion",
         round_number=7,
+        weights_round=6,
         preprocessing='{"n": 1}',
         event_weight=1 / 3,
         frozen_sha256="ab" * 32,
@@ -56,7 +57,7 @@ EXAMPLES: tuple[Message, ...] = (
     EvaluateRequest(
         study=STUDY,
         phase="joint",
-        round_number=0,
+        weights_round=0,
         part="test",
         release_row=True,
         preprocessing="{}",
@@ -127,7 +128,7 @@ def test_message_is_refused_as_any_other_type(message: Message) -> None:
 @any_message
 def test_message_is_refused_when_its_json_has_an_unknown_field(message: Message) -> None:
     text = json.dumps({**json.loads(message.model_dump_json(exclude=set(message.array_fields))), "colour": 1})
-    with pytest.raises(ProtocolError, match=f"{type(message).__name__}: expected the agreed fields .* ValidationError"):
+    with pytest.raises(ProtocolError, match=f"{type(message).__name__}: expected the agreed fields .*, got others"):
         type(message).from_record(edited(message, json=text))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from client.data import default_cache_dir, image_table, is_hospital, load_hospital, open_hospital
 from client.data import fingerprint as fingerprint_module
 from client.data.images import read_image
-from shared_model.errors import DataError, SettingsError
+from shared_model.errors import DataError, SiteError
 from shared_model.schema import parse_schema
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def test_load_hospital_loads_no_pickle(hospital: SmallHospital, cache_dir: Path)
 def test_load_hospital_explains_a_cache_that_cannot_be_written(hospital: SmallHospital, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(SettingsError, match="--cache"):
+    with pytest.raises(SiteError, match="--cache"):
         load_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "file")
 
 

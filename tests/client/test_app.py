@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message
+from flwr.supercore.task_identity import TaskIdentity
+
+import client.app
+from client.app import app
+from shared_model.messages import (
+    EVALUATE,
+    HANDSHAKE,
+    KINDS,
+    STATISTICS,
+    TRAIN,
+    HandshakeReply,
+    HandshakeRequest,
+    Refusal,
+    StatisticsRequest,
+    SumsReply,
+    is_message,
+)
+from shared_model.messages import Message as Question
+from tests.server.fake_grid import make_context
+from tests.server.small_cohort import (
+    describe_study,
+    evaluate_request,
+    open_workers,
+    small_settings,
+    train_request,
+    write_small_cohort,
+)
+
+
+@pytest.fixture(autouse=True)
+def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower builds messages only inside an app; workers of other tests are forgotten."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    client.app._worker.cache_clear()
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HIPFED_CACHE", str(tmp_path / "cache"))
+    return write_small_cohort(tmp_path / "cohort")
+
+
+def _context(node_config: dict[str, Any], run_config: dict[str, Any] | None = None) -> Context:
+    return make_context(node_config=node_config, run_config=run_config or {})
+
+
+def _ask(kind: str, question: Question, context: Context) -> Any:
+    return app(Message(question.to_record(), dst_node_id=1, message_type=kind), context).content
+
+
+def _handshake(cohort: Path, tmp_path: Path) -> HandshakeRequest:
+    site = open_workers(cohort, tmp_path / "cache")[0].site
+    return HandshakeRequest(study=describe_study(site, small_settings()))
+
+
+@pytest.mark.parametrize(("partition", "name"), [(0, "east"), (1, "north"), (2, "south")])
+def test_courier_of_a_simulation_serves_the_nth_hospital_of_the_cohort(
+    cohort: Path, tmp_path: Path, partition: int, name: str
+) -> None:
+    context = _context({"partition-id": partition, "num-partitions": 3}, {"cohort": str(cohort)})
+
+    reply = _ask(HANDSHAKE, _handshake(cohort, tmp_path), context)
+
+    assert HandshakeReply.from_record(reply).site == name
+
+
+def test_courier_of_a_hospital_serves_its_own_folder_under_its_own_name(cohort: Path, tmp_path: Path) -> None:
+    node = {"data": str(cohort / "north"), "hospital": "St. Anna", "cache": str(tmp_path / "own")}
+
+    reply = _ask(HANDSHAKE, _handshake(cohort, tmp_path), _context(node, {"cohort": "/nowhere"}))
+
+    assert HandshakeReply.from_record(reply).site == "St. Anna"
+    assert (tmp_path / "own" / "sites").is_dir()
+
+
+def test_courier_names_a_hospital_after_its_folder_when_nothing_else_is_said(cohort: Path, tmp_path: Path) -> None:
+    reply = _ask(HANDSHAKE, _handshake(cohort, tmp_path), _context({"data": f"{cohort / 'north'}/"}))
+
+    assert HandshakeReply.from_record(reply).site == "north"
+
+
+def test_courier_hands_over_every_kind_of_question(cohort: Path, tmp_path: Path) -> None:
+    context = _context({"data": str(cohort / "east")})
+    site, settings = open_workers(cohort, tmp_path / "cache")[0].site, small_settings()
+    questions: dict[str, Question] = {
+        HANDSHAKE: _handshake(cohort, tmp_path),
+        STATISTICS: StatisticsRequest(study=describe_study(site, settings)),
+        TRAIN: train_request(site, settings),
+        EVALUATE: evaluate_request(site, settings),
+    }
+    assert set(questions) == set(KINDS)
+
+    replies = {kind: _ask(kind, question, context) for kind, question in questions.items()}
+
+    assert not any(is_message(reply, Refusal) for reply in replies.values())
+    assert SumsReply.from_record(replies[TRAIN]).arrays["n-train"] == 36
+
+
+def test_courier_reads_a_hospital_once_for_all_messages(cohort: Path, tmp_path: Path) -> None:
+    context = _context({"data": str(cohort / "east")})
+    _ask(HANDSHAKE, _handshake(cohort, tmp_path), context)
+    (cohort / "east" / "patients.csv").unlink()  # the data were read for the first message
+
+    reply = _ask(HANDSHAKE, _handshake(cohort, tmp_path), context)
+
+    assert is_message(reply, HandshakeReply)
+
+
+def test_courier_returns_the_refusal_of_its_worker(cohort: Path, tmp_path: Path) -> None:
+    question = _handshake(cohort, tmp_path)
+    (cohort / "east" / "patients.csv").write_text("patient_id\n1\n")
+
+    reply = _ask(HANDSHAKE, question, _context({"data": str(cohort / "east")}))
+
+    assert Refusal.from_record(reply).reason.startswith("data check failed: missing-column")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context
+
+import server.app
+from server.app import main
+from server.run_folder import read_status
+from simulation.in_process import InProcessLink
+from tests.server.fake_grid import FakeGrid, make_context
+from tests.server.small_cohort import open_workers, small_settings
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """The app adds handlers once a process; here many runs share one."""
+    log = logging.getLogger("hipfed.server")
+    before = list(log.handlers)
+    yield
+    for handler in set(log.handlers) - set(before):
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _context(out: Path, cohort: Path | str, **changes: Any) -> Context:
+    places = {"cohort": str(cohort), "schema": "", "out": str(out), "resume": False}
+    run_config = {**places, **small_settings(rounds_fusion=1, wait_s=0.05).to_config(), **changes}
+    return make_context(node_config={}, run_config=run_config)
+
+
+def test_run_that_cannot_start_leaves_status_failed_with_the_reason(cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    state, reason = read_status(tmp_path / "run")
+    assert caught.value.code == 1
+    assert state == "failed"
+    assert reason.startswith("connecting: expected at least 3 hospitals within 0.05 s (min-sites), got 0.")
+    assert reason in (tmp_path / "run" / "log.txt").read_text()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("cohort_folder", "changes", "reason"),
+    [
+        ("", {}, "schema: expected the study's schema.toml, got none."),
+        ("/nowhere", {}, "/nowhere/schema.toml: expected a readable UTF-8 file"),
+        ("/nowhere", {"learning-rate": -1.0}, "learning-rate"),
+        ("/nowhere", {"learning-speed": 1.0}, "learning-speed: unknown setting"),
+    ],
+    ids=["no-schema", "no-cohort", "wrong-setting", "unknown-setting"],
+)
+def test_mistake_in_the_run_config_is_told_in_the_status(
+    tmp_path: Path, cohort_folder: str, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(FakeGrid(), _context(tmp_path / "run", cohort_folder, **changes))
+
+    state, told = read_status(tmp_path / "run")
+    assert state == "failed"
+    assert reason in told
+
+
+def test_unforeseen_error_is_raised_and_leaves_status_failed(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(server.app, "run_study", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    assert read_status(tmp_path / "run") == ("failed", "ZeroDivisionError: nobody thought of this")
+    assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_status_says_running_while_the_run_goes_on(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(server.app, "run_study", lambda *_, **__: seen.append(read_status(tmp_path / "run")))
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    assert seen == [("running", "")]
+    assert read_status(tmp_path / "run") == ("completed", "")
+
+
+def test_run_to_the_end_leaves_a_whole_run_folder(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.app, "FlowerLink", lambda _: InProcessLink(open_workers(cohort, tmp_path / "cache")))
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    folder = tmp_path / "run"
+    assert read_status(folder) == ("completed", "")
+    for name in ("config.json", "metrics.json", "model.json", "model.safetensors", "rounds.jsonl", "log.txt"):
+        assert (folder / name).stat().st_size > 0
+    assert json.loads((folder / "config.json").read_text())["settings"]["rounds-fusion"] == 1
+
+
+def test_schema_may_lie_elsewhere_than_the_cohort(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(server.app, "run_study", lambda *_, **given: seen.append(given["schema"].study.name))
+    (tmp_path / "study.toml").write_text((cohort / "schema.toml").read_text().replace('"small"', '"other"', 1))
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort, schema=str(tmp_path / "study.toml")))
+
+    assert seen == ["other"]

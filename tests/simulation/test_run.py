@@ -1,0 +1,197 @@
+"""`hipfed-sim run` around a Flower that is replaced by the same protocol in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import simulation.run
+from server.app import PLACES
+from server.run_folder import RunFolder, read_status
+from server.study import run_study
+from shared_model.config import parse_settings
+from shared_model.errors import SchemaError, SettingsError, StudyError
+from shared_model.schema import load_schema
+from simulation.in_process import InProcessLink
+from simulation.run import parse_folds, run_cohort
+from tests.server.small_cohort import open_workers, write_small_cohort
+
+ASSIGNMENTS = {"rounds-unimodal": "0", "rounds-fusion": "1", "rounds-joint": "0", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_cohort(tmp_path_factory.mktemp("run") / "cohort")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The run configs that reached Flower; each is run, in this process, as the ServerApp would."""
+    submitted: list[dict[str, Any]] = []
+
+    def run_here(*, folder: RunFolder, run_config: Mapping[str, Any], n_sites: int, watch: Callable[[], None]) -> None:
+        submitted.append({**run_config, "n_sites": n_sites})
+        settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
+        schema = load_schema(Path(run_config["cohort"]) / "schema.toml")
+        link = InProcessLink(open_workers(Path(run_config["cohort"]), tmp_path / "cache"))
+        run_study(link, schema=schema, settings=settings, folder=folder, resume=bool(run_config["resume"]))
+        folder.write_status("completed")
+        watch()
+
+    monkeypatch.setattr(simulation.run, "run_on_flower", run_here)
+    return submitted
+
+
+def _run(cohort: Path, out: Path, *, resume: bool = False, **changes: str) -> str:
+    screen = StringIO()
+    assignments = {**ASSIGNMENTS, **{key.replace("_", "-"): value for key, value in changes.items()}}
+    run_cohort(cohort, out, assignments=assignments, resume=resume, console=Console(file=screen, width=200))
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize(("text", "folds"), [("0", [0]), ("3", [3]), ("0..4", [0, 1, 2, 3, 4]), ("2..2", [2])])
+def test_folds_are_a_number_or_a_range_with_both_ends(text: str, folds: list[int]) -> None:
+    assert parse_folds(text) == folds
+
+
+@pytest.mark.parametrize("text", ["", "a", "0..", "..4", "4..0", "0...4", "1.5", "0,1"])
+def test_folds_that_are_neither_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"fold: expected a number or a range such as 0\.\.4"):
+        parse_folds(text)
+
+
+def test_run_refuses_a_cohort_with_too_few_hospitals_before_it_starts(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(SettingsError, match=r"expected at least 4 hospital folders \(min-sites\), got 3"):
+        _run(cohort, tmp_path / "out", min_sites="4")
+
+    assert runs == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_refuses_a_folder_without_hospitals(tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    cohort = write_small_cohort(tmp_path / "none", hospitals=0)
+
+    with pytest.raises(SettingsError, match="expected one folder a hospital, got none"):
+        _run(cohort, tmp_path / "out")
+
+    assert runs == []
+
+
+def test_run_refuses_a_cohort_without_a_schema(tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    with pytest.raises(SchemaError):
+        _run(tmp_path, tmp_path / "out")
+
+    assert runs == []
+
+
+@pytest.mark.parametrize("changes", [{"fold": "5"}, {"learning_rate": "fast"}, {"learning_speed": "1"}])
+def test_run_refuses_wrong_settings_before_it_starts(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingsError):
+        _run(cohort, tmp_path / "out", **changes)
+
+    assert runs == []
+
+
+def test_run_never_writes_into_a_folder_that_holds_something(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+
+    with pytest.raises(SettingsError, match="expected a new or empty folder, got one with files"):
+        _run(cohort, tmp_path / "out")
+    with pytest.raises(SettingsError, match="expected a folder, got a file"):
+        _run(cohort, tmp_path / "file")
+    with pytest.raises(SettingsError, match="expected a run folder, got none"):
+        _run(cohort, tmp_path / "nothing", resume=True)
+
+    assert runs == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_run_hands_flower_absolute_places_and_waits_for_every_hospital(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    _run(cohort, Path("out"))
+
+    (config,) = runs
+    assert (config["cohort"], config["out"]) == (str(cohort), str(tmp_path / "out"))
+    assert (config["resume"], config["n_sites"], config["expected-sites"]) == (False, 3, 3)
+    assert config["rounds-fusion"] == 1
+    assert read_status(tmp_path / "out")[0] == "completed"
+
+
+def test_run_waits_for_no_more_hospitals_than_were_asked_for(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    _run(cohort, tmp_path / "out", expected_sites="2", min_sites="2")
+
+    assert runs[0]["expected-sites"] == 2
+
+
+def test_run_shows_the_progress_of_each_phase(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    screen = _run(cohort, tmp_path / "out", rounds_joint="1")
+
+    assert "out fusion" in screen
+    assert "out joint" in screen
+    assert "3/3 hospitals, validation loss" in screen
+    assert len(runs) == 1
+
+
+def test_range_of_folds_scores_every_patient_once(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    _run(cohort, tmp_path / "out", folds="3", fold="0..2")
+
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [config["fold"] for config in runs] == [0, 1, 2]
+    assert metrics["folds"] == [0, 1, 2]
+    assert (metrics["test"]["pooled"]["n"], metrics["test"]["pooled"]["events"]) == (180, 54)
+    assert read_status(tmp_path / "out")[0] == "completed"
+    assert metrics["test"]["sites"] == {}
+
+
+def test_range_of_folds_resumes_where_it_stopped(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    _run(cohort, whole, fold="0..1")
+    here: Callable[..., None] = vars(simulation.run)["run_on_flower"]
+
+    def fail_in_fold_1(**given: Any) -> None:
+        if given["run_config"]["fold"] == 1:
+            raise StudyError("too few hospitals")
+        here(**given)
+
+    monkeypatch.setattr(simulation.run, "run_on_flower", fail_in_fold_1)
+    with pytest.raises(StudyError):
+        _run(cohort, tmp_path / "out", fold="0..1")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    monkeypatch.setattr(simulation.run, "run_on_flower", here)
+    runs.clear()
+
+    _run(cohort, tmp_path / "out", fold="0..1", resume=True)
+
+    assert [config["fold"] for config in runs] == [1]
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_resuming_a_finished_run_changes_nothing(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    _run(cohort, tmp_path / "out")
+    before = (tmp_path / "out" / "metrics.json").stat().st_mtime_ns
+
+    _run(cohort, tmp_path / "out", resume=True)
+
+    assert len(runs) == 1
+    assert (tmp_path / "out" / "metrics.json").stat().st_mtime_ns == before
