@@ -28,7 +28,9 @@ class Settings(BaseModel):
     Attributes are grouped as in this class; a key is the attribute's name with hyphens.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=_kebab, populate_by_name=True
+    )
 
     seed: int = Field(0, ge=0, lt=2**31)
     fold: int = Field(0, ge=0, description="the fold held out as test part; the next one is the validation part")
@@ -60,7 +62,7 @@ class Settings(BaseModel):
     learning_rate: float = Field(0.1, gt=0)
     image_learning_rate: float = Field(0.01, gt=0, description="of image encoders")
     momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0, description="of encoders and absent embeddings")
+    weight_decay: float = Field(1e-4, ge=0, description="of the weights, not the biases and norms, of all encoders")
     head_weight_decay: float = Field(0.1, ge=0, description="of the weights, not the biases, of all heads")
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"

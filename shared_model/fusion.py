@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shared_model.batch import Batch
 from shared_model.config import Phase, Settings
 from shared_model.encoders import EventsEncoder, ImageEncoder, SeriesEncoder, StaticEncoder
+from shared_model.errors import SchemaError
 from shared_model.schema import STATIC, Schema
 
 Embeddings = Mapping[str, Float[Tensor, "batch _width"]]
@@ -35,6 +36,7 @@ class MultimodalModel(nn.Module, ABC):
     def __init__(self, schema: Schema, settings: Settings) -> None:
         super().__init__()
         self.modalities = settings.chosen_modalities(schema)
+        _refuse_reserved_names(self.modalities)
         encoders = {name: _build_encoder(name, schema, settings) for name in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
         self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
@@ -261,6 +263,16 @@ def load_image_weights(model: MultimodalModel, path: Path) -> None:
     for encoder in model.encoders.values():
         if isinstance(encoder, ImageEncoder):
             encoder.load_pretrained(path)
+
+
+def _refuse_reserved_names(modalities: tuple[str, ...]) -> None:
+    """Modalities name attributes of PyTorch's containers, which have some of their own, such as `items`."""
+    reserved = [name for name in modalities if hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)]
+    if reserved:
+        raise SchemaError(
+            f"modalities: expected names that PyTorch does not use itself, got {', '.join(reserved)}. "
+            "Rename them in schema.toml."
+        )
 
 
 def _build_encoder(name: str, schema: Schema, settings: Settings) -> nn.Module:

@@ -25,12 +25,14 @@ def unimodal_loss(
     *,
     event_weight: float,
 ) -> Float[Tensor, ""]:
-    """Sum over modalities of the log loss of its own head, over the patients who have it."""
+    """Sum over modalities of the log loss of its own head, over the patients who have it; 0 if nobody has any."""
     losses = [
         outcome_loss(logit[present[name]], outcome[present[name]], event_weight=event_weight)
         for name, logit in logits.items()
         if bool(present[name].any())
     ]
+    if not losses:  # nobody of this batch has any of the modalities: nothing to learn, in a tensor with a gradient
+        return torch.stack([logit.sum() for logit in logits.values()]).sum() * 0.0
     return torch.stack(losses).sum()
 
 

@@ -65,9 +65,9 @@ class Message(BaseModel):
         try:
             fields = cls.model_validate_json(str(header.get(_JSON)))
         except ValidationError as error:
-            faults = ", ".join(sorted({".".join(str(part) for part in fault["loc"]) for fault in error.errors()}))
+            n_faults = error.error_count()
             raise ProtocolError(
-                f"{cls.__name__}: expected the agreed fields and arrays, got others at {faults[:200]}."
+                f"{cls.__name__}: expected the agreed fields and arrays, got {n_faults} others."
             ) from error
         arrays = {field: _read_arrays(record, field, cls.__name__) for field in cls.array_fields}
         return fields.model_copy(update=arrays)

@@ -190,7 +190,8 @@ class Preprocessing:
         steps = np.arange(n_steps).reshape(1, -1, 1)
         last = np.maximum.accumulate(np.where(measured, steps, -1), axis=1)
         gap = np.where(last < 0, n_steps, steps - last) / n_steps
-        return np.concatenate([np.where(measured, standard, 0.0), measured, gap], axis=2)
+        inputs = np.concatenate([np.where(measured, standard, 0.0), measured, gap], axis=2)
+        return np.where(arrays.present[name][rows, None, None], inputs, 0.0)
 
     def _events(self, arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str, schema: Schema) -> np.ndarray:
         values = compress_events(arrays.events[name][rows], schema.events[name])
@@ -264,7 +265,7 @@ def _mean_and_sd(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[
 
 
 def _median(histogram: Float[np.ndarray, "bin"]) -> float:
-    """Median on the unit scale, linear within its bin: within 1 / N_BINS of the exact one."""
+    """Median on the unit scale, linear within its bin: within 1 / N_BINS of the lower median of the values."""
     cumulative = np.concatenate([[0.0], np.cumsum(histogram)])
     half = cumulative[-1] / 2
     i = int(np.searchsorted(cumulative, half, side="left")) - 1
@@ -286,8 +287,10 @@ def _channel_ranges(channels: Sequence[Channel]) -> Float[np.ndarray, "channel 2
 
 
 def _to_unit(values: np.ndarray, ranges: Float[np.ndarray, "value 2"]) -> np.ndarray:
-    unit: np.ndarray = (values.astype(np.float64) - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
-    return unit
+    """Values on a scale of 0 to 1; clipped, because float32 can put a value at the range's end just outside it."""
+    unit = (values.astype(np.float64) - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
+    clipped: np.ndarray = np.clip(unit, 0.0, 1.0)
+    return clipped
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

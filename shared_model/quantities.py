@@ -66,5 +66,6 @@ def check_arrays(arrays: Arrays, quantities: Quantities, *, where: str) -> None:
             raise ProtocolError(f"{where}, {name}: expected real numbers, got dtype {array.dtype}.")
         if not np.isfinite(array).all():
             raise ProtocolError(f"{where}, {name}: expected finite values, got NaN or infinity.")
-        if array.size and (np.abs(array).max() > quantity.limit or array.min() < quantity.lowest):
+        # Not by np.abs: of the smallest integer there is no positive counterpart, so it stays negative.
+        if array.size and (array.max() > quantity.limit or array.min() < max(quantity.lowest, -quantity.limit)):
             raise ProtocolError(f"{where}, {name}: expected values in the agreed range, got one outside.")

@@ -118,11 +118,15 @@ class Schema(_Part):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         _refuse_duplicates("static column", [column.name for column in self.static])
-        _refuse_duplicates("modality", [*self.modalities, "patients", "images"])
+        # The last four are names of files, and of the sums of the static columns in the statistics message.
+        _refuse_duplicates("modality", [*self.modalities, "patients", "images", "numbers", "levels"])
         for name, series in self.series.items():
-            _refuse_duplicates(f"channel of {name}", [channel.name for channel in series.channels])
+            columns = ["time", self.study.patient_id, *(channel.name for channel in series.channels)]
+            _refuse_duplicates(f"channel of {name}", columns)
         for name, events in self.events.items():
             _refuse_duplicates(f"item of {name}", list(events.items))
+            if events.recorded in {self.study.outcome, self.study.patient_id}:
+                raise ValueError(f"events.{name}.recorded: column {events.recorded} is the outcome or the patient id")
         predictors = {column.name for column in self.static}
         for role, column in (("outcome", self.study.outcome), ("patient_id", self.study.patient_id)):
             if column in predictors:

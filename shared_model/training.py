@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,6 +179,18 @@ def encode(model: MultimodalModel, batch: Batch, *, device: torch.device) -> Enc
     return Encoded(embeddings, batch.present, batch.outcome)
 
 
+@contextmanager
+def _eval_mode(model: MultimodalModel) -> Iterator[None]:
+    """Eval mode for a while; afterwards every module is in the mode it was in (frozen encoders stay in eval)."""
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+
+
 @torch.no_grad()
 def encode_all(
     model: MultimodalModel,
@@ -188,16 +201,11 @@ def encode_all(
     batch_size: int = 128,
 ) -> Encoded:
     """Embeddings of many patients in eval mode, encoded in chunks so that memory stays flat; the mode is restored."""
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with _eval_mode(model):
         chunks = [
             encode(model, batch_of(rows[start : start + batch_size]), device=device)
             for start in range(0, len(rows), batch_size)
         ]
-    finally:
-        for module, training in was_training.items():
-            module.training = training
     return Encoded(
         {name: torch.cat([chunk.embeddings[name] for chunk in chunks]) for name in model.modalities},
         {name: torch.cat([chunk.present[name] for chunk in chunks]) for name in chunks[0].present},
@@ -212,16 +220,14 @@ def predict_logits(
     """Calibrated logits of a phase's prediction: the fused logit, or the mean unimodal logit in phase `unimodal`.
 
     Args:
-        model: in any mode; its head has no state besides its parameters unless dropout is on, so it is put to eval.
+        model: in any mode, which is restored.
         encoded: from `encode_all`.
         phase: which prediction.
         correction: added to every logit (`losses.logit_correction`).
     """
-    was_training = model.training
-    model.eval()
-    if phase == "unimodal":
-        logit = model.mean_unimodal_logit(encoded.embeddings, encoded.present)
-    else:
-        logit = model.fuse(encoded.embeddings, encoded.present)
-    model.train(was_training)
+    with _eval_mode(model):
+        if phase == "unimodal":
+            logit = model.mean_unimodal_logit(encoded.embeddings, encoded.present)
+        else:
+            logit = model.fuse(encoded.embeddings, encoded.present)
     return logit.double().cpu().numpy() + correction

@@ -32,7 +32,7 @@ def round_quantities(weights: Weights) -> Quantities:
         PREFIX + name: Quantity(value.shape, _MOMENT if name.endswith((_MEAN, _VARIANCE)) else _CHANGE)
         for name, value in weights.items()
     }
-    quantities["n-train"] = Quantity((), MAX_PATIENTS, 0)
+    quantities["n-train"] = Quantity((), MAX_PATIENTS, 1)
     quantities["train-loss-sum"] = Quantity((), MAX_PATIENTS * 1000.0, 0)
     return quantities | dict(score_quantities())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -48,15 +49,25 @@ class ImageEncoder(nn.Module):
                 weights = load_file(path)
             else:
                 weights = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        except OSError as error:
             raise SettingsError(f"image-weights at {path}: expected a torchvision state dict, got {error}") from error
+        except (EOFError, RuntimeError, SafetensorError, UnpicklingError, ValueError) as error:
+            # The text of an UnpicklingError advises to load the file unsafely.
+            raise SettingsError(
+                f"image-weights at {path}: expected a torchvision state dict, got {type(error).__name__} on reading it."
+            ) from error
+        if not isinstance(weights, dict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+        ):
+            raise SettingsError(f"image-weights at {path}: expected a torchvision state dict, got something else.")
         own = self.network.state_dict()
-        if "conv1.weight" in weights and weights["conv1.weight"].shape[1] == 3:
-            weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+        stem = weights.get("conv1.weight")
+        if stem is not None and stem.ndim == 4 and stem.shape[1] == 3:
+            weights["conv1.weight"] = stem.sum(dim=1, keepdim=True)
         kept = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        wrong = [
-            key for key in own if not key.startswith("fc.") and (key not in kept or kept[key].shape != own[key].shape)
-        ]
+        # torchvision's older files have no BatchNorm step counters, and nothing reads them.
+        needed = [key for key in own if not key.startswith("fc.") and not key.endswith(".num_batches_tracked")]
+        wrong = [key for key in needed if key not in kept or kept[key].shape != own[key].shape]
         if wrong:
             raise SettingsError(
                 f"image-weights at {path}: expected the layers of this ResNet, got none or another shape for "

@@ -166,14 +166,15 @@ def test_batch_norm_moments_travel_as_sums_over_patients(image_site: Site) -> No
     """Pooled variance needs n (variance + mean^2): at one hospital alone the totals give back its own moments."""
     settings = small_settings(learning_rate=1e-9)
     request = train_request(image_site, settings, phase="joint")
+    layer = "encoders.hip.network.bn1."
+    request.weights[f"{layer}running_mean"][:] = 5.0
 
     arrays = _train(image_site, settings, request)
 
-    layer = "encoders.hip.network.bn1."
     n = arrays["n-train"]
     mean = arrays[f"update/{layer}running_mean"] / n
     variance = arrays[f"update/{layer}running_var"] / n - np.square(mean)
-    # one batch with momentum 0.1: the variance is 0.9 plus a tenth of the batch's
+    # one batch with momentum 0.1: nine tenths of the old moments, mean 5 and variance 1, and a tenth of the batch's
     model = build_model(image_site.schema, settings).train()
     batch = fit_site(image_site, settings).batch(
         image_site.patients,
@@ -182,5 +183,5 @@ def test_batch_norm_moments_travel_as_sums_over_patients(image_site: Site) -> No
         device=torch.device("cpu"),
     )
     first = model.encoders["hip"].network.conv1(batch.images["hip"])  # type: ignore[union-attr,operator]
-    np.testing.assert_allclose(mean, 0.1 * first.mean(dim=(0, 2, 3)).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(mean, 4.5 + 0.1 * first.mean(dim=(0, 2, 3)).detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(variance, 0.9 + 0.1 * first.var(dim=(0, 2, 3)).detach().numpy(), rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from server.training import train_phases
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
 from shared_model.messages import (
+    EVALUATE,
     PROTOCOL_VERSION,
     TRAIN,
     EvaluateReply,
@@ -239,6 +241,32 @@ def test_frozen_weights_go_once_to_a_site_and_again_after_it_failed(make_plan: C
     assert [sent[0, round_number] for round_number in range(4)] == [True, False, False, False]
     assert [sent[1, round_number] for round_number in range(4)] == [True, False, True, False]
     assert [sent[2, round_number] for round_number in range(4)] == [True, True, False, False]
+
+
+def test_server_optimiser_keeps_its_moments_through_a_phase(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_fusion=2, strategy="fedadam", server_learning_rate=0.01, server_tau=0.001)
+
+    _, script = _train(plan, {"fusion": [0.6]})
+
+    # algorithm 2 of Reddi et al. 2021 with a change of 1 in both rounds; v starts at tau^2
+    v1 = 0.99 * 1e-6 + 0.01
+    v2 = 0.99 * v1 + 0.01
+    expected = 0.01 * 0.1 / (math.sqrt(v1) + 0.001) + 0.01 * 0.19 / (math.sqrt(v2) + 0.001)
+    last = script.asked[-1][2]
+    assert isinstance(last, EvaluateRequest)
+    assert last.weights[HEAD_BIAS][0] - start_progress(plan).weights[HEAD_BIAS][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_server_optimiser_starts_anew_in_each_phase(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(rounds_unimodal=1, rounds_fusion=0, rounds_joint=1, strategy="fedadam")
+
+    # no model is better than the first, so both phases take their step from the same weights
+    _, script = _train(plan, {"unimodal": [0.6], "joint": [0.6]})
+
+    scored = [request for kind, node, request in script.asked if kind == EVALUATE and node == 0]
+    unimodal, joint = (request.weights[ENCODER] - start_progress(plan).weights[ENCODER] for request in scored)
+    assert np.abs(unimodal).min() > 1e-3
+    np.testing.assert_allclose(joint, unimodal, rtol=1e-6)
 
 
 def test_training_fails_by_name_when_too_few_answer(make_plan: Callable[..., StudyPlan]) -> None:

@@ -35,6 +35,7 @@ def test_settings_are_refused_when_a_key_is_spelled_with_underscores() -> None:
         ("dropout", 1.0),
         ("learning-rate", 0.0),
         ("learning-rate", "nan"),
+        ("learning-rate", "inf"),
         ("server-beta-1", 1),
         ("batch-size", 1),
         ("local-epochs", 0),

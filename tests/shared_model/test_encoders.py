@@ -205,3 +205,34 @@ def test_image_embedding_of_a_patient_does_not_depend_on_the_others_in_eval_mode
     encoder = ImageEncoder(architecture="resnet18", width=3).eval()
     images = torch.randn(3, 1, 33, 33)
     assert torch.allclose(encoder(images)[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_pretrained_weights_need_no_step_counters(colour_network: nn.Module, tmp_path: Path) -> None:
+    # The file that torchvision long served for ResNet-18 has 102 entries: no num_batches_tracked.
+    weights = {key: value for key, value in colour_network.state_dict().items() if "num_batches" not in key}
+    assert len(weights) == 102
+    torch.save(weights, tmp_path / "weights.pth")
+    encoder = ImageEncoder(architecture="resnet18", width=2)
+    encoder.load_pretrained(tmp_path / "weights.pth")
+    assert torch.equal(encoder.network.layer4[1].bn2.running_var, weights["layer4.1.bn2.running_var"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x02N."], ids=["empty", "text", "pickle"])
+def test_pretrained_weights_are_refused_when_the_file_is_no_torch_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(
+        SettingsError, match=r"image-weights at .*weights\.pth: expected a torchvision state dict"
+    ) as raised:
+        ImageEncoder(architecture="resnet18", width=2).load_pretrained(tmp_path / "weights.pth")
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [torch.zeros(3), [torch.zeros(3)], {"conv1.weight": "x"}, {1: torch.zeros(3)}, {"conv1.weight": torch.zeros(3)}],
+    ids=["tensor", "list", "text", "numbered", "vector"],
+)
+def test_pretrained_weights_are_refused_when_the_file_holds_something_else(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(SettingsError, match=r"image-weights at .*weights\.pth: expected"):
+        ImageEncoder(architecture="resnet18", width=2).load_pretrained(tmp_path / "weights.pth")

@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 
 from shared_model.batch import Batch, PatientArrays
 from shared_model.config import Phase, Scalar, parse_settings
-from shared_model.errors import SettingsError
+from shared_model.errors import SchemaError, SettingsError
 from shared_model.fusion import (
     EarlyFusionModel,
     FusionHead,
@@ -368,3 +368,13 @@ def test_image_weights_are_refused_when_there_is_no_file(build: Build, tmp_path:
 @both_fusions
 def test_fusion_names_its_class(fusion: str, build: Build) -> None:
     assert isinstance(build(fusion=fusion), {"early": EarlyFusionModel, "late": LateFusionModel}[fusion])
+
+
+@pytest.mark.parametrize("name", ["items", "train", "training", "float"])
+def test_modality_is_refused_when_pytorch_uses_its_name(name: str) -> None:
+    text = (
+        '[study]\nname="s"\ntitle="t"\noutcome="y"\npatient_id="id"\n[[static]]\nname="x"\nkind="binary"\n'
+        f'[events.{name}]\naggregate = "any"\nitems = ["a"]\n'
+    )
+    with pytest.raises(SchemaError, match=f"expected names that PyTorch does not use itself, got {name}"):
+        build_model(parse_schema(text, source="schema.toml"), parse_settings({}))

@@ -81,3 +81,11 @@ def test_logit_correction_recovers_the_calibrated_odds_in_each_group() -> None:
 
 def test_logit_correction_is_nothing_without_weights() -> None:
     assert logit_correction(1.0) == 0
+
+
+def test_unimodal_loss_is_zero_with_a_gradient_when_nobody_has_any_modality() -> None:
+    logit = torch.tensor([0.5, 2.0], requires_grad=True)
+    present = {"hip": torch.tensor([False, False])}
+    loss = unimodal_loss({"hip": logit}, present, torch.tensor([1.0, 0.0]), event_weight=1.0)
+    assert float(loss.detach()) == 0
+    assert torch.autograd.grad(loss, logit)[0].tolist() == [0, 0]

@@ -101,3 +101,15 @@ def test_refusal_of_arrays_holds_no_value_of_them() -> None:
     with pytest.raises(ProtocolError) as raised:
         check_arrays({**GOOD, "n": np.array(777.25)}, AGREED, where="train")
     assert "777" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_smallest_integer_is_refused_though_its_absolute_value_overflows(dtype: type[np.signedinteger]) -> None:
+    with pytest.raises(ProtocolError, match="expected values in the agreed range"):
+        check_arrays({"w": np.array(np.iinfo(dtype).min, dtype=dtype)}, {"w": Quantity((), 100.0)}, where="train")
+
+
+def test_scalars_stay_arrays() -> None:
+    quantity = Quantity((), LIMIT)
+    assert isinstance(quantity.encode(np.array(1.5)), np.ndarray)
+    assert isinstance(quantity.decode(quantity.encode(np.array(1.5))), np.ndarray)

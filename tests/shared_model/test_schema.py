@@ -214,3 +214,21 @@ def test_hash_ignores_comments_and_spacing() -> None:
 def test_hash_differs_when_the_content_differs(old: str, new: str) -> None:
     assert old in WHOLE
     assert parse(WHOLE.replace(old, new)).sha256 != parse(WHOLE).sha256
+
+
+@pytest.mark.parametrize("name", ["numbers", "levels"])
+def test_schema_is_refused_when_a_modality_is_named_as_the_sums_of_static_columns(name: str) -> None:
+    with pytest.raises(SchemaError, match=f"duplicate modality: {name}"):
+        parse(STUDY + AGE + VITALS.replace("vitals", name))
+
+
+@pytest.mark.parametrize("column", ["died", "pid"])
+def test_schema_is_refused_when_an_event_set_is_recorded_by_the_outcome_or_the_id(column: str) -> None:
+    with pytest.raises(SchemaError, match=f"events.drugs.recorded: column {column} is the outcome or the patient id"):
+        parse(STUDY + AGE + DRUGS.replace("drugs_recorded", column))
+
+
+@pytest.mark.parametrize("name", ["time", "pid"])
+def test_schema_is_refused_when_a_channel_is_named_as_another_column_of_the_series(name: str) -> None:
+    with pytest.raises(SchemaError, match=f"duplicate channel of vitals: {name}"):
+        parse(STUDY + AGE + VITALS.replace('name = "hr"', f'name = "{name}"'))
