@@ -69,6 +69,8 @@ class Message(BaseModel):
             raise ProtocolError(
                 f"{cls.__name__}: expected the agreed fields and arrays, got {n_faults} others."
             ) from error
+        if set(record) != {_HEADER, *cls.array_fields}:
+            raise ProtocolError(f"{cls.__name__}: expected the agreed fields and arrays, got other records.")
         arrays = {field: _read_arrays(record, field, cls.__name__) for field in cls.array_fields}
         return fields.model_copy(update=arrays)
 

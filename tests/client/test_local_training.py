@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+import client.run_state
 from client.local_training import answer_train
 from client.outbound import Gate
 from client.run_state import NeedsFrozenWeightsError
 from client.site import Site
-from shared_model.config import Settings
+from shared_model.config import Phase, Settings
 from shared_model.encoders import ImageEncoder
 from shared_model.errors import ProtocolError, SuppressedError
 from shared_model.fusion import build_model
@@ -160,6 +161,32 @@ def test_fusion_leaves_the_encoders_as_they_are(image_site: Site) -> None:
     arrays = _train(image_site, settings, train_request(image_site, settings))
 
     assert {name.split("/")[1].split(".")[0] for name in arrays if name.startswith("update/")} == {"absent", "head"}
+
+
+def test_fedbn_goes_on_from_the_norms_of_the_best_round_and_not_of_a_discarded_one(
+    image_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small_settings(local_norm=True)
+    loaded: list[str] = []
+    load_file = client.run_state.load_file
+
+    def noted(path: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
+        if path.parent.name == "norms":
+            loaded.append(path.name)
+        return load_file(path, device=device)
+
+    monkeypatch.setattr(client.run_state, "load_file", noted)
+    rounds: list[tuple[Phase, int, int]] = [
+        ("unimodal", 0, 0),
+        ("unimodal", 1, 1),
+        ("fusion", 2, 1),  # the second unimodal round made the model worse: back to the first
+        ("joint", 3, 3),
+    ]
+    for phase, round_number, weights_round in rounds:
+        request = train_request(image_site, settings, phase=phase, round_number=round_number)
+        _train(image_site, settings, request.model_copy(update={"weights_round": weights_round}))
+
+    assert loaded == ["000001.safetensors"] * 3
 
 
 def test_batch_norm_moments_travel_as_sums_over_patients(image_site: Site) -> None:

@@ -77,11 +77,11 @@ def _evaluate(plan: StudyPlan, reply: Callable[[int], EvaluateReply]) -> tuple[d
     def answer(_: str, node: int, question: RecordDict) -> Answer:
         request = EvaluateRequest.from_record(question)
         assert (request.part, request.release_row) == ("test", True)
-        assert request.round_number == 3  # under FedBN hospitals look up their own layers of that round
+        assert request.weights_round == 3  # under FedBN hospitals look up their own layers of that round
         return Answer(node, reply(node).to_record())
 
     return evaluate_test(
-        ScriptedLink(len(NAMES), answer), plan, Progress(weights={}, best_weights={}, round_number=7, best_round=3)
+        ScriptedLink(len(NAMES), answer), plan, Progress(weights={}, best_weights={}, round_number=7, weights_round=3)
     )
 
 
