@@ -25,7 +25,7 @@ def _site_of(context: Context) -> tuple[str, Path]:
     """The hospital of this node: named by its own node config, or the n-th folder of the cohort in a simulation."""
     node, run = context.node_config, context.run_config
     if "data" in node:
-        folder = Path(str(node["data"]))
+        folder = Path(str(node["data"])).resolve()
         return str(node.get("hospital", folder.name)), folder
     folder = list_hospitals(Path(str(run["cohort"])))[int(str(node["partition-id"]))]
     return folder.name, folder

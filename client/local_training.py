@@ -40,6 +40,8 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     local = open_local_model(site, settings, preprocessing=request.preprocessing)
     state = RunState.of(site.state_dir, request.study.run_id)
     local.load(request.weights, local.model.travelling_in(request.phase, local_norm=settings.local_norm))
+    if settings.local_norm:
+        state.forget_norms(after_round=request.weights_round)
     validation, source = _open_sources(local, settings, request, state)
     scores = ScoreSums.from_scores(
         predict_logits(local.model, validation, phase=request.phase, correction=logit_correction(request.event_weight)),

@@ -69,6 +69,12 @@ class RunState:
                 return True
         return False
 
+    def forget_norms(self, *, after_round: int) -> None:
+        """FedBN: remove the BatchNorm of later rounds: the model went back to this one, so they lead nowhere."""
+        for path in (self.folder / "norms").glob("*.safetensors"):
+            if int(path.stem) > after_round:
+                path.unlink(missing_ok=True)
+
     def _norms(self, round_number: int) -> Path:
         return self.folder / "norms" / f"{round_number:06d}.safetensors"
 

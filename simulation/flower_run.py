@@ -62,6 +62,7 @@ def run_on_flower(
             f"hipfed at {ROOT}: expected its checkout with pyproject.toml, got an installed copy. "
             "Install with `pip install --editable CHECKOUT`."
         )
+    folder.write_status("running")
     with tempfile.TemporaryDirectory(prefix="hipfed-") as home, (folder.path / "flower.log").open("ab") as log:
         environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": home}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"

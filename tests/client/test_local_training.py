@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ def test_fedbn_goes_on_from_the_norms_of_the_best_round_and_not_of_a_discarded_o
 ) -> None:
     settings = small_settings(local_norm=True)
     loaded: list[str] = []
-    load_file = client.run_state.load_file
+    load_file: Callable[..., dict[str, torch.Tensor]] = vars(client.run_state)["load_file"]
 
     def noted(path: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
         if path.parent.name == "norms":
