@@ -8,11 +8,11 @@ THREADS := OMP_NUM_THREADS=1
 
 demo: cohorts/demo/schema.toml
 	rm -rf runs/demo
-	$(BIN)/hipfed-sim run --cohort cohorts/demo --out runs/demo --set rounds-unimodal=4 --set rounds-joint=2
+	$(BIN)/hipfed-sim run --cohort cohorts/demo --out runs/demo --set rounds-unimodal=3 --set rounds-joint=2
 
 cohorts/demo/schema.toml: $(INSTALLED)
 	rm -rf cohorts/demo
-	$(BIN)/hipfed-sim cohort --out cohorts/demo --patients 1000 --image-size 48
+	$(BIN)/hipfed-sim cohort --out cohorts/demo --patients 1000 --image-size 40
 
 test: $(INSTALLED) lint
 	$(THREADS) $(BIN)/python -m pytest

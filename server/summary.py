@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +35,7 @@ def print_run(path: Path, console: Console) -> None:
 def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     """The test part: all patients together, then each hospital that released its row."""
     test = metrics["test"]
-    table = Table(box=box.SIMPLE)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("test part", "n", "deaths", "AUC", "95 % CI", "within", "log loss", "slope"):
         table.add_column(heading, no_wrap=True)
     for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
