@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from client.data import default_cache_dir, list_hospitals
 from client.site import Site
 from client.worker import Worker
-from shared_model.messages import EVALUATE, HANDSHAKE, STATISTICS, TRAIN
+from shared_model.messages import EVALUATE, HANDSHAKE, STATISTICS, TRAIN, Refusal
 
 app = ClientApp()
 
@@ -32,8 +32,12 @@ def _site_of(context: Context) -> tuple[str, Path]:
 
 
 def _hand_over(message: Message, context: Context) -> Message:
-    name, folder = _site_of(context)
-    worker = _worker(name, folder, Path(str(context.node_config.get("cache", default_cache_dir()))))
+    try:
+        name, folder = _site_of(context)
+        worker = _worker(name, folder, Path(str(context.node_config.get("cache", default_cache_dir()))))
+    except Exception as error:  # noqa: BLE001 - Flower would send its text, which may name paths
+        reason = f"the hospital could not start: {type(error).__name__}"
+        return Message(Refusal(site=f"node {context.node_id}", reason=reason).to_record(), reply_to=message)
     return Message(worker.answer(message.metadata.message_type, message.content), reply_to=message)
 
 

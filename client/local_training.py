@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 
@@ -71,7 +73,7 @@ def _open_sources(
     if request.phase != "fusion":
         _load_frozen(local, settings, request, state)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    key = request.frozen_sha256
+    key = _embedding_key(local, request)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
     if train is None or val is None:
@@ -80,6 +82,15 @@ def _open_sources(
         state.save_embeddings("train", key, train)
         state.save_embeddings("val", key, val)
     return val, train.select
+
+
+def _embedding_key(local: LocalModel, request: TrainRequest) -> str:
+    """What embeddings depend on: frozen weights, preprocessing, and the patients as their tables give them."""
+    patients = local.site.patients
+    digest = hashlib.sha256(f"{request.frozen_sha256}{request.preprocessing}{patients.patient_ids}".encode())
+    for table in (patients.outcome, patients.numbers, patients.levels, *patients.events.values()):
+        digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, state: RunState) -> None:

@@ -84,9 +84,16 @@ class RunState:
 
 def forget_old_runs(state_dir: Path, *, keep: int = KEPT_RUNS) -> None:
     """Remove the files of all but the `keep` runs that were touched last."""
-    runs = sorted((state_dir / "runs").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    runs = sorted((state_dir / "runs").glob("*"), key=_last_touched, reverse=True)
     for path in runs[keep:]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_touched(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process forgot it first
+        return 0.0
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -96,6 +103,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
         Path(temporary).replace(path)
+        os.utime(path.parent.parent)  # the run's folder: it is in use
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

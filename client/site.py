@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from client.data import find_schema, load_hospital
 from shared_model.batch import PatientArrays
 from shared_model.config import Settings
+from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
 from shared_model.splits import Split, split_patients
 
@@ -22,11 +23,13 @@ class Site:
         name: how the coordinator calls it.
         folder: its data folder (DESIGN: data contract).
         cache_dir: where decoded data and state live; private to the hospital.
+        rule: the hospital's own small-cell rule; a run may ask for a stricter one, never for a looser.
     """
 
     name: str
     folder: Path
     cache_dir: Path
+    rule: SmallCellRule = field(default_factory=SmallCellRule)
 
     @cached_property
     def schema(self) -> Schema:

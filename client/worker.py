@@ -32,7 +32,6 @@ from shared_model.messages import (
     StatisticsRequest,
     TrainRequest,
 )
-from shared_model.privacy.suppression import SmallCellRule
 
 
 class Worker:
@@ -65,7 +64,14 @@ class Worker:
         request = request_type.from_record(record)
         settings = parse_settings(request.study.settings)
         self._check_study(request, settings)
-        gate = Gate(SmallCellRule.of(settings), self.site.state_dir / "audit.jsonl", request.study.run_id)
+        own = self.site.rule
+        rule = own.tighten(
+            min_patients=settings.min_patients,
+            min_events=settings.min_events,
+            min_non_events=settings.min_non_events,
+            min_sites=max(settings.min_sites, own.min_sites),
+        )
+        gate = Gate(rule, self.site.state_dir / "audit.jsonl", request.study.run_id)
         return answer(self.site, settings, request, gate)
 
     def _check_study(self, request: Request, settings: Settings) -> None:
@@ -83,9 +89,11 @@ class Worker:
 
 
 def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Gate) -> HandshakeReply:  # noqa: ARG001
-    patients = site.patients
-    if len(patients) < gate.rule.min_patients:
-        raise ProtocolError(f"patients: expected at least {gate.rule.min_patients} at the hospital, got fewer.")
+    patients, split = site.patients, site.split(settings)
+    if len(split.train) < gate.rule.min_patients or not len(split.val) or not len(split.test):
+        raise ProtocolError(
+            f"patients: expected at least {gate.rule.min_patients} in the training part and 1 in each other, got fewer."
+        )
     forget_old_runs(site.state_dir)
     return HandshakeReply(
         site=site.name,

@@ -30,6 +30,9 @@ def main(grid: Grid, context: Context) -> None:
     """One study run. A failure is written to status.json and raised, so that Flower marks the run as failed too."""
     run_config: Mapping[str, Scalar] = dict(context.run_config)
     folder = RunFolder(Path(str(run_config[OUT] or "runs/flwr")).expanduser().resolve())
+    if not run_config[RESUME] and folder.read_json("config.json"):
+        log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
+        raise SystemExit(1)  # and leave the finished run's status as it is
     _log_to(folder)
     folder.write_status("running")
     try:

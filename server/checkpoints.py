@@ -35,6 +35,7 @@ class Progress:
         weights_round: of those, the rounds that made the weights: fewer where a phase went back to its best.
         best_round: training rounds that made the best weights.
         rounds: the lines of rounds.jsonl.
+        preprocessing: JSON of the common preprocessing, with which the weights were trained.
     """
 
     weights: dict[str, np.ndarray]
@@ -48,6 +49,7 @@ class Progress:
     weights_round: int = 0
     best_round: int = 0
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    preprocessing: str = ""
 
 
 def save_progress(folder: Path, progress: Progress) -> None:

@@ -51,6 +51,8 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         StudyError: no quorum, or nothing to learn from.
     """
     check_settings(schema, settings)
+    if not resume and folder.read_json("config.json"):
+        raise SettingsError(f"{folder.path}: expected a new folder, got one with a run. Choose another, or resume it.")
     study = Study(
         run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
         protocol=PROTOCOL_VERSION,
@@ -62,7 +64,13 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         log.warning("excluded %s: %s", name, reason)
     log.info("hospitals taking part: %s", ", ".join(roster.names.values()))
     folder.write_json("config.json", describe_run(study, schema, settings, roster))
-    preprocessing = gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
+    kept = load_progress(folder.checkpoints) if resume and has_progress(folder.checkpoints) else None
+    # The weights of a checkpoint belong to its preprocessing, whoever takes part now.
+    preprocessing = (
+        Preprocessing.from_json(kept.preprocessing)
+        if kept
+        else gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
+    )
     plan = StudyPlan(
         study=study,
         schema=schema,
@@ -71,8 +79,7 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         preprocessing=preprocessing,
         event_weight=event_weight(settings, preprocessing),
     )
-    going_on = resume and has_progress(folder.checkpoints)
-    progress = load_progress(folder.checkpoints) if going_on else start_progress(plan)
+    progress = kept or start_progress(plan)
 
     def keep(progress: Progress) -> None:
         folder.write_rounds(progress.rounds)
@@ -154,7 +161,7 @@ def start_progress(plan: StudyPlan) -> Progress:
     n_events = plan.preprocessing.events * plan.event_weight
     set_base_rate(model, odds=n_events / (plan.preprocessing.n - plan.preprocessing.events))
     weights = to_arrays(model.state_dict(), model.learned_names())
-    return Progress(weights=weights, best_weights=weights)
+    return Progress(weights=weights, best_weights=weights, preprocessing=plan.preprocessing.to_json())
 
 
 def describe_run(study: Study, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:

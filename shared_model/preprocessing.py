@@ -125,11 +125,9 @@ class Preprocessing:
         events: deaths among them.
         number_mean: mean of each number, in its unit; likewise `number_sd`.
         number_fill: what a missing number is replaced by: the median (numeric) or the mean (binary).
-        level_counts: per categorical column, patients at each level, then missing.
         series_mean: per series, mean of each channel, in its unit; likewise `series_sd`.
         event_mean: per event set, mean of each compressed item; likewise `event_sd`.
         image_mean: per image, mean gray value on a scale of 0 to 1; likewise `image_sd`.
-        present: per modality, how many of the n patients have it.
     """
 
     n: int
@@ -137,14 +135,12 @@ class Preprocessing:
     number_mean: list[float]
     number_sd: list[float]
     number_fill: list[float]
-    level_counts: dict[str, list[int]]
     series_mean: dict[str, list[float]]
     series_sd: dict[str, list[float]]
     event_mean: dict[str, list[float]]
     event_sd: dict[str, list[float]]
     image_mean: dict[str, float]
     image_sd: dict[str, float]
-    present: dict[str, int]
 
     def to_json(self) -> str:
         """Text that `from_json` reads back to the same object, to the last bit."""
@@ -245,14 +241,12 @@ def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preproc
         number_mean=(ranges[:, 0] + width * mean).tolist(),
         number_sd=(width * sd).tolist(),
         number_fill=(ranges[:, 0] + width * np.array(fill)).tolist(),
-        level_counts={column.name: sums[f"levels/{column.name}"].astype(int).tolist() for column in schema.categories},
         series_mean=series_mean,
         series_sd=series_sd,
         event_mean={name: moments[0].tolist() for name, moments in event_moments.items()},
         event_sd={name: moments[1].tolist() for name, moments in event_moments.items()},
         image_mean={name: float(moments[0]) for name, moments in image_moments.items()},
         image_sd={name: float(moments[1]) for name, moments in image_moments.items()},
-        present={name: int(sums[f"{name}/present"]) for name in schema.modalities},
     )
 
 

@@ -26,12 +26,14 @@ def assign_folds(
 
     Within each outcome, patients in the order of SHA-256(seed, id) take the folds in turn, so every fold gets its
     share of deaths to within one, and the row order of the file does not matter. Survivors go on where the deaths
-    stopped, which keeps the folds' sizes within one of each other.
+    stopped, which keeps the folds' sizes within one of each other. The first fold is drawn from the ids: if every
+    hospital began with fold 0, that fold would get the odd deaths of all of them.
     """
     hashes = [hashlib.sha256(f"{seed}:{patient}".encode()).digest() for patient in patient_ids]
     order = sorted(range(len(hashes)), key=lambda row: (-outcome[row], hashes[row]))
     assigned = np.empty(len(order), dtype=np.int64)
-    assigned[order] = np.arange(len(order)) % folds
+    start = int.from_bytes(hashlib.sha256(b"".join(sorted(hashes))).digest()[:8], "big") % folds
+    assigned[order] = (start + np.arange(len(order))) % folds
     return assigned
 
 

@@ -63,7 +63,11 @@ def run_on_flower(
             "Install with `pip install --editable CHECKOUT`."
         )
     folder.write_status("running")
-    with tempfile.TemporaryDirectory(prefix="hipfed-") as home, (folder.path / "flower.log").open("ab") as log:
+    with (
+        _ended_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="hipfed-") as home,
+        (folder.path / "flower.log").open("ab") as log,
+    ):
         environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": home}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
         with _superlink(Path(home), environment, log) as address:
@@ -86,8 +90,7 @@ def run_on_flower(
                 f"num-supernodes={n_sites} client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}",
             ]
             try:
-                with _ended_by_sigterm():
-                    state = _follow(submit, environment, Path(log.name), watch)
+                state = _follow(submit, environment, Path(log.name), watch)
             except BaseException as error:
                 folder.write_status("failed", f"interrupted ({type(error).__name__})")
                 raise

@@ -53,14 +53,15 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
             else f"cohort at {cohort}: expected one folder a hospital, got none."
         )
     _check_out(out, resume=resume)
-    if resume and read_status(out)[0] == "completed":
-        return
     if len(folds) == 1:
+        if _is_done(out, plans[0]):
+            return
         _run_fold(cohort, out, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
         return
-    for fold, settings in zip(folds, plans, strict=True):
-        part = out / f"fold-{fold}"
-        if read_status(part)[0] != "completed":
+    parts = [out / f"fold-{fold}" for fold in folds]
+    done = [_is_done(part, settings) for part, settings in zip(parts, plans, strict=True)]
+    for part, settings, is_done in zip(parts, plans, done, strict=True):
+        if not is_done:
             _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=resume, console=console)
     _pool_folds(out, folds, plans[0])
 
@@ -79,6 +80,23 @@ def parse_folds(text: str) -> list[int]:
     if not folds:
         raise SettingsError(f"fold: expected a number or a range such as 0..4, got {text!r}.")
     return folds
+
+
+def _is_done(path: Path, settings: Settings) -> bool:
+    """Whether the folder holds the finished run of these settings.
+
+    Raises:
+        SettingsError: it holds a run with other settings, finished or not.
+    """
+    old = RunFolder(path).read_json("config.json").get("settings")
+    if old is not None:
+        changed = sorted(k for k, v in settings.to_config().items() if k != "expected-sites" and old.get(k) != v)
+        if changed:
+            raise SettingsError(
+                f"--resume at {path}: expected the run's own settings, got others for {', '.join(changed)}. "
+                "Repeat the command of the run, or start a new one."
+            )
+    return read_status(path)[0] == "completed"
 
 
 def _check_out(out: Path, *, resume: bool) -> None:

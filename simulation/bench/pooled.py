@@ -43,7 +43,7 @@ def bench_pooled(
     """
     schema = load_schema(cohort / "schema.toml")
     hospitals = tuple(Site(folder.name, folder, default_cache_dir()) for folder in list_hospitals(cohort))
-    pooled = PooledSite("pooled", hospitals[0].folder, default_cache_dir(), hospitals)
+    pooled = PooledSite("pooled", hospitals[0].folder, default_cache_dir(), hospitals=hospitals)
     rows = []
     for seed in range(seeds):
         plans = [parse_settings({**assignments, "seed": seed, "fold": fold}) for fold in range(folds)]

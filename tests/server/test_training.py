@@ -57,14 +57,12 @@ def make_plan() -> Callable[..., StudyPlan]:
             number_mean=[80.0, 0.5],
             number_sd=[8.0, 0.5],
             number_fill=[80.0, 0.5],
-            level_counts={"asa": [30, 30, 40, 0]},
             series_mean={},
             series_sd={},
             event_mean={},
             event_sd={},
             image_mean={},
             image_sd={},
-            present={"static": 100},
         )
         study = Study(
             run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
