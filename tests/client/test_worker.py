@@ -282,7 +282,9 @@ def test_worker_refuses_the_handshake_with_too_few_patients_and_does_not_say_how
 
     reply = Worker(Site("east", small_site.folder, small_site.cache_dir)).answer(HANDSHAKE, request.to_record())
 
-    assert _refusal(reply).reason == "patients: expected at least 10 at the hospital, got fewer."
+    assert (
+        _refusal(reply).reason == "patients: expected at least 10 in the training part and 1 in each other, got fewer."
+    )
 
 
 def test_refusal_that_would_be_too_long_is_cut(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,4 +115,6 @@ def test_handshake_names_the_reason_of_every_hospital_that_does_not_fit(tmp_path
     assert set(roster.excluded) == {"north", "south", "west"}
     assert roster.excluded["north"].startswith("schema: expected the study with hash " + schema.sha256[:12])
     assert roster.excluded["south"] == f"data check failed: unknown-level ({n_wrong})"
-    assert roster.excluded["west"] == "patients: expected at least 10 at the hospital, got fewer."
+    assert (
+        roster.excluded["west"] == "patients: expected at least 10 in the training part and 1 in each other, got fewer."
+    )

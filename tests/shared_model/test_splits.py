@@ -78,6 +78,18 @@ def test_seeds_give_different_folds() -> None:
 
 
 def test_folds_follow_the_documented_order() -> None:
-    # sha256sum of 0:A, 0:B, ... begins 99, 39, 13, a1, 78, so the death D comes first, then C, B, E, A.
+    # sha256sum of 0:A, 0:B, ... begins 99, 39, 13, a1, 78, so the death D comes first, then C, B, E, A. Modulo 3 the
+    # hash of the five hashes in ascending order begins with fold 1.
     outcome = np.array([0, 0, 0, 1, 0], dtype=np.int8)
-    assert assign_folds(["A", "B", "C", "D", "E"], outcome, folds=3, seed=0).tolist() == [1, 2, 1, 0, 0]
+    assert assign_folds(["A", "B", "C", "D", "E"], outcome, folds=3, seed=0).tolist() == [2, 0, 2, 1, 1]
+
+
+def test_odd_deaths_of_many_hospitals_do_not_gather_in_the_first_folds() -> None:
+    outcome = np.array([1, 1] + [0] * 28, dtype=np.int8)  # two deaths for five folds
+    deaths = np.zeros(5)
+    for hospital in range(200):
+        folds = assign_folds([f"{hospital}-{patient}" for patient in range(30)], outcome, folds=5, seed=0)
+        deaths += np.bincount(folds[:2], minlength=5)
+    # 400 deaths over five folds: 80 each, with a standard deviation below 8
+    assert deaths.min() > 80 - 4 * 8
+    assert deaths.max() < 80 + 4 * 8
