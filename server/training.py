@@ -78,7 +78,7 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
     while progress.rounds_in_phase < plan.settings.rounds(phase):
         if progress.rounds_since_best >= plan.settings.patience:
             return
-        metrics, stepped = _train_round(link, plan, weights, progress)
+        metrics, stepped = _train_round(link, plan, weights, progress, keep=keep)
         _note_validation(progress, metrics)
         progress.weights = {**progress.weights, **stepped}
         progress.rounds_in_phase += 1
@@ -91,7 +91,7 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
 
 
 def _train_round(
-    link: Link, plan: StudyPlan, parts: PhaseWeights, progress: Progress
+    link: Link, plan: StudyPlan, parts: PhaseWeights, progress: Progress, *, keep: Keep
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
@@ -115,6 +115,8 @@ def _train_round(
     metrics = summarise(unpack_scores(sums))
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
     _add_line(progress, parts.phase, attendance, metrics=metrics, train_loss=train_loss)
+    if len(attendance.answered) < plan.settings.min_sites:
+        keep(progress)  # so that rounds.jsonl shows the round that ends the run
     require_quorum(
         attendance, min_sites=plan.settings.min_sites, step=f"round {progress.round_number + 1} ({parts.phase})"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,13 @@ class PooledSite(Site):
     """
 
     hospitals: tuple[Site, ...] = ()
+
+    @cached_property
+    def state_dir(self) -> Path:
+        """A folder of its own, beside those of the hospitals."""
+        folder = super().state_dir.with_name(f"{super().state_dir.name}-pooled")
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
 
     @cached_property
     def patients(self) -> PatientArrays:
