@@ -12,30 +12,11 @@ from PIL import Image
 
 from client.site import Site
 from shared_model.schema import Schema, parse_schema
-from tests.server.small_cohort import write_small_cohort
+from tests.server.small_cohort import STATIC_SCHEMA, write_small_cohort
 
-SCHEMA = """
-[study]
-name = "small"
-title = "A small study"
-outcome = "died"
-patient_id = "patient_id"
-
-[[static]]
-name = "age"
-kind = "numeric"
-unit = "years"
-range = [0, 120]
-
-[[static]]
-name = "male"
-kind = "binary"
-
-[[static]]
-name = "asa"
-kind = "categorical"
-levels = ["1", "2", "3"]
-
+SCHEMA = (
+    STATIC_SCHEMA
+    + """
 [series.vitals]
 time_unit = "min"
 start = 0.0
@@ -67,6 +48,7 @@ size = 48
 [images.chest]
 size = 40
 """
+)
 
 TABLES = {
     "patients.csv": """patient_id,died,age,male,asa,drugs_recorded,ward

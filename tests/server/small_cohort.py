@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from shared_model.schema import load_schema
 from shared_model.updates import hash_weights, to_arrays
 from simulation.in_process import InProcessLink
 
+VARYING = ("seconds", "bytes_down", "bytes_up")
 NAMES = ("east", "north", "south", "west", "centre")
 
 STATIC_SCHEMA = """
@@ -211,3 +214,14 @@ def run_small_study(
     link = link or InProcessLink(open_workers(cohort, cache_dir or out.parent / f"{out.name}-cache"))
     run_study(link, schema=load_schema(cohort / "schema.toml"), settings=settings, folder=folder, resume=resume)
     return folder
+
+
+def read_rounds(folder: RunFolder, *, without: tuple[str, ...] = VARYING) -> list[dict[str, Any]]:
+    """The lines of rounds.jsonl, without what differs between equal runs."""
+    lines = (folder.path / "rounds.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in without} for line in lines]
+
+
+def read_weights(folder: RunFolder) -> bytes:
+    """The content of model.safetensors."""
+    return (folder.path / "model.safetensors").read_bytes()
