@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[bench,dev]'
 	touch $@
 
 # Newest versions that fit pyproject.toml; names and versions only, no addresses.
