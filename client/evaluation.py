@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from client.local_model import open_local_model
+from client.local_model import open_given_model
 from client.outbound import Gate
-from client.run_state import RunState
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.losses import logit_correction
@@ -19,22 +18,15 @@ def answer_evaluate(site: Site, settings: Settings, request: EvaluateRequest, ga
     """Score sums of one part, and the hospital's own row where its small-cell rule lets it.
 
     Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
         ProtocolError: the weights do not fit the model, or a score is not finite.
         SuppressedError: too few patients at the hospital.
     """
-    local = open_local_model(site, settings, preprocessing=request.preprocessing)
-    local.load(request.weights, local.model.learned_names())
-    if settings.local_norm:
-        state = RunState.of(site.state_dir, request.study.run_id)
-        state.load_norms(local.model, before_round=request.weights_round)
-    rows = {"train": local.split.train, "val": local.split.val, "test": local.split.test}[request.part]
+    given = open_given_model(site, settings, request)
     logit = predict_logits(
-        local.model,
-        local.encode_all(rows),
-        phase=request.phase,
-        correction=logit_correction(request.event_weight),
+        given.local.model, given.encoded, phase=request.phase, correction=logit_correction(request.event_weight)
     )
-    scores = ScoreSums.from_scores(logit, site.patients.outcome[rows])
+    scores = ScoreSums.from_scores(logit, site.patients.outcome[given.rows])
     arrays = gate.release_sums(EVALUATE, pack_scores(scores), score_quantities(), n_patients=len(site.patients))
     metrics = summarise(scores)
     n, events = (metrics.n, metrics.events) if request.release_row else (0, 0)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from client.run_state import RunState
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.fusion import MultimodalModel, empty_model
+from shared_model.messages import Part, WholeModelRequest
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
 from shared_model.training import Encoded, Rows, Source, choose_device, encode, encode_all
-from shared_model.updates import Weights, to_tensors
+from shared_model.updates import Weights, hash_weights, to_tensors
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,68 @@ class LocalModel:
         """Embeddings in eval mode, without gradients."""
         return encode_all(self.model, self._batch, rows, device=self.device)
 
+    def embedding_key(self, weights: str) -> str:
+        """What embeddings depend on: weights (by hash), preprocessing, and the patients as their tables give them."""
+        patients = self.site.patients
+        digest = hashlib.sha256(f"{weights}{self.preprocessing.to_json()}{patients.patient_ids}".encode())
+        for table in (patients.outcome, patients.numbers, patients.levels, *patients.events.values()):
+            digest.update(np.ascontiguousarray(table).tobytes())
+        return digest.hexdigest()
+
+    def rows(self, part: Part) -> Rows:
+        """Rows of one part of the patients."""
+        return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[part]
+
     def encoding_source(self, rows: Rows) -> Source:
         """Embeddings of chosen positions of `rows`, computed afresh with gradients."""
         return lambda chosen: encode(self.model, self._batch(rows[chosen]), device=self.device)
 
     def _batch(self, rows: Rows) -> Batch:
         return self.preprocessing.batch(self.site.patients, rows, schema=self.site.schema, device=self.device)
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A whole model that a question is about, and the patients in question as its fusion sees them.
+
+    Attributes:
+        local: the model, all weights loaded.
+        rows: of the patients.
+        encoded: their embeddings.
+    """
+
+    local: LocalModel
+    rows: Rows
+    encoded: Encoded
+
+
+def open_given_model(site: Site, settings: Settings, request: WholeModelRequest) -> GivenModel:
+    """The model of a question; weights and embeddings are kept, so the next question about it needs neither again.
+
+    Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
+        ProtocolError: the weights do not fit the model, or are not those that the question names.
+    """
+    local = open_local_model(site, settings, preprocessing=request.preprocessing)
+    state = RunState.of(site.state_dir, request.study.run_id)
+    names = local.model.learned_names()
+    if request.weights:
+        if hash_weights(request.weights) != request.weights_sha256:
+            raise ProtocolError("weights: expected the hash that the question names, got another.")
+        local.load(request.weights, names)
+        tensors = local.model.state_dict()
+        state.save_weights(request.weights_sha256, {name: tensors[name] for name in names})
+    else:
+        local.model.load_state_dict(state.load_weights(request.weights_sha256), strict=False)
+    if settings.local_norm:
+        state.load_norms(local.model, before_round=request.weights_round, discarded=request.discarded)
+    rows = local.rows(request.part)
+    key = local.embedding_key(f"{request.weights_sha256}{request.weights_round}{request.discarded}")
+    encoded = state.load_embeddings(request.part, key, device=local.device)
+    if encoded is None:
+        encoded = local.encode_all(rows)
+        state.save_embeddings(request.part, key, encoded)
+    return GivenModel(local, rows, encoded)
 
 
 def open_local_model(site: Site, settings: Settings, *, preprocessing: str) -> LocalModel:

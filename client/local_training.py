@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 
 from client.local_model import LocalModel, open_local_model
 from client.outbound import Gate
-from client.run_state import NeedsFrozenWeightsError, RunState
+from client.run_state import NeedsWeightsError, RunState
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
@@ -35,15 +33,13 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     """One round of local training.
 
     Raises:
-        NeedsFrozenWeightsError: the phase needs weights that it does not train, and they did not come.
+        NeedsWeightsError: the phase needs weights that it does not train, and they did not come.
         ProtocolError: the weights do not fit the model, or the update is not finite.
         SuppressedError: too few patients.
     """
     local = open_local_model(site, settings, preprocessing=request.preprocessing)
     state = RunState.of(site.state_dir, request.study.run_id)
     local.load(request.weights, local.model.travelling_in(request.phase, local_norm=settings.local_norm))
-    if settings.local_norm:
-        state.forget_norms(after_round=request.weights_round)
     validation, source = _open_sources(local, settings, request, state)
     scores = ScoreSums.from_scores(
         predict_logits(local.model, validation, phase=request.phase, correction=logit_correction(request.event_weight)),
@@ -73,7 +69,7 @@ def _open_sources(
     if request.phase != "fusion":
         _load_frozen(local, settings, request, state)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    key = _embedding_key(local, request)
+    key = local.embedding_key(request.frozen_sha256)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
     if train is None or val is None:
@@ -84,15 +80,6 @@ def _open_sources(
     return val, train.select
 
 
-def _embedding_key(local: LocalModel, request: TrainRequest) -> str:
-    """What embeddings depend on: frozen weights, preprocessing, and the patients as their tables give them."""
-    patients = local.site.patients
-    digest = hashlib.sha256(f"{request.frozen_sha256}{request.preprocessing}{patients.patient_ids}".encode())
-    for table in (patients.outcome, patients.numbers, patients.levels, *patients.events.values()):
-        digest.update(np.ascontiguousarray(table).tobytes())
-    return digest.hexdigest()
-
-
 def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, state: RunState) -> None:
     """Put what the phase needs and does not train into the model."""
     needed = local.model.frozen_in(request.phase, local_norm=settings.local_norm)
@@ -100,11 +87,13 @@ def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, s
         if hash_weights(request.frozen) != request.frozen_sha256:
             raise ProtocolError("frozen weights: expected the hash that the question names, got another.")
         local.load(request.frozen, needed)
-    own_norms = settings.local_norm and state.load_norms(local.model, before_round=request.weights_round)
+    own_norms = settings.local_norm and state.load_norms(
+        local.model, before_round=request.weights_round, discarded=request.discarded
+    )
     # Where only BatchNorm is frozen, the hospital's own is all that is missing.
     enough = request.frozen or not needed or (own_norms and request.phase != "fusion")
     if not enough:
-        raise NeedsFrozenWeightsError("frozen weights: not held here. Send them with the question.")
+        raise NeedsWeightsError("frozen weights: not held here. Send them with the question.")
 
 
 def _train_locally(local: LocalModel, source: Source, *, settings: Settings, request: TrainRequest) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from shared_model.training import Encoded
 KEPT_RUNS = 20
 
 
-class NeedsFrozenWeightsError(HipfedError):
-    """The phase needs weights that it does not train, and this hospital does not hold what it made of them."""
+class NeedsWeightsError(HipfedError):
+    """The question left out weights that this hospital does not hold."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,48 @@ class RunState:
         state = model.state_dict()
         _write(self._norms(after_round), {name: state[name] for name in model.batch_norm_names()})
 
-    def load_norms(self, model: MultimodalModel, *, before_round: int) -> bool:
+    def load_norms(
+        self, model: MultimodalModel, *, before_round: int, discarded: Sequence[tuple[int, int]] = ()
+    ) -> bool:
         """FedBN: put this hospital's latest BatchNorm of the first `before_round` rounds into the model.
+
+        Args:
+            model: to be completed.
+            before_round: training rounds that made the model's other weights.
+            discarded: ranges (after, up to) of rounds whose weights were dropped.
 
         Returns:
             Whether there was one.
         """
         for round_number in range(before_round, 0, -1):
+            dropped = any(after < round_number <= last for after, last in discarded)
             path = self._norms(round_number)
-            if path.exists():
+            if not dropped and path.exists():
                 model.load_state_dict(load_file(path), strict=False)
                 return True
         return False
 
-    def forget_norms(self, *, after_round: int) -> None:
-        """FedBN: remove the BatchNorm of later rounds: the model went back to this one, so they lead nowhere."""
-        for path in (self.folder / "norms").glob("*.safetensors"):
-            if int(path.stem) > after_round:
-                path.unlink(missing_ok=True)
+    def save_weights(self, sha256: str, weights: Mapping[str, Tensor]) -> None:
+        """Keep a whole model, in place of the one that was kept before."""
+        path = self._weights(sha256)
+        if not path.exists():
+            for old in path.parent.glob("*.safetensors"):
+                old.unlink(missing_ok=True)
+            _write(path, weights)
+
+    def load_weights(self, sha256: str) -> dict[str, Tensor]:
+        """The whole model with this hash.
+
+        Raises:
+            NeedsWeightsError: it is not kept.
+        """
+        try:
+            return load_file(self._weights(sha256))
+        except (OSError, SafetensorError) as error:
+            raise NeedsWeightsError("weights: not held here. Send them with the question.") from error
+
+    def _weights(self, sha256: str) -> Path:
+        return self.folder / "weights" / f"{sha256}.safetensors"
 
     def _norms(self, round_number: int) -> Path:
         return self.folder / "norms" / f"{round_number:06d}.safetensors"

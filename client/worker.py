@@ -10,25 +10,32 @@ from typing import Literal
 from flwr.app import RecordDict
 
 from client.evaluation import answer_evaluate
+from client.explain import answer_background, answer_explain, answer_spread
 from client.local_training import answer_train
 from client.outbound import Gate
-from client.run_state import NeedsFrozenWeightsError, forget_old_runs
+from client.run_state import NeedsWeightsError, forget_old_runs
 from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import HipfedError, ProtocolError
 from shared_model.messages import (
+    BACKGROUND,
     EVALUATE,
+    EXPLAIN,
     HANDSHAKE,
     PROTOCOL_VERSION,
+    SPREAD,
     STATISTICS,
     TRAIN,
+    BackgroundRequest,
     EvaluateRequest,
+    ExplainRequest,
     HandshakeReply,
     HandshakeRequest,
     Message,
     Refusal,
     Request,
+    SpreadRequest,
     StatisticsRequest,
     TrainRequest,
 )
@@ -45,8 +52,8 @@ class Worker:
         """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
         try:
             return self._answer(kind, question).to_record()
-        except NeedsFrozenWeightsError as error:
-            return self._refuse(str(error), code="needs-frozen-weights")
+        except NeedsWeightsError as error:
+            return self._refuse(str(error), code="needs-weights")
         except HipfedError as error:
             self._log.exception("%s refused", kind)
             return self._refuse(error.public_reason)
@@ -54,7 +61,7 @@ class Worker:
             self._log.exception("%s failed", kind)
             return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
 
-    def _refuse(self, reason: str, *, code: Literal["refused", "needs-frozen-weights"] = "refused") -> RecordDict:
+    def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:
         return Refusal(site=self.site.name, code=code, reason=reason[:2000]).to_record()
 
     def _answer(self, kind: str, record: RecordDict) -> Message:
@@ -111,6 +118,9 @@ _ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
     STATISTICS: (StatisticsRequest, _answer_statistics),
     TRAIN: (TrainRequest, answer_train),
     EVALUATE: (EvaluateRequest, answer_evaluate),
+    BACKGROUND: (BackgroundRequest, answer_background),
+    EXPLAIN: (ExplainRequest, answer_explain),
+    SPREAD: (SpreadRequest, answer_spread),
 }
 
 

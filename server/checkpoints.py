@@ -34,6 +34,7 @@ class Progress:
         round_number: training rounds done over all phases.
         weights_round: of those, the rounds that made the weights: fewer where a phase went back to its best.
         best_round: training rounds that made the best weights.
+        discarded: ranges (after, up to) of rounds whose weights were dropped when a phase went back to its best.
         rounds: the lines of rounds.jsonl.
         preprocessing: JSON of the common preprocessing, with which the weights were trained.
     """
@@ -48,6 +49,7 @@ class Progress:
     round_number: int = 0
     weights_round: int = 0
     best_round: int = 0
+    discarded: list[tuple[int, int]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     preprocessing: str = ""
 
@@ -70,6 +72,7 @@ def load_progress(folder: Path) -> Progress:
     try:
         with safe_open(path, framework="numpy") as file:
             rest: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
+            rest["discarded"] = [tuple(span) for span in rest["discarded"]]
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part, _, name = key.partition(":")
                 parts[part][name] = file.get_tensor(key)

@@ -24,6 +24,7 @@ class Attendance:
         bytes_down: payload sent to hospitals.
         bytes_up: payload of the answers that came.
         seconds: from the first message to the last answer.
+        lacking: nodes among the failed that asked for weights which the question left out.
     """
 
     asked: list[str]
@@ -32,6 +33,19 @@ class Attendance:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
+    lacking: set[int] = field(default_factory=set)
+
+    def joined_by(self, later: Attendance) -> Attendance:
+        """Both questions as one, put to some hospitals first and to others (or again) later."""
+        return Attendance(
+            asked=sorted({*self.asked, *later.asked}),
+            answered=sorted({*self.answered, *later.answered}),
+            failed={name: why for name, why in self.failed.items() if name not in later.asked} | later.failed,
+            bytes_down=self.bytes_down + later.bytes_down,
+            bytes_up=self.bytes_up + later.bytes_up,
+            seconds=round(self.seconds + later.seconds, 3),
+            lacking=later.lacking,
+        )
 
 
 def ask_sites(
@@ -70,6 +84,8 @@ def ask_sites(
             if is_message(answer.record, Refusal):
                 refusal = Refusal.from_record(answer.record)
                 attendance.failed[names.get(answer.node, refusal.site)] = refusal.reason
+                if refusal.code == "needs-weights":
+                    attendance.lacking.add(answer.node)
                 continue
             accept(answer.node, answer.record)
         except HipfedError as error:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 
 from shared_model.errors import StudyError
 
+BACKGROUND = "background.safetensors"
 TEST_SCORES = "test_scores.safetensors"
 State = Literal["running", "completed", "failed"]
 
@@ -58,6 +59,12 @@ class RunFolder:
         content = save({name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in sorted(weights)})
         replace_file(self.path / "model.safetensors", content)
         return content
+
+    def write_background(self, embeddings: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]) -> None:
+        """Write background.safetensors: the synthetic reference patients that explanations.json rests on."""
+        rows = {f"embedding/{name}": value for name, value in embeddings.items()}
+        rows |= {f"present/{name}": value.astype(np.uint8) for name, value in present.items()}
+        replace_file(self.path / BACKGROUND, save({name: np.ascontiguousarray(rows[name]) for name in sorted(rows)}))
 
     def write_scores(self, scores: Mapping[str, np.ndarray]) -> None:
         """Keep the pooled test scores' sums among the coordinator's own files: finer than what may be shown."""

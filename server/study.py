@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from server.checkpoints import Progress, has_progress, load_progress, save_progress
+from server.drift import describe_drift
 from server.evaluation import evaluate_test
+from server.explain import draw_background, explain_part
+from server.explanations import describe_explanation
 from server.link import Link
 from server.plan import StudyPlan
 from server.quorum import ask_sites, require_quorum
@@ -21,14 +25,16 @@ from server.reduce import PlainSum
 from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
 from server.training import train_phases
+from server.whole_model import WholeModel
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
-from shared_model.fusion import build_model, load_image_weights, set_base_rate
+from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
+from shared_model.shapley.strata import check_strata
 from shared_model.updates import hash_weights, to_arrays
 
 log = logging.getLogger("hipfed.server")
@@ -37,7 +43,7 @@ _PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
 
 
 def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFolder, resume: bool = False) -> None:
-    """Handshake, statistics, training, evaluation; everything the coordinator keeps goes to the run folder.
+    """Handshake, statistics, training, evaluation, explanation; all that the coordinator keeps goes to the run folder.
 
     Args:
         link: the way to the hospitals.
@@ -87,9 +93,27 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
 
     train_phases(link, plan, progress, keep=keep)
     write_model(folder, plan, progress)
-    test, scores = evaluate_test(link, plan, progress)
+    final = WholeModel(link, plan, progress, phase=settings.phases[-1])
+    test, scores = evaluate_test(final)
     folder.write_scores(pack_scores(scores))
     folder.write_json("metrics.json", {"test": test})
+    if settings.explain != "none":
+        explain_final(final, progress, folder)
+
+
+def explain_final(final: WholeModel, progress: Progress, folder: RunFolder) -> None:
+    """Step 5: explain the final model on the test part; explanations.json and the background it rests on.
+
+    Raises:
+        StudyError: no quorum.
+    """
+    plan = final.plan
+    background = draw_background(final, progress.weights)
+    folder.write_background(background.embeddings, background.present)
+    explained = explain_part(final, background, part="test", features=plan.settings.explain == "features")
+    shape = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
+    content = describe_explanation(plan, shape, background, explained, model_hash=final.sha256)
+    folder.write_json("explanations.json", content | {"part": "test", "drift": describe_drift(progress.rounds)})
 
 
 def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str:
@@ -141,6 +165,7 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
     if settings.local_norm and not has_images:
         raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
+    check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")
 

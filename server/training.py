@@ -12,12 +12,14 @@ import torch
 from flwr.app import RecordDict
 
 from server.checkpoints import Progress
+from server.drift import explain_round, explains_round
 from server.evaluation import score_part
 from server.link import Link
 from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
 from server.strategy import build_strategy
+from server.whole_model import WholeModel
 from shared_model.config import Phase
 from shared_model.errors import StudyError
 from shared_model.fusion import empty_model
@@ -61,6 +63,8 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
         log.info(
             "phase %s: best validation log loss %.4f after round %d", phase, progress.best_loss, progress.best_round
         )
+        if progress.best_round < progress.round_number:
+            progress.discarded.append((progress.best_round, progress.round_number))
         progress.weights, progress.weights_round = progress.best_weights, progress.best_round
         progress.phase_index += 1
         progress.best_loss = math.inf
@@ -84,8 +88,10 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
         progress.rounds_in_phase += 1
         progress.round_number += 1
         progress.weights_round = progress.round_number
+        if explains_round(plan.settings, phase, progress.round_number):
+            progress.rounds[-1]["explanation"] = explain_round(link, plan, phase, progress)
         keep(progress)
-    metrics, attendance = score_part(link, plan, progress, phase=phase, part="val")
+    metrics, attendance = score_part(WholeModel(link, plan, progress, phase=phase), "val")
     _add_line(progress, phase, attendance, metrics=metrics, train_loss=None)
     _note_validation(progress, metrics)
 
@@ -135,6 +141,7 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before:
             phase=parts.phase,
             round_number=progress.round_number,
             weights_round=progress.weights_round,
+            discarded=tuple((after, last) for after, last in progress.discarded),
             preprocessing=plan.preprocessing.to_json(),
             event_weight=plan.event_weight,
             frozen_sha256=parts.frozen_sha256,

@@ -67,6 +67,13 @@ class Settings(BaseModel):
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"
 
+    explain: Literal["none", "modalities", "features"] = "features"
+    explain_every: int = Field(0, ge=0, description="explain the model of every K-th round; 0 = the final model only")
+    background_rows: int = Field(500, ge=2, le=10_000, description="synthetic reference patients")
+    strata: str = Field(
+        "male,age_years:65:80", description="static columns to explain by; a numeric one with the edges of its bands"
+    )
+
     min_sites: int = Field(3, ge=1, description="fewest hospitals in any aggregate, and the quorum of a round")
     expected_sites: int = Field(0, ge=0, description="hospitals to wait for at the start; 0 = min-sites")
     min_patients: int = Field(10, ge=1)

@@ -76,6 +76,26 @@ class MultimodalModel(nn.Module, ABC):
     def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
         """Logit of death from all embeddings."""
 
+    @abstractmethod
+    def fused_inputs(self, embeddings: Embeddings, present: Present) -> dict[str, Tensor]:
+        """What of each modality enters the fusion: its embedding, or what stands for an absent one."""
+
+    @abstractmethod
+    def projection(self, name: str) -> Float[Tensor, "part width"]:
+        """Linear map from a modality's fused input to its contribution."""
+
+    @abstractmethod
+    def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
+        """What each modality adds to the fusion: `read_out(contributions.sum(dim=1))` equals `fuse`.
+
+        The fusion begins with a sum over modalities, so a coalition of modalities of two patients is a sum as well:
+        Shapley values need the encoders once a patient, and no more than `read_out` for each coalition.
+        """
+
+    @abstractmethod
+    def read_out(self, total: Float[Tensor, "*row part"]) -> Float[Tensor, "*row"]:
+        """Logit of summed contributions."""
+
     def forward(self, batch: Batch) -> Float[Tensor, "batch"]:
         """Logit of death."""
         return self.fuse(self.encode(batch), batch.present)
@@ -143,10 +163,29 @@ class EarlyFusionModel(MultimodalModel):
 
     def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
         """Logit of the concatenation, in the order of `modalities`."""
-        parts = [
-            torch.where(present[name].unsqueeze(1), embeddings[name], self.absent[name]) for name in self.modalities
-        ]
-        logit: Tensor = self.head(torch.cat(parts, dim=1))
+        logit: Tensor = self.head(torch.cat(list(self.fused_inputs(embeddings, present).values()), dim=1))
+        return logit
+
+    def fused_inputs(self, embeddings: Embeddings, present: Present) -> dict[str, Tensor]:
+        """Embeddings, the learned one where the modality is absent."""
+        return {
+            name: torch.where(present[name].unsqueeze(1), embeddings[name], self.absent[name])
+            for name in self.modalities
+        }
+
+    def projection(self, name: str) -> Float[Tensor, "part width"]:
+        """The modality's columns of the head's first layer."""
+        start = sum(self.widths[before] for before in self.modalities[: self.modalities.index(name)])
+        return self.head.first_weight()[:, start : start + self.widths[name]]
+
+    def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
+        """First layer without its bias, modality by modality."""
+        inputs = self.fused_inputs(embeddings, present)
+        return torch.stack([inputs[name] @ self.projection(name).T for name in self.modalities], dim=1)
+
+    def read_out(self, total: Float[Tensor, "*row part"]) -> Float[Tensor, "*row"]:
+        """The head from its first layer's bias on."""
+        logit: Tensor = self.head.read_out(total)
         return logit
 
 
@@ -183,6 +222,20 @@ class FusionHead(nn.Module):
             logit = logit + self.perceptron(fused).squeeze(1)
         return logit
 
+    def first_weight(self) -> Float[Tensor, "part width"]:
+        """Weights of all that sees the input: the short cut's row, then the rows of the first hidden layer."""
+        hidden = [layer.weight for layer in self.perceptron[:1]]
+        return torch.cat([self.linear.weight, *hidden])  # type: ignore[list-item]
+
+    def read_out(self, total: Float[Tensor, "*row part"]) -> Float[Tensor, "*row"]:
+        """Logit of the first layer's output without its bias: `read_out(fused @ first_weight.T)` equals `forward`."""
+        logit: Tensor = total[..., 0] + self.linear.bias
+        if len(self.perceptron):
+            bias: Tensor = self.perceptron[0].bias  # type: ignore[assignment]
+            first = total[..., 1:] + bias
+            logit = logit + self.perceptron[1:](first).squeeze(-1)
+        return logit
+
 
 class LateFusionModel(MultimodalModel):
     """Weighted mean of the unimodal logits over the modalities that the patient has; the weights are learned."""
@@ -199,6 +252,26 @@ class LateFusionModel(MultimodalModel):
         here = torch.stack([present[name] for name in self.modalities], dim=1)
         fused: Tensor = self.head(logits, here)
         return fused
+
+    def fused_inputs(self, embeddings: Embeddings, present: Present) -> dict[str, Tensor]:  # noqa: ARG002
+        """Embeddings; an absent one is zero and has no weight."""
+        return {name: embeddings[name] for name in self.modalities}
+
+    def projection(self, name: str) -> Float[Tensor, "part width"]:
+        """The modality's weighted unimodal head, and nothing to the sum of weights."""
+        weight: Tensor = self.unimodal[name].weight  # type: ignore[assignment]
+        row = self.head.log_weights[self.modalities.index(name)].exp() * weight
+        return torch.cat([row, torch.zeros_like(row)])
+
+    def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
+        """Weighted logit and weight of each modality that the patient has."""
+        logits = torch.stack([self.unimodal_logits(embeddings)[name] for name in self.modalities], dim=1)
+        weights = self.head.log_weights.exp() * torch.stack([present[name] for name in self.modalities], dim=1)
+        return torch.stack([weights * logits, weights], dim=2)
+
+    def read_out(self, total: Float[Tensor, "*row part"]) -> Float[Tensor, "*row"]:
+        """Weighted mean; 0 with no modality."""
+        return total[..., 0] / total[..., 1].clamp(min=torch.finfo(total.dtype).tiny)
 
 
 class LateFusionWeights(nn.Module):

@@ -10,6 +10,9 @@ files it can ask for again, so a restarted hospital simply goes on.
 | query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
 | train | TrainRequest | SumsReply (updates.round_quantities) |
 | evaluate | EvaluateRequest | EvaluateReply |
+| query.background | BackgroundRequest | SumsReply (common_background.background_quantities) |
+| query.explain | ExplainRequest | ExplainReply |
+| query.spread | SpreadRequest | SumsReply (explanation_quantities.spread_quantities) |
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from shared_model.config import Phase, Scalar
 from shared_model.errors import ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
-KINDS = (HANDSHAKE, STATISTICS, TRAIN, EVALUATE)
+BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
+KINDS = (HANDSHAKE, STATISTICS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
 
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
 Part = Literal["train", "val", "test"]
 Sha256 = str
+Spans = tuple[tuple[int, int], ...]
 SiteName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/\\]{1,200}$")]
 
 
@@ -169,6 +174,7 @@ class TrainRequest(Request):
         phase: what trains.
         round_number: rounds done before this one, over all phases.
         weights_round: of those, the rounds that made the weights.
+        discarded: ranges (after, up to) of rounds whose weights were dropped when a phase went back to its best round.
         preprocessing: JSON of the common Preprocessing.
         event_weight: weight of an event in the loss.
         frozen_sha256: hash of the weights that the phase needs and does not train.
@@ -180,6 +186,7 @@ class TrainRequest(Request):
     phase: Phase
     round_number: int = Field(ge=0)
     weights_round: int = Field(ge=0)
+    discarded: Spans = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
     frozen_sha256: Sha256
@@ -187,35 +194,98 @@ class TrainRequest(Request):
     frozen: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
-class EvaluateRequest(Request):
-    """Coordinator to hospital: score one part of your patients with this model.
+class WholeModelRequest(Request):
+    """A question about a whole model, which travels once: a hospital that lacks it asks for it by a Refusal.
 
     Attributes:
         phase: which prediction counts: the mean unimodal logit or the fused one.
         weights_round: rounds that made these weights.
-        part: which patients.
-        release_row: whether the hospital may also release a row of its own.
+        discarded: as in TrainRequest.
         preprocessing: JSON of the common Preprocessing.
-        event_weight: as in training; the logit is corrected for it.
-        weights: the whole model.
+        event_weight: as in training; logits are corrected for it.
+        weights_sha256: hash of the whole model.
+        part: which patients.
+        weights: by parameter name; empty where the hospital should hold them.
     """
 
     array_fields: ClassVar[tuple[str, ...]] = ("weights",)
     phase: Phase
     weights_round: int = Field(ge=0)
-    part: Part
-    release_row: bool
+    discarded: Spans = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
+    weights_sha256: Sha256
+    part: Part
     weights: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
+class EvaluateRequest(WholeModelRequest):
+    """Coordinator to hospital: score one part of your patients with this model.
+
+    Attributes:
+        release_row: whether the hospital may also release a row of its own.
+    """
+
+    release_row: bool
+
+
+class BackgroundRequest(WholeModelRequest):
+    """Coordinator to hospital: sums of the embeddings of one part, for the common background."""
+
+
+class ExplainRequest(WholeModelRequest):
+    """Coordinator to hospital: Shapley values of one part against this background, as sums.
+
+    Attributes:
+        background_id: hash of the background and the model.
+        features: whether to share modalities' values out over their features.
+        release_row: whether the hospital may also release a row of its own.
+        background: embeddings of the synthetic reference patients, by modality.
+        background_present: whether each of them has the modality.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "background", "background_present")
+    background_id: Sha256
+    features: bool
+    release_row: bool
+    background: dict[str, np.ndarray] = Field(default_factory=dict)
+    background_present: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class SpreadRequest(WholeModelRequest):
+    """Coordinator to hospital: your part of the random-effects statistics at this variance between hospitals.
+
+    Attributes:
+        background_id: as in ExplainRequest, likewise `background` and `background_present`.
+        tau2: per modality.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "background", "background_present")
+    background_id: Sha256
+    tau2: tuple[float, ...]
+    background: dict[str, np.ndarray] = Field(default_factory=dict)
+    background_present: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
 class EvaluateReply(Message):
-    """Hospital to coordinator: score sums for the reducer and, if the small-cell rule lets it, a row of its own.
+    """Hospital to coordinator: sums of its scores for the reducer and, if the small-cell rule lets it, its own row.
 
     Attributes:
         row: JSON of the hospital's own metrics, or of the suppressed row.
         arrays: `metrics.ScoreSums` as arrays, read only as a total.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
+    row: str
+    arrays: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class ExplainReply(Message):
+    """Hospital to coordinator: sums of its Shapley values and, if the small-cell rule lets it, its own shares.
+
+    Attributes:
+        row: JSON of the hospital's own shares, or of the suppressed row.
+        arrays: `explanation_quantities`, read only as a total.
     """
 
     array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
@@ -228,10 +298,10 @@ class Refusal(Message):
 
     Attributes:
         site: the hospital's name.
-        code: `needs-frozen-weights` asks for them with the next question; `refused` is everything else.
+        code: `needs-weights` asks for what the question left out; `refused` is everything else.
         reason: rule names and counts; never a value, an identifier or a path.
     """
 
     site: SiteName
-    code: Literal["refused", "needs-frozen-weights"] = "refused"
+    code: Literal["refused", "needs-weights"] = "refused"
     reason: str = Field(max_length=2000)

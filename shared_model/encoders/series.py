@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-N_SUMMARIES = 6
+SUMMARIES = ("mean", "min", "max", "sd", "last", "measured")
 
 
 class SeriesEncoder(nn.Module):
@@ -21,7 +21,7 @@ class SeriesEncoder(nn.Module):
         super().__init__()
         self.n_channels = n_channels
         self.lstm = nn.LSTM(3 * n_channels, hidden, batch_first=True)
-        self.width = hidden + N_SUMMARIES * n_channels
+        self.width = hidden + len(SUMMARIES) * n_channels
 
     def forward(self, inputs: Float[Tensor, "batch time input"]) -> Float[Tensor, "batch {self.width}"]:
         """Embedding of a standardised series.
@@ -38,7 +38,7 @@ class SeriesEncoder(nn.Module):
 def summarise_channels(
     values: Float[Tensor, "batch time channel"], measured: Bool[Tensor, "batch time channel"]
 ) -> Float[Tensor, "batch summary"]:
-    """Mean, min, max, population sd, last value and fraction measured of each channel, over measured cells only.
+    """SUMMARIES of each channel over measured cells only; sd is the population's, `measured` the fraction of cells.
 
     A channel without a measurement gives zeros, the cohort's mean after standardisation, and a count of zero.
     """

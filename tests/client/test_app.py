@@ -10,15 +10,12 @@ from flwr.supercore.task_identity import TaskIdentity
 import client.app
 from client.app import app
 from shared_model.messages import (
-    EVALUATE,
     HANDSHAKE,
     KINDS,
-    STATISTICS,
     TRAIN,
     HandshakeReply,
     HandshakeRequest,
     Refusal,
-    StatisticsRequest,
     SumsReply,
     is_message,
 )
@@ -26,10 +23,9 @@ from shared_model.messages import Message as Question
 from tests.server.fake_grid import make_context
 from tests.server.small_cohort import (
     describe_study,
-    evaluate_request,
     open_workers,
+    requests_of_every_kind,
     small_settings,
-    train_request,
     write_small_cohort,
 )
 
@@ -90,12 +86,7 @@ def test_courier_names_a_hospital_after_its_folder_when_nothing_else_is_said(coh
 def test_courier_hands_over_every_kind_of_question(cohort: Path, tmp_path: Path) -> None:
     context = _context({"data": str(cohort / "east")})
     site, settings = open_workers(cohort, tmp_path / "cache")[0].site, small_settings()
-    questions: dict[str, Question] = {
-        HANDSHAKE: _handshake(cohort, tmp_path),
-        STATISTICS: StatisticsRequest(study=describe_study(site, settings)),
-        TRAIN: train_request(site, settings),
-        EVALUATE: evaluate_request(site, settings),
-    }
+    questions = requests_of_every_kind(site, settings)
     assert set(questions) == set(KINDS)
 
     replies = {kind: _ask(kind, question, context) for kind, question in questions.items()}

@@ -16,6 +16,7 @@ from shared_model.fusion import build_model
 from shared_model.messages import EvaluateReply, EvaluateRequest
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.score_quantities import unpack_scores
+from shared_model.updates import hash_weights
 from tests.server.small_cohort import evaluate_request, fit_site, small_settings
 
 SETTINGS = small_settings()
@@ -32,7 +33,7 @@ def _evaluate(
 def _informative(request: EvaluateRequest) -> EvaluateRequest:
     """A model that looks at age (the first standardised number) only."""
     request.weights["head.linear.weight"][0, 0] = 1.0
-    return request
+    return request.model_copy(update={"weights_sha256": hash_weights(request.weights)})
 
 
 def test_scores_are_those_of_the_model_on_the_asked_part(small_site: Site) -> None:
@@ -116,6 +117,7 @@ def test_patient_without_a_modality_is_scored_by_its_absent_embedding(small_site
     first_of_vitals = build_model(site.schema, SETTINGS).widths["static"]  # the embeddings in schema order
     request.weights["head.linear.weight"][0, first_of_vitals] = 1.0
     request.weights["absent.vitals"][0] = 2.0
+    request = request.model_copy(update={"weights_sha256": hash_weights(request.weights)})
 
     reply, _ = _evaluate(site, request)
 

@@ -11,7 +11,7 @@ from torch import nn
 import client.run_state
 from client.local_training import answer_train
 from client.outbound import Gate
-from client.run_state import NeedsFrozenWeightsError
+from client.run_state import NeedsWeightsError
 from client.site import Site
 from shared_model.config import Phase, Settings
 from shared_model.encoders import ImageEncoder
@@ -62,7 +62,7 @@ def test_frozen_weights_with_another_hash_are_refused(small_site: Site) -> None:
 
 def test_frozen_weights_are_asked_for_once_a_run(small_site: Site) -> None:
     settings = small_settings()
-    with pytest.raises(NeedsFrozenWeightsError):
+    with pytest.raises(NeedsWeightsError):
         _train(small_site, settings, train_request(small_site, settings, with_frozen=False))
 
     first = _train(small_site, settings, train_request(small_site, settings))
@@ -177,15 +177,21 @@ def test_fedbn_goes_on_from_the_norms_of_the_best_round_and_not_of_a_discarded_o
         return load_file(path, device=device)
 
     monkeypatch.setattr(client.run_state, "load_file", noted)
-    rounds: list[tuple[Phase, int, int]] = [
-        ("unimodal", 0, 0),
-        ("unimodal", 1, 1),
-        ("fusion", 2, 1),  # the second unimodal round made the model worse: back to the first
-        ("joint", 3, 3),
+    second_dropped = ((1, 2),)  # the second unimodal round made the model worse: back to the first
+    rounds: list[tuple[Phase, int, int, tuple[tuple[int, int], ...]]] = [
+        ("unimodal", 0, 0, ()),
+        ("unimodal", 1, 1, ()),
+        # the hospital misses the question of round 2, the first of the next phase
+        ("fusion", 3, 3, second_dropped),
+        ("joint", 4, 4, second_dropped),
     ]
-    for phase, round_number, weights_round in rounds:
+    for phase, round_number, weights_round, discarded in rounds:
         request = train_request(image_site, settings, phase=phase, round_number=round_number)
-        _train(image_site, settings, request.model_copy(update={"weights_round": weights_round}))
+        _train(
+            image_site,
+            settings,
+            request.model_copy(update={"weights_round": weights_round, "discarded": discarded}),
+        )
 
     assert loaded == ["000001.safetensors"] * 3
 

@@ -17,23 +17,31 @@ from client.site import Site
 from client.worker import Worker
 from shared_model.errors import SettingsError
 from shared_model.messages import (
+    BACKGROUND,
     EVALUATE,
+    EXPLAIN,
     HANDSHAKE,
     KINDS,
     PROTOCOL_VERSION,
+    SPREAD,
     STATISTICS,
     TRAIN,
     EvaluateReply,
+    ExplainReply,
     HandshakeReply,
     HandshakeRequest,
-    Message,
     Refusal,
     StatisticsRequest,
     Study,
     SumsReply,
     is_message,
 )
-from tests.server.small_cohort import describe_study, evaluate_request, small_settings, train_request
+from tests.server.small_cohort import (
+    describe_study,
+    requests_of_every_kind,
+    small_settings,
+    train_request,
+)
 
 A_PATIENT = "east-017"
 
@@ -77,14 +85,9 @@ def test_worker_refuses_another_protocol_version(small_site: Site) -> None:
 def test_worker_checks_the_schema_in_every_question(small_site: Site, kind: str) -> None:
     settings = small_settings()
     other = describe_study(small_site, settings).model_copy(update={"schema_sha256": "f" * 64})
-    requests: dict[str, Message] = {
-        HANDSHAKE: HandshakeRequest(study=other),
-        STATISTICS: StatisticsRequest(study=other),
-        TRAIN: train_request(small_site, settings).model_copy(update={"study": other}),
-        EVALUATE: evaluate_request(small_site, settings).model_copy(update={"study": other}),
-    }
+    request = requests_of_every_kind(small_site, settings)[kind].model_copy(update={"study": other})
 
-    refusal = _refusal(Worker(small_site).answer(kind, requests[kind].to_record()))
+    refusal = _refusal(Worker(small_site).answer(kind, request.to_record()))
 
     assert "expected the study with hash ffffffffffff" in refusal.reason
     assert small_site.schema.sha256[:12] in refusal.reason
@@ -198,7 +201,7 @@ def test_worker_asks_for_frozen_weights_that_it_does_not_hold(small_site: Site) 
 
     refusal = _refusal(Worker(small_site).answer(TRAIN, request.to_record()))
 
-    assert refusal.code == "needs-frozen-weights"
+    assert refusal.code == "needs-weights"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, ZeroDivisionError, AssertionError, MemoryError])
@@ -313,22 +316,21 @@ def test_handshake_names_the_site_and_the_modalities_that_some_patient_has(small
 
 def test_worker_answers_every_kind_and_logs_each_release_without_values(small_site: Site) -> None:
     settings = small_settings()
-    study = describe_study(small_site, settings)
     worker = Worker(small_site)
+    requests = requests_of_every_kind(small_site, settings)
 
-    replies = {
-        HANDSHAKE: worker.answer(HANDSHAKE, HandshakeRequest(study=study).to_record()),
-        STATISTICS: worker.answer(STATISTICS, StatisticsRequest(study=study).to_record()),
-        TRAIN: worker.answer(TRAIN, train_request(small_site, settings).to_record()),
-        EVALUATE: worker.answer(EVALUATE, evaluate_request(small_site, settings).to_record()),
-    }
+    replies = {kind: worker.answer(kind, request.to_record()) for kind, request in requests.items()}
 
     assert HandshakeReply.from_record(replies[HANDSHAKE]).site == "east"
     assert SumsReply.from_record(replies[STATISTICS]).arrays["n"] == 36  # three of five folds of 60
     assert SumsReply.from_record(replies[TRAIN]).arrays["n-train"] == 36
     assert EvaluateReply.from_record(replies[EVALUATE]).arrays["score/n"] == 12
+    assert SumsReply.from_record(replies[BACKGROUND]).arrays["patterns"].sum() == 12
+    assert ExplainReply.from_record(replies[EXPLAIN]).arrays["n"][0] == 12
+    assert set(SumsReply.from_record(replies[SPREAD]).arrays) == {f"between/{x}" for x in ("k", "w", "wy", "wyy", "ww")}
     lines = [json.loads(line) for line in (small_site.state_dir / "audit.jsonl").read_text().splitlines()]
-    assert [line["kind"] for line in lines] == [STATISTICS, TRAIN, EVALUATE, "evaluate, own row"]
+    rows = [f"{EVALUATE}, own row", BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD]
+    assert [line["kind"] for line in lines] == [STATISTICS, TRAIN, EVALUATE, *rows]
     assert all(set(line) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"} for line in lines)
     for reply in replies.values():
         assert b"east-0" not in _bytes(reply)

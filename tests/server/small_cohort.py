@@ -18,9 +18,29 @@ from server.run_folder import RunFolder
 from server.study import run_study
 from shared_model.config import Phase, Scalar, Settings, parse_settings
 from shared_model.fusion import build_model
-from shared_model.messages import PROTOCOL_VERSION, EvaluateRequest, Part, Study, TrainRequest
+from shared_model.messages import (
+    BACKGROUND,
+    EVALUATE,
+    EXPLAIN,
+    HANDSHAKE,
+    PROTOCOL_VERSION,
+    SPREAD,
+    STATISTICS,
+    TRAIN,
+    BackgroundRequest,
+    EvaluateRequest,
+    ExplainRequest,
+    HandshakeRequest,
+    Part,
+    Request,
+    SpreadRequest,
+    StatisticsRequest,
+    Study,
+    TrainRequest,
+)
 from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
 from shared_model.schema import load_schema
+from shared_model.shapley.common_background import hash_background
 from shared_model.updates import hash_weights, to_arrays
 from simulation.in_process import InProcessLink
 
@@ -139,6 +159,7 @@ def small_settings(**changes: Scalar) -> Settings:
         "rounds_unimodal": 0,
         "rounds_fusion": 2,
         "rounds_joint": 0,
+        "background_rows": 20,
         "wait_s": 0.1,
         "deadline_s": 5.0,
     }
@@ -188,6 +209,7 @@ def evaluate_request(
 ) -> EvaluateRequest:
     """A question about the model that the seed draws."""
     model = build_model(site.schema, settings)
+    weights = to_arrays(model.state_dict(), model.learned_names())
     return EvaluateRequest(
         study=describe_study(site, settings),
         phase="fusion",
@@ -196,7 +218,8 @@ def evaluate_request(
         release_row=release_row,
         preprocessing=fit_site(site, settings).to_json(),
         event_weight=event_weight,
-        weights=to_arrays(model.state_dict(), model.learned_names()),
+        weights_sha256=hash_weights(weights),
+        weights=weights,
     )
 
 
@@ -225,3 +248,41 @@ def read_rounds(folder: RunFolder, *, without: tuple[str, ...] = VARYING) -> lis
 def read_weights(folder: RunFolder) -> bytes:
     """The content of model.safetensors."""
     return (folder.path / "model.safetensors").read_bytes()
+
+
+def explain_request(
+    site: Site, settings: Settings, *, part: Part = "test", features: bool = True, n_rows: int = 20
+) -> ExplainRequest:
+    """A question about the model that the seed draws, against made-up reference patients."""
+    given = evaluate_request(site, settings, part=part)
+    rng = np.random.default_rng(0)
+    widths = build_model(site.schema, settings).widths
+    background = {name: rng.normal(size=(n_rows, width)).astype(np.float32) for name, width in widths.items()}
+    present = {name: np.ones(n_rows, dtype=bool) for name in widths}
+    return ExplainRequest(
+        **dict(given),
+        background_id=hash_background(given.weights_sha256, background, present),
+        features=features,
+        background=background,
+        background_present=present,
+    )
+
+
+def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]:
+    """One question of each kind that this hospital answers."""
+    study = describe_study(site, settings)
+    given = evaluate_request(site, settings)
+    explain = explain_request(site, settings)
+    n_modalities = len(settings.chosen_modalities(site.schema))
+    return {
+        HANDSHAKE: HandshakeRequest(study=study),
+        STATISTICS: StatisticsRequest(study=study),
+        TRAIN: train_request(site, settings),
+        EVALUATE: given,
+        BACKGROUND: BackgroundRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
+        EXPLAIN: explain,
+        SPREAD: SpreadRequest(
+            **{k: v for k, v in dict(explain).items() if k not in {"features", "release_row"}},
+            tau2=(0.01,) * n_modalities,
+        ),
+    }

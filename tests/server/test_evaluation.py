@@ -16,6 +16,7 @@ from server.evaluation import describe_scores, evaluate_test
 from server.link import Answer
 from server.plan import StudyPlan
 from server.roster import Roster
+from server.whole_model import WholeModel
 from shared_model.errors import StudyError
 from shared_model.messages import EvaluateReply, EvaluateRequest, Study
 from shared_model.metrics import summarise
@@ -80,9 +81,8 @@ def _evaluate(plan: StudyPlan, reply: Callable[[int], EvaluateReply]) -> tuple[d
         assert request.weights_round == 3  # under FedBN hospitals look up their own layers of that round
         return Answer(node, reply(node).to_record())
 
-    return evaluate_test(
-        ScriptedLink(len(NAMES), answer), plan, Progress(weights={}, best_weights={}, round_number=7, weights_round=3)
-    )
+    progress = Progress(weights={}, best_weights={}, round_number=7, weights_round=3)
+    return evaluate_test(WholeModel(ScriptedLink(len(NAMES), answer), plan, progress, phase="joint"))
 
 
 def test_pooled_metrics_are_those_of_scikit_learn_on_all_patients_together(
@@ -250,5 +250,5 @@ def test_contradicting_sums_leave_out_their_site_and_add_nothing(plan: StudyPlan
 
 
 def test_evaluation_fails_when_too_few_answer(plan: StudyPlan) -> None:
-    with pytest.raises(StudyError, match=r"evaluation \(test\): expected answers of at least 2 hospitals"):
+    with pytest.raises(StudyError, match=r"evaluate \(test\): expected answers of at least 2 hospitals"):
         _evaluate(plan, lambda _: EvaluateReply(row="nonsense", arrays=pack_scores(ScoreSums.zero())))

@@ -229,7 +229,7 @@ def test_a_phase_sends_what_it_trains_and_the_encoders_that_it_needs(make_plan: 
 
 
 def test_frozen_weights_go_once_to_a_site_and_again_after_it_failed(make_plan: Callable[..., StudyPlan]) -> None:
-    refusals = {(1, 1): "needs-frozen-weights", (2, 0): "refused"}
+    refusals = {(1, 1): "needs-weights", (2, 0): "refused"}
 
     _, script = _train(
         make_plan(rounds_fusion=4, min_sites=2), {"fusion": [0.6, 0.5, 0.4, 0.3, 0.2]}, refusals=refusals

@@ -13,13 +13,17 @@ from pydantic import ValidationError
 
 from shared_model.errors import ProtocolError
 from shared_model.messages import (
+    BackgroundRequest,
     EvaluateReply,
     EvaluateRequest,
+    ExplainReply,
+    ExplainRequest,
     HandshakeReply,
     HandshakeRequest,
     Message,
     Refusal,
     Request,
+    SpreadRequest,
     StatisticsRequest,
     Study,
     SumsReply,
@@ -39,6 +43,20 @@ WEIGHTS = {
     "head.bias": np.zeros((0,), dtype=np.float32),
 }
 SUMS = {"n": np.array(12.0), "histogram": np.arange(6).reshape(2, 3)}
+WHOLE_MODEL: dict[str, Any] = {
+    "study": STUDY,
+    "phase": "joint",
+    "weights_round": 4,
+    "discarded": ((2, 3),),
+    "preprocessing": "{}",
+    "event_weight": 1.0,
+    "weights_sha256": "cd" * 32,
+}
+BACKGROUND_ROWS: dict[str, Any] = {
+    "background_id": "ef" * 32,
+    "background": {"static": np.ones((2, 3), dtype=np.float32)},
+    "background_present": {"static": np.array([True, False])},
+}
 EXAMPLES: tuple[Message, ...] = (
     HandshakeRequest(study=STUDY),
     HandshakeReply(site="Göteborg, site 3", version="0.1.0", modalities=["static", "hip"]),
@@ -55,18 +73,13 @@ EXAMPLES: tuple[Message, ...] = (
         weights=WEIGHTS,
         frozen={},
     ),
-    EvaluateRequest(
-        study=STUDY,
-        phase="joint",
-        weights_round=0,
-        part="test",
-        release_row=True,
-        preprocessing="{}",
-        event_weight=1.0,
-        weights=WEIGHTS,
-    ),
+    EvaluateRequest(**WHOLE_MODEL, part="test", release_row=True, weights=WEIGHTS),
     EvaluateReply(row='{"suppressed": true}', arrays=SUMS),
-    Refusal(site="north", code="needs-frozen-weights", reason="not held here"),
+    BackgroundRequest(**WHOLE_MODEL, part="train", weights=WEIGHTS),
+    ExplainRequest(**WHOLE_MODEL, part="test", **BACKGROUND_ROWS, features=True, release_row=False),
+    SpreadRequest(**WHOLE_MODEL, part="val", **BACKGROUND_ROWS, tau2=(0.1 + 0.2, 0.0)),
+    ExplainReply(row='{"suppressed": true}', arrays=SUMS),
+    Refusal(site="north", code="needs-weights", reason="not held here"),
 )
 TYPES = [type(example) for example in EXAMPLES]
 BY_NAME = {message.__name__: message for message in TYPES}
@@ -92,7 +105,15 @@ def leaves(message: type[Message]) -> set[type[Message]]:
 
 def test_examples_are_all_messages_of_the_protocol() -> None:
     assert leaves(Message) == set(TYPES)
-    assert leaves(Request) == {HandshakeRequest, StatisticsRequest, TrainRequest, EvaluateRequest}
+    assert leaves(Request) == {
+        HandshakeRequest,
+        StatisticsRequest,
+        TrainRequest,
+        EvaluateRequest,
+        BackgroundRequest,
+        ExplainRequest,
+        SpreadRequest,
+    }
 
 
 @any_message

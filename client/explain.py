@@ -1,0 +1,186 @@
+"""Explaining a model at the hospital: sums for the common background, and sums of its patients' Shapley values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+
+from client.local_model import GivenModel, open_given_model
+from client.outbound import Gate
+from client.site import Site
+from shared_model.config import Settings
+from shared_model.errors import ProtocolError
+from shared_model.losses import logit_correction
+from shared_model.messages import (
+    BACKGROUND,
+    EXPLAIN,
+    SPREAD,
+    BackgroundRequest,
+    ExplainReply,
+    ExplainRequest,
+    SpreadRequest,
+    SumsReply,
+)
+from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
+from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
+from shared_model.shapley.explanation_quantities import explanation_quantities, site_row, spread_quantities
+from shared_model.shapley.feature_values import explain_features
+from shared_model.shapley.game import Background, FusionGame, Rows, as_rows
+from shared_model.shapley.shares import Shares, between_sums, share_of_means
+from shared_model.shapley.strata import stratum_members
+from shared_model.shapley.summary import Sums, modality_sums
+from shared_model.shapley.valid_rows import embedding_columns, known_columns
+from shared_model.training import predict_logits
+
+
+def answer_background(site: Site, settings: Settings, request: BackgroundRequest, gate: Gate) -> SumsReply:
+    """Sums of the embeddings of one part.
+
+    Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
+        SuppressedError: too few patients.
+    """
+    given = open_given_model(site, settings, request)
+    columns = embedding_columns(given.local.model, site.schema)
+    embeddings = {name: value.float().cpu().numpy() for name, value in given.encoded.embeddings.items()}
+    sums = background_sums(
+        columns,
+        embeddings=embeddings,
+        present={name: value.cpu().numpy() for name, value in given.encoded.present.items()},
+        known=known_columns(embeddings, site.schema),
+        levels=level_indices(site, given),
+    )
+    released = gate.release_sums(BACKGROUND, sums, background_quantities(columns), n_patients=len(given.rows))
+    return SumsReply(arrays=released)
+
+
+def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate: Gate) -> ExplainReply:
+    """Sums of the Shapley values of one part, and the hospital's own shares where its small-cell rule lets it.
+
+    Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
+        ProtocolError: the background is not the one that the question names.
+        StudyError: values do not add up to the model's predictions.
+        SuppressedError: too few patients.
+    """
+    explained = _explain(site, settings, request)
+    given, model = explained.given, explained.given.local.model
+    sums = _modality_sums(site, settings, explained)
+    if request.features:
+        sums |= explain_features(
+            model,
+            explained.game,
+            explained.patients,
+            explained.background,
+            schema=site.schema,
+            preprocessing=given.local.preprocessing,
+            levels=level_indices(site, given),
+            seeds=[f"{settings.seed}{site.patients.patient_ids[row]}" for row in given.rows],
+        )
+    shares = _own_shares(sums)
+    sums |= between_sums(shares, tau2=np.zeros(len(model.modalities)))
+    quantities = explanation_quantities(
+        model,
+        site.schema,
+        settings,
+        preprocessing=given.local.preprocessing,
+        features=request.features,
+    )
+    arrays = gate.release_sums(EXPLAIN, sums, quantities, n_patients=len(site.patients))
+    n, events = (int(sums["n"][0]), int(sums["events"][0])) if request.release_row else (0, 0)
+    row = site_row(model.modalities, sums, shares)
+    return ExplainReply(arrays=arrays, row=gate.release_row(EXPLAIN, row, n=n, events=events))
+
+
+def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: Gate) -> SumsReply:
+    """The hospital's part of the random-effects statistics.
+
+    Raises:
+        As `answer_explain`.
+    """
+    explained = _explain(site, settings, request)
+    modalities = explained.given.local.model.modalities
+    if len(request.tau2) != len(modalities):
+        raise ProtocolError(f"tau2: expected one number a modality ({len(modalities)}), got {len(request.tau2)}.")
+    shares = _own_shares(_modality_sums(site, settings, explained))
+    sums = between_sums(shares, tau2=np.asarray(request.tau2))
+    quantities = spread_quantities(len(modalities))
+    return SumsReply(arrays=gate.release_sums(SPREAD, sums, quantities, n_patients=len(site.patients)))
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """Exact values of the patients in question, checked against the model's predictions."""
+
+    given: GivenModel
+    game: FusionGame
+    patients: Rows
+    background: Background
+    values: ModalityValues
+    additivity_error: Float64[np.ndarray, "patient"]
+
+
+def _explain(site: Site, settings: Settings, request: ExplainRequest | SpreadRequest) -> _Explained:
+    given = open_given_model(site, settings, request)
+    model, device = given.local.model, given.local.device
+    background = read_background(request, device=device)
+    _check_fits(model.widths, background.rows)
+    game = FusionGame(model)
+    patients = Rows(given.encoded.embeddings, given.encoded.present)
+    correction = logit_correction(request.event_weight)
+    values = explain_modalities(game, patients, background, correction=correction)
+    logit = predict_logits(model, given.encoded, phase=request.phase, correction=correction)
+    with torch.no_grad():
+        base = model.eval().fuse(background.rows.embeddings, background.rows.present).double().mean()
+    error = check_additivity(values, logit=logit, base_logit=float(base) + correction)
+    return _Explained(given, game, patients, background, values, error)
+
+
+def read_background(request: ExplainRequest | SpreadRequest, *, device: torch.device) -> Background:
+    """The background of a question.
+
+    Raises:
+        ProtocolError: it is not the one that the question names.
+    """
+    found = hash_background(request.weights_sha256, request.background, request.background_present)
+    if found != request.background_id:
+        raise ProtocolError(f"background: expected the id {request.background_id[:12]}, got {found[:12]}.")
+    return Background(as_rows(request.background, request.background_present, device=device), found)
+
+
+def _check_fits(widths: dict[str, int], rows: Rows) -> None:
+    shapes = {name: tuple(value.shape) for name, value in rows.embeddings.items()}
+    n = len(next(iter(rows.present.values()), ()))
+    expected = {name: (n, width) for name, width in widths.items()}
+    if shapes != expected or {name: tuple(p.shape) for name, p in rows.present.items()} != dict.fromkeys(widths, (n,)):
+        raise ProtocolError("background: expected one embedding a modality of the model, got other arrays.")
+
+
+def _modality_sums(site: Site, settings: Settings, explained: _Explained) -> Sums:
+    rows = explained.given.rows
+    return modality_sums(
+        explained.values,
+        members=_members(site, settings, explained),
+        outcome=site.patients.outcome[rows].astype(np.float64),
+        additivity_error=explained.additivity_error,
+    )
+
+
+def _members(site: Site, settings: Settings, explained: _Explained) -> Bool[np.ndarray, "stratum patient"]:
+    return stratum_members(site.schema, settings, site.patients, explained.given.rows)
+
+
+def _own_shares(sums: Sums) -> Shares:
+    return share_of_means(float(sums["n"][0]), sums["abs"][0], sums["outer"][0])
+
+
+def level_indices(site: Site, given: GivenModel) -> dict[str, np.ndarray]:
+    """Per category, the index of each patient's level; the one after the last means missing."""
+    levels = site.patients.levels[given.rows]
+    return {
+        column.name: np.where(levels[:, i] < 0, len(column.levels), levels[:, i])
+        for i, column in enumerate(site.schema.categories)
+    }

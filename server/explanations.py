@@ -1,0 +1,173 @@
+"""explanations.json: what may be shown of the summed Shapley values, with intervals and the small-cell rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from server.explain import CommonBackground, ExplainedPart
+from server.feature_report import describe_features
+from server.plan import StudyPlan
+from server.site_rows import hide_rows
+from shared_model.fusion import MultimodalModel
+from shared_model.privacy.suppression import SmallCellRule, suppressed_row
+from shared_model.shapley.explanation_quantities import number_or_none
+from shared_model.shapley.features import list_features
+from shared_model.shapley.shares import combine_hospitals, mean_interval, share_of_means
+from shared_model.shapley.strata import OUTCOME, Stratum, list_strata
+
+Sums = Mapping[str, np.ndarray]
+
+DEFINITIONS = {
+    "share": "share of means: sum over patients of |phi| of the modality, over that of all modalities",
+    "mean_local_share": "mean over patients of the modality's part of their own sum of |phi|",
+    "share_present": "share of means over the modalities that each patient has",
+    "share_probability": "share of means of the Shapley values of the probability instead of the logit",
+    "mean_abs": "mean |phi| over patients, log odds",
+    "alone": "mean over patients of |v(modality alone) - v(nobody)|, log odds",
+    "left_out": "mean over patients of |v(all) - v(all without the modality)|, log odds",
+    "se_background": "mean standard error of a patient's phi from the finite background, log odds",
+    "prediction_interval": "95 % interval for the share at a further hospital",
+    "presence": "effect of having or lacking the modality at all, against background rows where it is the other way",
+}
+
+
+def describe_explanation(
+    plan: StudyPlan, model: MultimodalModel, background: CommonBackground, explained: ExplainedPart, *, model_hash: str
+) -> dict[str, Any]:
+    """What explanations.json says of one model.
+
+    Args:
+        plan: the run's constants.
+        model: for names and widths; its weights are not read.
+        background: that the values were computed against.
+        explained: sums of the hospitals.
+        model_hash: hash of the explained weights.
+    """
+    total, rule = explained.total, plan.rule
+    n, events = int(total["n"][0]), int(total["events"][0])
+    allowed, sites = hide_rows(explained.rows, n=n, events=events, rule=rule)
+    head = {
+        "model_hash": model_hash,
+        "background_id": background.background_id,
+        "background": {"kind": "common", "rows": plan.settings.background_rows},
+        "definitions": DEFINITIONS,
+        "failed": explained.attendance.failed,
+    }
+    if not allowed:
+        return {**head, **suppressed_row(), "sites": sites}
+    names = model.modalities
+    return {
+        **head,
+        "n": n,
+        "events": events,
+        "additivity_error": float(total["additivity-error"][0] / n),
+        "modalities": describe_modalities(names, explained),
+        "interactions": _describe_interactions(names, total),
+        "features": {
+            name: describe_features(name, features, total, rule)
+            for name, features in list_features(model, plan.schema, plan.preprocessing).items()
+        }
+        if f"{names[0]}/n" in total
+        else {},
+        "strata": _describe_strata(names, list_strata(plan.schema, plan.settings), total, rule),
+        "sites": sites,
+    }
+
+
+def describe_modalities(names: Sequence[str], explained: ExplainedPart) -> dict[str, dict[str, Any]]:
+    """Per modality, shares and sizes over all patients, and the spread between hospitals."""
+    entries = _describe_group(names, explained.total, 0)
+    if explained.spread is not None:
+        between = combine_hospitals(explained.spread, tau2=explained.tau2)
+    for i, name in enumerate(names):
+        entries[name] |= {
+            "tau": number_or_none(np.sqrt(explained.tau2[i])),
+            "i2": number_or_none(explained.i2[i]),
+        }
+        if explained.spread is not None:
+            entries[name] |= {
+                "hospitals": int(between.k[i]),
+                "site_mean": number_or_none(between.mean[i]),
+                "site_mean_ci": _pair(between.interval[i]),
+                "prediction_interval": _pair(between.prediction[i]),
+            }
+        else:
+            entries[name] |= {"hospitals": None, "site_mean": None, "site_mean_ci": None, "prediction_interval": None}
+    return entries
+
+
+def _describe_group(names: Sequence[str], total: Sums, s: int) -> dict[str, dict[str, Any]]:
+    """Shares and sizes of one stratum."""
+    n = float(total["n"][s])
+    shares = share_of_means(n, total["abs"][s], total["outer"][s])
+    present = share_of_means(n, total["abs-present"][s], total["outer-present"][s])
+    probability = share_of_means(n, total["abs-probability"][s], np.zeros((len(names), len(names))))
+    entries = {}
+    for i, name in enumerate(names):
+        entries[name] = {
+            "share": number_or_none(shares.share[i]),
+            "share_ci": _pair(shares.interval[i]),
+            "mean_local_share": float(total["local"][s, i] / n),
+            "mean_local_share_ci": _pair(mean_interval(n, total["local"][s, i], total["local-square"][s, i])),
+            "share_present": number_or_none(present.share[i]),
+            "share_present_ci": _pair(present.interval[i]),
+            "share_probability": number_or_none(probability.share[i]),
+            "mean_abs": float(total["abs"][s, i] / n),
+            "mean_abs_ci": _pair(mean_interval(n, total["abs"][s, i], total["outer"][s, i, i])),
+            "mean_phi": float(total["phi"][s, i] / n),
+            "alone": float(total["alone"][s, i] / n),
+            "left_out": float(total["left-out"][s, i] / n),
+            "se_background": float(total["se-background"][s, i] / n),
+            "n_present": int(total["present"][s, i]),
+        }
+    return entries
+
+
+def _describe_interactions(names: Sequence[str], total: Sums) -> list[dict[str, Any]]:
+    """Pairwise Shapley interaction index, mean and mean size over patients, log odds; largest first."""
+    n = float(total["n"][0])
+    pairs = [
+        {
+            "modalities": [names[i], names[j]],
+            "mean": float(total["interactions"][0, i, j] / n),
+            "mean_abs": float(total["interactions-abs"][0, i, j] / n),
+        }
+        for i, j in combinations(range(len(names)), 2)
+    ]
+    return sorted(pairs, key=lambda pair: -float(pair["mean_abs"]))
+
+
+def _describe_strata(
+    names: Sequence[str], strata: Sequence[Stratum], total: Sums, rule: SmallCellRule
+) -> dict[str, dict[str, Any]]:
+    """Per variable and group, counts and shares, or the suppressed row."""
+    variables: dict[str, dict[str, Any]] = {}
+    for variable in dict.fromkeys(stratum.variable for stratum in strata if stratum.variable):
+        groups = {}
+        for s, stratum in enumerate(strata):
+            if stratum.variable == variable:
+                n, events = int(total["n"][s]), int(total["events"][s])
+                shown = n >= rule.min_patients if variable == OUTCOME else rule.may_release(n, events)
+                groups[stratum.label] = {"s": s, "n": n, "events": events} if shown else dict(suppressed_row())
+        if variable == OUTCOME:
+            # Of two groups that make up the whole, one hidden beside one shown is no secret.
+            if any(row == suppressed_row() for row in groups.values()):
+                groups = {label: dict(suppressed_row()) for label in groups}
+        else:
+            _, groups = hide_rows(groups, n=int(total["n"][0]), events=int(total["events"][0]), rule=rule)
+        variables[variable] = {
+            label: row
+            if row == suppressed_row()
+            else {"n": row["n"], "events": row["events"], "modalities": _describe_group(names, total, row["s"])}
+            for label, row in groups.items()
+        }
+    return variables
+
+
+def _pair(interval: Sequence[float] | np.ndarray) -> list[float | None] | None:
+    ends = [number_or_none(end) for end in interval]
+    return None if None in ends else ends

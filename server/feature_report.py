@@ -1,0 +1,139 @@
+"""The features inside a modality: size, direction, dependence on their value, under the small-cell rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from shared_model.privacy.suppression import SmallCellRule, histogram_bins_allowed, suppressed_row
+from shared_model.shapley.explanation_quantities import number_or_none
+from shared_model.shapley.features import Feature
+from shared_model.shapley.shares import mean_interval
+from shared_model.shapley.summary import PHI_EDGES
+
+Sums = Mapping[str, np.ndarray]
+MISSING, ALL = "missing", "all"
+
+
+def describe_features(name: str, features: Sequence[Feature], total: Sums, rule: SmallCellRule) -> list[dict[str, Any]]:
+    """Features of one modality, largest mean |phi| first; `presence` is the last entry.
+
+    Args:
+        name: of the modality.
+        features: inside it.
+        total: sums over hospitals.
+        rule: small-cell rule; a feature that fewer patients have is suppressed, and so is a group of its values.
+    """
+    entries = [_describe_feature(name, feature, j, total, rule) for j, feature in enumerate(features)]
+    entries.sort(key=lambda entry: -float(entry.get("mean_abs", -1.0)))
+    n = max(float(total["n"][0]), 1.0)
+    presence = {
+        "name": "presence",
+        "mean_abs": float(total[f"{name}/presence-abs"] / n),
+        "mean_phi": float(total[f"{name}/presence"] / n),
+    }
+    return [*entries, presence]
+
+
+def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule) -> dict[str, Any]:
+    def of(part: str) -> float:
+        return float(total[f"{name}/{part}"][j])
+
+    n = of("n")
+    if n < rule.min_patients:
+        return {"name": feature.name, **suppressed_row()}
+    histogram = total[f"{name}/histogram"][j, : feature.n_groups]
+    groups = _shown_groups(histogram, rule)
+    interval = mean_interval(n, of("abs"), of("square"))
+    return {
+        "name": feature.name,
+        "unit": feature.unit,
+        "n": int(n),
+        "mean_abs": of("abs") / n,
+        "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if np.isfinite(interval).all() else None,
+        "mean_phi": of("phi") / n,
+        "se_sampling": float(np.sqrt(max(of("variance"), 0.0)) / n),
+        "correlation": None if feature.levels and not _is_ordered(feature) else _correlation(of),
+        "groups": _describe_groups(name, feature, j, total, groups),
+        "histogram": _coarsen(histogram, groups, n=int(n)),
+    }
+
+
+def _is_ordered(feature: Feature) -> bool:
+    """A binary feature has an order, a category has none."""
+    return feature.levels == ("0", "1")
+
+
+def _correlation(of: Any) -> float | None:
+    """Pearson correlation of value and phi over patients with a known value; None where one of them is constant."""
+    n = of("known")
+    if n < 2:
+        return None
+    z_mean, phi_mean = of("z") / n, of("phi") / of("n")
+    z_variance = of("z-square") / n - z_mean**2
+    phi_variance = of("square") / of("n") - phi_mean**2
+    if z_variance <= 1e-12 or phi_variance <= 1e-18:
+        return None
+    return float(np.clip((of("z-phi") / n - z_mean * phi_mean) / np.sqrt(z_variance * phi_variance), -1.0, 1.0))
+
+
+def _shown_groups(histogram: Float64[np.ndarray, "group bin"], rule: SmallCellRule) -> Bool[np.ndarray, "group"]:
+    """Value groups that may be shown: enough patients, and never one alone hidden, which subtraction would give."""
+    sizes = histogram.sum(axis=1)
+    shown = np.asarray(sizes >= rule.min_patients)
+    hidden = np.flatnonzero(~shown & (sizes > 0))
+    if len(hidden) == 1 or (len(hidden) and sizes[hidden].sum() < rule.min_patients):
+        candidates = np.flatnonzero(shown)
+        if len(candidates):
+            shown[candidates[np.argmin(sizes[candidates])]] = False
+    return shown
+
+
+def _describe_groups(
+    name: str, feature: Feature, j: int, total: Sums, shown: Bool[np.ndarray, "group"]
+) -> list[dict[str, Any]]:
+    """Mean and spread of phi for each group of values: the dependence curve."""
+    sizes = total[f"{name}/histogram"][j].sum(axis=1)
+    entries: list[dict[str, Any]] = []
+    for g, label in enumerate(group_labels(feature)):
+        if not shown[g]:
+            entries.append({**label, **suppressed_row()})
+            continue
+        n, phi = float(sizes[g]), float(total[f"{name}/group-phi"][j, g])
+        variance = max(float(total[f"{name}/group-square"][j, g]) / n - (phi / n) ** 2, 0.0)
+        entries.append({**label, "n": int(n), "mean_phi": phi / n, "sd_phi": float(np.sqrt(variance))})
+    return entries
+
+
+def group_labels(feature: Feature) -> list[dict[str, Any]]:
+    """What each group of values holds: a level, or a range in the feature's unit (null = open); last, missing ones."""
+    if not feature.has_value:
+        return [{"level": ALL}]
+    if feature.levels:
+        return [*({"level": level} for level in feature.levels), {"level": MISSING}]
+    edges = [None, *(number_or_none(edge) for edge in feature.in_unit(np.array(feature.edges))), None]
+    return [*({"range": list(ends)} for ends in pairwise(edges)), {"level": MISSING}]
+
+
+def _coarsen(
+    histogram: Float64[np.ndarray, "group bin"], shown: Bool[np.ndarray, "group"], *, n: int
+) -> dict[str, Any]:
+    """Counts by value group and phi, bins of phi merged until there are at most n / 10 cells.
+
+    Neighbouring bins with the fewest patients are merged first.
+    """
+    groups = np.flatnonzero(shown)
+    n_bins = histogram_bins_allowed(n) // max(len(groups), 1)
+    if n_bins < 2 or not len(groups):
+        return dict(suppressed_row())
+    counts, edges = histogram[groups].copy(), list(PHI_EDGES)
+    while counts.shape[1] > n_bins:
+        sizes = counts.sum(axis=0)
+        i = int(np.argmin(sizes[:-1] + sizes[1:]))
+        counts = np.concatenate([counts[:, :i], counts[:, i : i + 1] + counts[:, i + 1 : i + 2], counts[:, i + 2 :]], 1)
+        edges.pop(i)
+    return {"groups": groups.tolist(), "phi_edges": edges, "counts": counts.astype(int).tolist()}

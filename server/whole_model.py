@@ -1,0 +1,87 @@
+"""Questions about one whole model: its weights travel once to each hospital, later questions name their hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from server.checkpoints import Progress
+from server.link import Link
+from server.plan import StudyPlan
+from server.quorum import Attendance, ask_sites, require_quorum
+from shared_model.config import Phase
+from shared_model.messages import Part, WholeModelRequest
+from shared_model.updates import hash_weights
+
+
+class WholeModel:
+    """The weights as they are now.
+
+    Attributes:
+        plan: the run's constants.
+        phase: which prediction counts.
+        sha256: hash of the weights.
+    """
+
+    def __init__(self, link: Link, plan: StudyPlan, progress: Progress, *, phase: Phase) -> None:
+        self.plan, self.phase = plan, phase
+        self.sha256 = hash_weights(progress.weights)
+        self._link = link
+        self._weights: Mapping[str, np.ndarray] = progress.weights
+        self._fields: dict[str, Any] = {
+            "study": plan.study,
+            "phase": phase,
+            "weights_round": progress.weights_round,
+            "discarded": tuple((after, last) for after, last in progress.discarded),
+            "preprocessing": plan.preprocessing.to_json(),
+            "event_weight": plan.event_weight,
+            "weights_sha256": self.sha256,
+        }
+        self._holders: set[int] = set()
+
+    def ask(
+        self,
+        kind: str,
+        request: type[WholeModelRequest],
+        *,
+        part: Part,
+        accept: Callable[[int, RecordDict], None],
+        **fields: Any,
+    ) -> Attendance:
+        """Put one question to every hospital; those that lack the weights are asked again, with them.
+
+        Args:
+            kind: message kind.
+            request: type of the question.
+            part: which patients.
+            accept: takes an answer, as in `ask_sites`.
+            fields: of the question, besides what every question about a model has.
+
+        Raises:
+            StudyError: no quorum.
+        """
+
+        def put(nodes: set[int], weights: Mapping[str, np.ndarray]) -> Attendance:
+            record = request(**self._fields, **fields, part=part, weights=dict(weights)).to_record()
+            return ask_sites(
+                self._link,
+                kind,
+                dict.fromkeys(sorted(nodes), record),
+                names=self.plan.roster.names,
+                deadline_s=self.plan.settings.deadline_s,
+                accept=accept,
+            )
+
+        everyone = set(self.plan.roster.names)
+        attendance = put(self._holders, {}) if self._holders else Attendance(asked=[])
+        without = everyone - self._holders | attendance.lacking
+        if without:
+            attendance = attendance.joined_by(put(without, self._weights))
+        self._holders = {node for node, name in self.plan.roster.names.items() if name in attendance.answered}
+        require_quorum(
+            attendance, min_sites=self.plan.settings.min_sites, step=f"{kind.removeprefix('query.')} ({part})"
+        )
+        return attendance
