@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -13,7 +15,11 @@ from rich.text import Text
 from client.data import default_cache_dir, find_schema, is_hospital, list_hospitals, open_hospital, summarise
 from client.data.hospital import SCHEMA_FILE
 from client.data.screen import print_problems, print_summary
-from shared_model.errors import DataError, HipfedError, Problem
+from client.patient_explanation import explain_patient
+from client.patient_screen import print_explanation, write_private
+from client.run_model import open_run
+from client.site import Site
+from shared_model.errors import DataError, HipfedError, Problem, SettingsError
 from shared_model.schema import Schema, load_schema
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False)
@@ -57,6 +63,47 @@ def check(
     )
     if fine < len(hospitals):
         raise typer.Exit(code=1)
+
+
+@app.command()
+def explain(
+    *,
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a finished run.")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="This hospital's folder.")],
+    patient: Annotated[str, typer.Option(help="Patient id, as in patients.*.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write; readable by you only.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+        ),
+    ] = None,
+    image_references: Annotated[int, typer.Option(min=1, help="Other patients to compare each image with.")] = 10,
+    series_references: Annotated[int, typer.Option(min=2, help="Other patients to compare each series with.")] = 50,
+) -> None:
+    """Explain one patient's prediction: modalities, features, X-ray pixels, vital signs along time.
+
+    The file describes a patient: it stays at the hospital.
+    """
+    try:
+        if out.suffix != ".json":
+            raise SettingsError(f"--out at {out}: expected a name that ends with .json, got {out.suffix or 'none'}.")
+        if not out.resolve().parent.is_dir():
+            raise SettingsError(f"--out at {out}: expected a folder that exists, got none. Make it first.")
+        site = Site(data.resolve().name, data.resolve(), cache or default_cache_dir())
+        model = open_run(run, site, device=torch.device("cpu"))
+        content = explain_patient(
+            model, site, patient, image_references=image_references, series_references=series_references
+        )
+        write_private(out, json.dumps(content, allow_nan=False) + "\n")
+    except DataError as error:
+        print_problems(Console(stderr=True), data.resolve().name, error.problems)
+        raise typer.Exit(code=1) from error
+    except HipfedError as error:
+        Console(stderr=True).print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(code=1) from error
+    print_explanation(Console(), content)
+    Console().print(f"written to {out}", markup=False, soft_wrap=True)
 
 
 def _find_hospitals(folder: Path) -> list[Path]:

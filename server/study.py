@@ -219,6 +219,7 @@ def write_model(folder: RunFolder, plan: StudyPlan, progress: Progress) -> None:
             "file_sha256": hashlib.sha256(content).hexdigest(),
             "weights_sha256": hash_weights(weights),
             "rounds": progress.best_round,
+            "discarded_rounds": progress.discarded,
             "settings": plan.settings.to_config(),
             "schema": plan.schema.model_dump(mode="json"),
             "schema_sha256": plan.schema.sha256,

@@ -35,6 +35,14 @@ class SeriesEncoder(nn.Module):
         return torch.cat([states[:, -1], summarise_channels(values, measured > 0.5)], dim=1)
 
 
+def time_since_measured(measured: Bool[Tensor, "batch time channel"]) -> Float[Tensor, "batch time channel"]:
+    """Time since each channel was last measured, as a fraction of the grid; 1 before the first measurement."""
+    n_steps = measured.shape[1]
+    steps = torch.arange(n_steps, device=measured.device).view(1, -1, 1)
+    last = torch.where(measured, steps, -1).cummax(dim=1).values
+    return torch.where(last < 0, n_steps, steps - last) / n_steps
+
+
 def summarise_channels(
     values: Float[Tensor, "batch time channel"], measured: Bool[Tensor, "batch time channel"]
 ) -> Float[Tensor, "batch summary"]:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from shared_model.errors import StudyError
-from shared_model.fusion import Embeddings, MultimodalModel, Present
+from shared_model.fusion import EarlyFusionModel, Embeddings, MultimodalModel, Present
 from shared_model.shapley.coalitions import MAX_PLAYERS, coalition_members, shapley_weights
 
 
@@ -80,8 +80,8 @@ class FusionGame:
 
     @property
     def read_out_networks(self) -> tuple[nn.Module, ...]:
-        """The modules that `read_out` runs through."""
-        return tuple(module for name, module in self._fusion.named_children() if name == "head")
+        """The modules that `read_out` runs through; late fusion divides by the sum of weights and has none."""
+        return (self._fusion.head,) if isinstance(self._fusion, EarlyFusionModel) else ()
 
     @torch.no_grad()
     def contributions(self, rows: Rows) -> Float64[Tensor, "row modality part"]:
@@ -124,7 +124,7 @@ class ModalityGame:
         game: the model's fusion.
         others: summed contributions of the other modalities, for each background row and coalition S.
         weights: Shapley weight of each S.
-        own: the patient's contribution of m.
+        own: the patient's contribution of m, the same against each background row.
         reference: each background row's contribution of m.
         both_present: background rows that, like the patient, have the modality. Only against these can the value be
             shared out within it; against the others it is the effect of having or lacking the modality at all.
@@ -133,7 +133,7 @@ class ModalityGame:
     game: FusionGame
     others: Float64[Tensor, "background coalition part"]
     weights: Float64[Tensor, "coalition"]
-    own: Float64[Tensor, "part"]
+    own: Float64[Tensor, "background part"]
     reference: Float64[Tensor, "background part"]
     both_present: Bool[Tensor, "background"]
 
@@ -145,14 +145,19 @@ class ModalityGame:
     @torch.no_grad()
     def values(self) -> Float64[Tensor, "background"]:
         """Exact Shapley value of the modality against each background row."""
-        ends = torch.stack([self.reference, self.own.expand_as(self.reference)], dim=1)
+        ends = torch.stack([self.reference, self.own], dim=1)
         low, high = self(ends).unbind(dim=1)
         return high - low
 
     def select(self, rows: Tensor) -> ModalityGame:
         """The game against some of the background rows."""
         return ModalityGame(
-            self.game, self.others[rows], self.weights, self.own, self.reference[rows], self.both_present[rows]
+            self.game,
+            self.others[rows],
+            self.weights,
+            self.own[rows],
+            self.reference[rows],
+            self.both_present[rows],
         )
 
 
@@ -187,7 +192,7 @@ def modality_game(
         game=game,
         others=of_patient + of_background,
         weights=weights,
-        own=patient_parts[own],
+        own=patient_parts[own].expand_as(background_parts[:, own]),
         reference=background_parts[:, own],
         both_present=background.present[name] & patient.present[name],
     )

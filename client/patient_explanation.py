@@ -1,0 +1,171 @@
+"""One patient's prediction and what made it: for the clinician who treats them. It never leaves the hospital.
+
+Modalities and features are given against two backgrounds: the common one, which all hospitals share and the global
+explanation uses, and this hospital's own training patients. What is inside images and series needs real recordings to
+compare with, so it is given against the hospital's own only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from client.patient_case import Case, open_case
+from client.patient_details import describe_images, describe_series
+from client.run_model import RunModel
+from client.site import Site
+from shared_model.schema import STATIC
+from shared_model.score_sums import sigmoid
+from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
+from shared_model.shapley.feature_values import share_out
+from shared_model.shapley.features import Feature, is_known, list_features
+from shared_model.shapley.game import Background
+
+MAX_ROUNDS = 32
+NOTICE = "Research use only; not a medical device. This file describes a patient and stays at the hospital."
+
+
+def explain_patient(
+    run: RunModel, site: Site, patient_id: str, *, image_references: int, series_references: int
+) -> dict[str, Any]:
+    """Everything about one patient, as JSON.
+
+    Args:
+        run: the finished run.
+        site: the hospital.
+        patient_id: of the patient.
+        image_references: images of other patients to compare each image with.
+        series_references: likewise for series.
+
+    Raises:
+        SettingsError: the hospital has no such patient.
+        StudyError: values do not add up to the model's predictions.
+    """
+    case = open_case(run, site, patient_id)
+    views = {name: _describe_view(case, background) for name, background in _backgrounds(case).items()}
+    return {
+        "notice": NOTICE,
+        "study": site.schema.study.title,
+        "run_id": run.run_id,
+        "model_hash": run.model_hash,
+        "patient_id": patient_id,
+        "part_of_run": _part_of_run(case),
+        "prediction": {"probability": float(sigmoid(np.array(case.logit))), "logit": case.logit},
+        "missing": _describe_missing(views["common"]),
+        "views": views,
+        "images": describe_images(case, n=image_references),
+        "series": describe_series(case, n=series_references),
+    }
+
+
+def _backgrounds(case: Case) -> dict[str, Background]:
+    return {"common": case.run.background, "local": case.local}
+
+
+def _describe_view(case: Case, background: Background) -> dict[str, Any]:
+    """Modalities and their features against one background."""
+    model = case.run.model
+    values = explain_modalities(case.game, case.rows, background, correction=case.correction)
+    with torch.no_grad():
+        base = float(model.fuse(background.rows.embeddings, background.rows.present).double().mean())
+    error = check_additivity(values, logit=np.array([case.logit]), base_logit=base + case.correction)
+    features = list_features(model, case.site.schema, case.run.preprocessing)
+    names = model.modalities
+    return {
+        "background_id": background.background_id,
+        "rows": len(background.rows),
+        "base_probability": values.base_probability,
+        "base_logit": values.base_logit,
+        "additivity_error": float(error[0]),
+        "modalities": [_describe_modality(case, background, values, i, features[name]) for i, name in enumerate(names)],
+        "interactions": [
+            {"modalities": [names[i], names[j]], "value": float(values.interactions[0, i, j])}
+            for i in range(len(names))
+            for j in range(i + 1, len(names))
+        ],
+    }
+
+
+def _describe_modality(
+    case: Case, background: Background, values: ModalityValues, i: int, features: tuple[Feature, ...]
+) -> dict[str, Any]:
+    name = case.run.model.modalities[i]
+    found = share_out(
+        features,
+        case.modality_game(name, background),
+        case.game.projection(name),
+        case.game.fused_input(case.rows, name)[0],
+        case.game.fused_input(background.rows, name),
+        case.rng(name),
+        max_rounds=MAX_ROUNDS,
+    )
+    described = [
+        {
+            "name": feature.name,
+            "unit": feature.unit,
+            "value": _value(case, name, feature),
+            "phi": float(found.phi[j]),
+            "se": float(found.se[j]),
+        }
+        for j, feature in enumerate(features)
+    ]
+    size = float(np.abs(values.phi[0]).sum())
+    return {
+        "name": name,
+        "present": case.has(name),
+        "meaning": "effect of the modality" if case.has(name) else "effect of not having it",
+        "phi": float(values.phi[0, i]),
+        "share": float(abs(values.phi[0, i]) / size) if size else None,
+        "phi_probability": float(values.phi_probability[0, i]),
+        "se_background": float(values.se_background[0, i]),
+        "alone": float(values.alone[0, i]),
+        "left_out": float(values.left_out[0, i]),
+        "presence": found.presence,
+        "orders": found.orders,
+        "features": described if case.has(name) else [],
+    }
+
+
+def _value(case: Case, name: str, feature: Feature) -> float | str | None:
+    """The patient's value in the feature's unit, or level; None where it is missing or there is none."""
+    schema, arrays = case.site.schema, case.site.patients
+    embedding = case.rows.embeddings[name].float().cpu().numpy()
+    if not feature.has_value or not is_known(feature, embedding)[0]:
+        return None
+    if name == STATIC:
+        return _static_value(case, feature.name)
+    if name in schema.events:
+        return float(arrays.events[name][case.row, schema.events[name].items.index(feature.name)])
+    return float(feature.in_unit(embedding[:, feature.columns[0]].astype(np.float64))[0])
+
+
+def _static_value(case: Case, name: str) -> float | str | None:
+    schema, arrays = case.site.schema, case.site.patients
+    for i, column in enumerate(schema.categories):
+        if column.name == name:
+            level = int(arrays.levels[case.row, i])
+            return column.levels[level] if level >= 0 else None
+    return float(arrays.numbers[case.row, [column.name for column in schema.numbers].index(name)])
+
+
+def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the patient lacks, and what lacking it does to the prediction."""
+    missing = []
+    for modality in view["modalities"]:
+        if not modality["present"]:
+            missing.append({"modality": modality["name"], "feature": None, "phi": modality["phi"]})
+        if modality["name"] == STATIC:
+            missing += [
+                {"modality": STATIC, "feature": feature["name"], "phi": feature["phi"]}
+                for feature in modality["features"]
+                if feature["value"] is None
+            ]
+    return missing
+
+
+def _part_of_run(case: Case) -> str:
+    """Whether the model was trained on this patient, if this hospital took part."""
+    split = case.site.split(case.run.settings)
+    return "train" if case.row in split.train else "val" if case.row in split.val else "test"

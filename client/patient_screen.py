@@ -1,0 +1,59 @@
+"""A patient's explanation in a few lines on the screen, and as a file that only its owner reads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+N_FEATURES = 8
+
+
+def print_explanation(console: Console, content: Mapping[str, Any]) -> None:
+    """Risk, modalities and the largest features, against the common background."""
+    view = content["views"]["common"]
+    risk, base = content["prediction"]["probability"], view["base_probability"]
+    console.print(f"risk of the outcome {risk:.1%}; mean of the reference patients {base:.1%}", highlight=False)
+    if content["part_of_run"] != "test":
+        console.print(f"this patient was in the run's {content['part_of_run']} part", highlight=False)
+    modalities = _table("modality", "log odds", "part")
+    for entry in sorted(view["modalities"], key=lambda entry: -abs(entry["phi"])):
+        share = "-" if entry["share"] is None else f"{entry['share']:.0%}"
+        label = entry["name"] if entry["present"] else f"{entry['name']} (not there)"
+        modalities.add_row(label, f"{entry['phi']:+.3f}", share)
+    console.print(modalities)
+    features = _table("feature", "value", "log odds")
+    found = [(entry["name"], feature) for entry in view["modalities"] for feature in entry["features"]]
+    for modality, feature in sorted(found, key=lambda pair: -abs(pair[1]["phi"]))[:N_FEATURES]:
+        features.add_row(f"{modality}: {feature['name']}", _value(feature), f"{feature['phi']:+.3f}")
+    console.print(features)
+
+
+def _value(feature: Mapping[str, Any]) -> str:
+    value = feature["value"]
+    text = "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+    return f"{text} {feature['unit']}".strip()
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole, readable by its owner only."""
+    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
