@@ -27,7 +27,8 @@ from shared_model.messages import (
 from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
 from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
 from shared_model.shapley.explanation_quantities import explanation_quantities, site_row, spread_quantities
-from shared_model.shapley.feature_values import explain_features
+from shared_model.shapley.feature_values import attribute_features, sum_features
+from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background, FusionGame, Rows, as_rows
 from shared_model.shapley.shares import Shares, between_sums, share_of_means
 from shared_model.shapley.strata import stratum_members
@@ -70,16 +71,12 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
     given, model = explained.given, explained.given.local.model
     sums = _modality_sums(site, settings, explained)
     if request.features:
-        sums |= explain_features(
-            model,
-            explained.game,
-            explained.patients,
-            explained.background,
-            schema=site.schema,
-            preprocessing=given.local.preprocessing,
-            levels=level_indices(site, given),
-            seeds=[f"{settings.seed}{site.patients.patient_ids[row]}" for row in given.rows],
+        features = list_features(model, site.schema, given.local.preprocessing)
+        seeds = [f"{settings.seed}{site.patients.patient_ids[row]}" for row in given.rows]
+        tables = attribute_features(
+            explained.game, explained.patients, explained.background, features=features, seeds=seeds
         )
+        sums |= sum_features(tables, explained.patients, features=features, levels=level_indices(site, given))
     shares = _own_shares(sums)
     sums |= between_sums(shares, tau2=np.zeros(len(model.modalities)))
     quantities = explanation_quantities(

@@ -95,10 +95,10 @@ def _describe_modality(
     found = share_out(
         features,
         case.modality_game(name, background),
-        case.game.projection(name),
-        case.game.fused_input(case.rows, name)[0],
-        case.game.fused_input(background.rows, name),
-        case.rng(name),
+        projection=case.game.projection(name),
+        own=case.game.fused_input(case.rows, name)[0],
+        reference=case.game.fused_input(background.rows, name),
+        rng=case.rng(name),
         max_rounds=MAX_ROUNDS,
     )
     described = [

@@ -1,18 +1,17 @@
-"""Feature values of many patients, summed: the Owen sampler over every modality's features."""
+"""Feature values of many patients: the Owen sampler over every modality's features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from shared_model.fusion import MultimodalModel
-from shared_model.preprocessing import Preprocessing
-from shared_model.schema import STATIC, Schema
-from shared_model.shapley.features import Feature, list_features, value_groups
+from shared_model.schema import STATIC
+from shared_model.shapley.features import Feature, value_groups
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import ColumnGroups, OwenValues, owen_values
 from shared_model.shapley.summary import FeaturePhi, Sums, feature_sums
@@ -20,35 +19,40 @@ from shared_model.training import seeded_rng
 
 ROUNDS = 2  # of one order and its reverse against each background row: about 0.5 % of the mean |phi| at 500 rows
 
+Features = Mapping[str, Sequence[Feature]]
 
-def explain_features(
-    model: MultimodalModel,
-    game: FusionGame,
-    patients: Rows,
-    background: Background,
-    *,
-    schema: Schema,
-    preprocessing: Preprocessing,
-    levels: Mapping[str, Int64[np.ndarray, "patient"]],
-    seeds: Sequence[str],
-) -> Sums:
-    """Sums of feature values over patients.
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Owen values of one modality's features, a row a patient.
+
+    Attributes:
+        phi: 0 where the patient lacks the modality.
+        se: standard errors of phi.
+        presence: effect of having or lacking the modality; `phi.sum(axis=1) + presence` is the modality's exact value.
+    """
+
+    phi: Float64[np.ndarray, "patient feature"]
+    se: Float64[np.ndarray, "patient feature"]
+    presence: Float64[np.ndarray, "patient"]
+
+
+def attribute_features(
+    game: FusionGame, patients: Rows, background: Background, *, features: Features, seeds: Sequence[str]
+) -> dict[str, FeatureTable]:
+    """Owen values of every modality's features for every patient.
 
     Args:
-        model: whose features they are.
-        game: its fusion.
+        game: the model's fusion.
         patients: who is explained.
         background: against whom.
-        schema: the study.
-        preprocessing: the common one.
-        levels: per category, the index of each patient's level.
+        features: of each modality of the model.
         seeds: of each patient's sampling, so that it does not depend on who else is explained.
     """
     own_parts, background_parts = game.contributions(patients), game.contributions(background.rows)
-    sums: Sums = {}
-    for name, features in list_features(model, schema, preprocessing).items():
-        reference = game.fused_input(background.rows, name)
-        own = game.fused_input(patients, name)
+    tables = {}
+    for name, of_modality in features.items():
+        own, reference = game.fused_input(patients, name), game.fused_input(background.rows, name)
         found = []
         for i, seed in enumerate(seeds):
             modality = modality_game(
@@ -59,33 +63,42 @@ def explain_features(
                 patient_parts=own_parts[i],
                 background_parts=background_parts,
             )
+            rng = seeded_rng(seed, name)
             found.append(
-                share_out(features, modality, game.projection(name), own[i], reference, seeded_rng(seed, name))
+                share_out(
+                    of_modality, modality, projection=game.projection(name), own=own[i], reference=reference, rng=rng
+                )
             )
-        here = patients.present[name].cpu().numpy()
-        phi = np.array([values.phi for values in found]).reshape(len(seeds), len(features))
-        variance = np.square([values.se for values in found]).reshape(len(seeds), len(features))
-        groups = value_groups(
-            features,
-            embedding=patients.embeddings[name][torch.from_numpy(here)].float().cpu().numpy(),
-            levels={category: index[here] for category, index in levels.items()} if name == STATIC else {},
+        shape = (len(seeds), len(of_modality))
+        tables[name] = FeatureTable(
+            phi=np.array([values.phi for values in found], dtype=np.float64).reshape(shape),
+            se=np.array([values.se for values in found], dtype=np.float64).reshape(shape),
+            presence=np.array([values.presence for values in found], dtype=np.float64),
         )
-        presence = np.array([values.presence for values in found])
-        sums |= feature_sums(name, features, FeaturePhi(phi[here], variance[here], groups), presence=presence)
-    return sums
+    return tables
 
 
 def share_out(
     features: Sequence[Feature],
     modality: ModalityGame,
+    *,
     projection: Float64[Tensor, "part width"],
     own: Float64[Tensor, "width"],
     reference: Float64[Tensor, "background width"],
     rng: np.random.Generator,
-    *,
     max_rounds: int = ROUNDS,
 ) -> OwenValues:
-    """Owen values of one modality's features of one patient, in ROUNDS rounds or, until they are precise, more."""
+    """Owen values of one modality's features of one patient.
+
+    Args:
+        features: inside the modality.
+        modality: its game.
+        projection: from its embedding to its contribution.
+        own: what of the patient enters the fusion.
+        reference: what of each background row does.
+        rng: draws the orders.
+        max_rounds: ROUNDS are drawn and, until the values are precise, more up to this number.
+    """
     players = ColumnGroups(
         [feature.columns for feature in features],
         projection=projection,
@@ -94,3 +107,31 @@ def share_out(
         start=modality.reference,
     )
     return owen_values(modality, players, rng=rng, min_rounds=ROUNDS, max_rounds=max_rounds)
+
+
+def sum_features(
+    tables: Mapping[str, FeatureTable],
+    patients: Rows,
+    *,
+    features: Features,
+    levels: Mapping[str, Int64[np.ndarray, "patient"]],
+) -> Sums:
+    """Sums of feature values over patients.
+
+    Args:
+        tables: from `attribute_features`.
+        patients: who was explained.
+        features: of each modality.
+        levels: per category, the index of each patient's level; the one after the last means missing.
+    """
+    sums: Sums = {}
+    for name, table in tables.items():
+        here = patients.present[name].cpu().numpy()
+        groups = value_groups(
+            tuple(features[name]),
+            embedding=patients.embeddings[name][torch.from_numpy(here)].float().cpu().numpy(),
+            levels={category: index[here] for category, index in levels.items()} if name == STATIC else {},
+        )
+        found = FeaturePhi(table.phi[here], np.square(table.se[here]), groups)
+        sums |= feature_sums(name, features[name], found, presence=table.presence)
+    return sums
