@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from server.agreement import compare_with_experts, print_agreement, write_agreement
 from server.summary import print_run
 from shared_model.errors import HipfedError
 
@@ -24,6 +25,35 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
     """Say how a run stands: its state, the hospitals that were excluded, and its metrics."""
     try:
         print_run(run, Console())
+    except HipfedError as error:
+        Console(stderr=True).print(f"hipfed-server: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def agreement(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was explained.")],
+    expert: Annotated[
+        Path,
+        typer.Option(
+            "--expert",
+            metavar="FILE.csv",
+            help="The experts' table: columns kind, modality, feature, rank or points, and if several, expert.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Write everything that is known to a file.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option("--top", metavar="K", help="How many of the first items to compare as a set.")
+    ] = 5,
+) -> None:
+    """Say whether clinicians hold the same modalities and features to be important as the model does."""
+    try:
+        report = compare_with_experts(run, expert, top=top)
+        if out is not None:
+            write_agreement(report, out, run=run, expert=expert)
+        print_agreement(report, Console())
     except HipfedError as error:
         Console(stderr=True).print(f"hipfed-server: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error

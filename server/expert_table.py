@@ -27,23 +27,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from server.explained_items import Item
 from shared_model.errors import DataError, Problem, StudyError
 
 Scale = Literal["rank", "points"]
 LOWEST: Mapping[Scale, float] = {"rank": 1.0, "points": 0.0}
 NAMES, EXPERT = ("kind", "modality", "feature"), "expert"
 ONLY_EXPERT = "expert"
-
-
-@dataclass(frozen=True, order=True)
-class Item:
-    """What can be important: a modality (`feature` is empty) or a feature inside one."""
-
-    modality: str
-    feature: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.modality}: {self.feature}" if self.feature else self.modality
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ class _TableReader:
         if not set(NAMES) <= set(header) or len(set(header)) < len(header):
             return None
         rows = list(self._rows(header, records[1:]))
-        if not rows:
+        if len(records) == 1:
             self._add(0, "", "no-rows", expected="a row per item", got="none", remedy="Add the items.")
         scores: dict[str, dict[Item, float]] = {}
         first_line: dict[tuple[str, Item], int] = {}

@@ -67,7 +67,7 @@ class Overlap:
 
     @property
     def agreement(self) -> Float64[np.ndarray, "*draws depth"]:
-        """Part of the items that the prefixes share, 2 |S n T| / (|S| + |T|), 0 to 1 (eq. 28 there)."""
+        """Part of the items that the prefixes share, 2 |S n T| / (|S| + |T|), 0 to 1 (there, on ties)."""
         return np.asarray(2 * self.common / (self.first + self.second))
 
     def rank_biased(self, p: float = PERSISTENCE) -> Float64[np.ndarray, "*draws"]:
@@ -108,9 +108,11 @@ def tau_b(
         first: a ranking.
         second: a ranking, or many that rank the same items.
     """
-    both = np.isfinite(first) & np.isfinite(second).reshape(-1, len(first)).all(axis=0)
-    values = [kendalltau(first[both], row[both], method="asymptotic").statistic for row in second.reshape(-1, len(both))]
-    return np.asarray(values, dtype=np.float64).reshape(second.shape[:-1])
+    rows = second.reshape(-1, len(first))
+    both = np.isfinite(first) & np.isfinite(rows).all(axis=0)
+    orders, place = np.unique(rows[:, both], axis=0, return_inverse=True)  # of few items, many draws are the same
+    values = [kendalltau(first[both], order, method="asymptotic").statistic for order in orders]
+    return np.asarray(values, dtype=np.float64)[place].reshape(second.shape[:-1])
 
 
 def kendall_w(scores: Float64[np.ndarray, "expert item"]) -> float:

@@ -27,7 +27,7 @@ from server.run_folder import RunFolder
 from server.training import train_phases
 from server.whole_model import WholeModel
 from shared_model.config import Settings
-from shared_model.errors import SettingsError
+from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
@@ -141,7 +141,7 @@ def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Set
     """Step 2: the common preprocessing.
 
     Raises:
-        StudyError: no quorum, or no patients with and without the outcome.
+        StudyError: no quorum, no patients with and without the outcome, or a modality that nobody has.
     """
     total = PlainSum(feature_quantities(schema))
     attendance = ask_sites(
@@ -153,7 +153,15 @@ def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Set
         accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=roster.names[node]),
     )
     require_quorum(attendance, min_sites=settings.min_sites, step="statistics")
-    return fit_preprocessing(total.total(), schema)
+    sums = total.total()
+    nowhere = [name for name in settings.chosen_modalities(schema) if not sums[f"{name}/present"]]
+    if nowhere:
+        kept = ",".join(name for name in settings.chosen_modalities(schema) if name not in nowhere)
+        raise StudyError(
+            f"training data of all hospitals: expected patients with {', '.join(nowhere)}, got none. "
+            f"Leave out what nobody has: --set modalities={kept}"
+        )
+    return fit_preprocessing(sums, schema)
 
 
 def check_settings(schema: Schema, settings: Settings) -> None:

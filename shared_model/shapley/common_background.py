@@ -140,11 +140,10 @@ def draw_rows(columns: Mapping[str, Columns], sums: Arrays, *, n_rows: int, seed
         here = (pattern >> i) & 1 == 1
         block = latent[:, start : start + modality.width]
         start += modality.width
-        levels = np.zeros_like(block)
-        levels[here] = (np.argsort(np.argsort(block[here], axis=0), axis=0) + 0.5) / max(here.sum(), 1)
-        present[name], uniforms[name] = here, levels
-        drawn = np.sinh(_quantiles(sums[f"{name}/histogram"], levels))
-        values[name] = np.where(here[:, None], drawn, 0.0)
+        ranks = (np.argsort(np.argsort(block[here], axis=0), axis=0) + 0.5) / max(here.sum(), 1)
+        present[name], uniforms[name], values[name] = here, np.zeros_like(block), np.zeros_like(block)
+        uniforms[name][here] = ranks
+        values[name][here] = np.sinh(_quantiles(sums[f"{name}/histogram"], ranks))
     return Draw(present, values, uniforms)
 
 
