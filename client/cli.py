@@ -19,6 +19,7 @@ from client.patient_explanation import explain_patient
 from client.patient_screen import print_explanation, write_private
 from client.run_model import open_run
 from client.site import Site
+from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, Problem, SettingsError
 from shared_model.schema import Schema, load_schema
 
@@ -26,7 +27,7 @@ app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=Fal
 
 
 @app.callback()
-def main() -> None:
+def main(*, version: Version = False) -> None:
     """One hospital of a federated study. Patients stay here. Research use only."""
 
 

@@ -92,7 +92,6 @@ def describe_images(case: Case, *, n: int) -> dict[str, Any]:
             found = pixel_values(
                 compared.game,
                 encoder,
-                case.game.projection(name),
                 image=case.own_batch.images[name][0],
                 references=case.batch(compared.rows).images[name],
             )
@@ -124,7 +123,7 @@ def describe_series(case: Case, *, n: int) -> dict[str, Any]:
 
 
 def _describe_recording(case: Case, compared: Compared, name: str, encoder: SeriesEncoder) -> dict[str, Any]:
-    series, projection = case.site.schema.series[name], case.game.projection(name)
+    series = case.site.schema.series[name]
     batch = case.batch(compared.rows)
     references = Recordings.from_inputs(batch.series[name])
     own = Recordings.from_inputs(case.own_batch.series[name]).expand(len(references.values))
@@ -132,17 +131,21 @@ def _describe_recording(case: Case, compared: Compared, name: str, encoder: Seri
     rng = case.rng(name, "segments")
     shape = {"n_steps": series.steps, "n_channels": len(series.channels)}
     segments = SwitchedCells(
-        encoder, projection, start=references, end=own, player_of_cell=segment_players(**shape, n_segments=N_SEGMENTS)
+        compared.game,
+        encoder,
+        start=references,
+        end=own,
+        player_of_cell=segment_players(**shape, n_segments=N_SEGMENTS),
     )
     by_segment = owen_values(compared.game, segments, rng=rng, max_rounds=SEGMENT_ROUNDS)
     with torch.no_grad():
-        halfway = encoder(patterned.inputs()) @ projection.T
+        halfway = case.game.contribution(name, encoder(patterned.inputs()))
     pattern_game = replace(compared.game, own=halfway)
     channels = SwitchedCells(
-        encoder, projection, start=references, end=patterned, player_of_cell=channel_players(**shape)
+        compared.game, encoder, start=references, end=patterned, player_of_cell=channel_players(**shape)
     )
     by_channel = owen_values(pattern_game, channels, rng=rng, max_rounds=SEGMENT_ROUNDS)
-    path = integrated_gradients(compared.game, encoder, projection, start=patterned, end=own)
+    path = integrated_gradients(compared.game, encoder, start=patterned, end=own)
     raw = case.site.patients.series[name][case.row]
     return {
         "time_unit": series.time_unit,

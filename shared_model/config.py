@@ -5,10 +5,12 @@ The same keys are used by `hipfed-sim run --set KEY=VALUE`, by Flower's run conf
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from shared_model.errors import SettingsError
 from shared_model.schema import Schema
@@ -140,28 +142,39 @@ def parse_settings(values: Mapping[str, Scalar]) -> Settings:
     """
     known = {_kebab(name) for name in Settings.model_fields}
     unknown = sorted(set(values) - known)
-    faults = [f"{key}: unknown setting. Known ones: {', '.join(sorted(known))}." for key in unknown]
+    faults = [f"{key}: unknown setting. {_suggest(key, known)}" for key in unknown]
     try:
         settings = Settings.model_validate({key: value for key, value in values.items() if key in known})
     except ValidationError as error:
-        faults += [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}, got {fault['input']!r}."
-            for fault in error.errors()
-        ]
+        faults += [_describe_fault(fault) for fault in error.errors()]
     else:
         if not faults:
             return settings
     raise SettingsError("\n".join(faults))
 
 
+def _suggest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(_kebab(key.casefold()), known, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known ones: {', '.join(sorted(known))}."
+
+
+def _describe_fault(fault: ErrorDetails) -> str:
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:  # of several settings together; the message names them and what they are
+        return f"{message}."
+    return f"{'.'.join(str(part) for part in fault['loc'])}: {message}, got {fault['input']!r}."
+
+
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """`KEY=VALUE` texts of a command line as a mapping; later ones win.
 
     Raises:
-        SettingsError: a text without `=`.
+        SettingsError: a text without `=`, or without a key before it.
     """
     pairs = [assignment.partition("=") for assignment in assignments]
-    for key, equals, _ in pairs:
+    for key, equals, value in pairs:
         if not equals:
             raise SettingsError(f"--set: expected KEY=VALUE, got {key!r}.")
+        if not key.strip():
+            raise SettingsError(f"--set: expected KEY=VALUE, got an empty key in {key + equals + value!r}.")
     return {key.strip(): value.strip() for key, _, value in pairs}

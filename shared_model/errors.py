@@ -7,6 +7,7 @@ HipfedError
   SiteError         the hospital's own machine is in the way; stays at the hospital
   ProtocolError     a message is not one that the protocol allows
   StudyError        the run cannot go on (no quorum, nothing learned)
+    LockedError     the run folder is another process's
   SuppressedError   a value may not be released under the small-cell rule
 """
 
@@ -56,6 +57,10 @@ class StudyError(HipfedError):
     """The run cannot go on."""
 
 
+class LockedError(StudyError):
+    """The run folder is another process's, or its file system has no locks."""
+
+
 class SuppressedError(HipfedError):
     """A value may not be released under the small-cell rule."""
 
@@ -70,6 +75,7 @@ class Problem:
         column: column name, or "" for the whole row or file.
         rule: kebab-case name of the rule, e.g. `unknown-level`; safe to send.
         detail: expected, got, and what to do.
+        rows: how many rows it stands for, where those of one column and rule are not all listed.
     """
 
     file: str
@@ -77,6 +83,7 @@ class Problem:
     column: str
     rule: str
     detail: str
+    rows: int = 1
 
     def __str__(self) -> str:
         where = f"{self.file}" + (f", row {self.row}" if self.row else "") + (f", {self.column}" if self.column else "")

@@ -85,6 +85,10 @@ class MultimodalModel(nn.Module, ABC):
         """Linear map from a modality's fused input to its contribution."""
 
     @abstractmethod
+    def offset(self, name: str) -> Float[Tensor, "part"]:
+        """What having a modality adds to its contribution besides the projection of its embedding."""
+
+    @abstractmethod
     def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
         """What each modality adds to the fusion: `read_out(contributions.sum(dim=1))` equals `fuse`.
 
@@ -178,6 +182,10 @@ class EarlyFusionModel(MultimodalModel):
         start = sum(self.widths[before] for before in self.modalities[: self.modalities.index(name)])
         return self.head.first_weight()[:, start : start + self.widths[name]]
 
+    def offset(self, name: str) -> Float[Tensor, "part"]:
+        """Nothing."""
+        return self.head.linear.weight.new_zeros(len(self.projection(name)))
+
     def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
         """First layer without its bias, modality by modality."""
         inputs = self.fused_inputs(embeddings, present)
@@ -262,6 +270,12 @@ class LateFusionModel(MultimodalModel):
         weight: Tensor = self.unimodal[name].weight  # type: ignore[assignment]
         row = self.head.log_weights[self.modalities.index(name)].exp() * weight
         return torch.cat([row, torch.zeros_like(row)])
+
+    def offset(self, name: str) -> Float[Tensor, "part"]:
+        """The weighted bias of the modality's head, and its weight."""
+        weight = self.head.log_weights[self.modalities.index(name)].exp()
+        bias: Tensor = self.unimodal[name].bias  # type: ignore[assignment]
+        return torch.stack([weight * bias.squeeze(0), weight])
 
     def contributions(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch modality part"]:
         """Weighted logit and weight of each modality that the patient has."""

@@ -133,10 +133,13 @@ def refuse_large(width: int, height: int) -> None:
         ImageError: more than `LARGEST_PIXELS`.
     """
     if width * height > LARGEST_PIXELS:
-        detail = fault(
-            expected=f"at most {LARGEST_PIXELS:,} pixels", got=f"{width} x {height}", remedy="Check the file"
-        )
-        raise ImageError("image-too-large", detail)
+        raise too_large(f"{width} x {height}")
+
+
+def too_large(got: str) -> ImageError:
+    """What is said of an image of more than `LARGEST_PIXELS`."""
+    detail = fault(expected=f"at most {LARGEST_PIXELS:,} pixels", got=got, remedy="Check the file")
+    return ImageError("image-too-large", detail)
 
 
 def _display(dataset: Dataset, stored: Shaped[np.ndarray, "height width"]) -> UInt16[np.ndarray, "height width"]:

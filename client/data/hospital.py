@@ -14,7 +14,7 @@ from client.data.image_table import IMAGES, ImageSet, Progress, list_image_files
 from client.data.patients import PATIENTS, Patients, read_patients
 from client.data.problems import ProblemLog, fault
 from client.data.series import read_series
-from client.data.tables import SUFFIXES, candidates, find_table
+from client.data.tables import SUFFIXES, candidates, find_table, leaves_folder
 from shared_model.batch import PatientArrays
 from shared_model.errors import DataError, Problem, SchemaError
 from shared_model.schema import STATIC, Schema
@@ -30,11 +30,13 @@ class Notes:
         ignored_columns: per table, columns that the study does not use.
         ignored_tables: tables of the folder that the study does not use; a misspelt name shows here.
         shared_images: image files that more than one row of images.* names.
+        empty_tables: tables that have a header and no row.
     """
 
     ignored_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored_tables: tuple[str, ...] = ()
     shared_images: tuple[str, ...] = ()
+    empty_tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,11 @@ def is_hospital(folder: Path) -> bool:
 
 
 def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
-    """Every file that the reading of a hospital depends on; None if the images table has a fault."""
+    """Every file that the reading of a hospital depends on; None if the images table or a table's place has a fault."""
     names = (PATIENTS, *schema.series, *schema.events, *([IMAGES] if schema.images else []))
     files = [path for name in names for path in candidates(folder, name)]
+    if any(leaves_folder(path) for path in files):
+        return None
     for table in candidates(folder, IMAGES) if schema.images else []:
         images = list_image_files(table, schema)
         if images is None:
@@ -127,7 +131,7 @@ def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = N
         else read_images(images_table, schema, patients, log=log, progress=progress)
     )
     log.raise_if_any()
-    return _assemble(folder, schema, patients, parts, images)
+    return _assemble(folder, schema, patients, parts, images, empty_tables=log.empty_tables)
 
 
 def _read_tables(
@@ -152,7 +156,15 @@ def _read_tables(
             parts.events[name], parts.present[name], parts.ignored[name] = amounts, present, ignored
 
 
-def _assemble(folder: Path, schema: Schema, patients: Patients, parts: _Parts, images: ImageSet) -> Hospital:
+def _assemble(
+    folder: Path,
+    schema: Schema,
+    patients: Patients,
+    parts: _Parts,
+    images: ImageSet,
+    *,
+    empty_tables: tuple[str, ...],
+) -> Hospital:
     present = {STATIC: np.ones(len(patients), dtype=bool), **parts.present, **images.present}
     arrays = PatientArrays(
         patient_ids=patients.ids,
@@ -172,5 +184,6 @@ def _assemble(folder: Path, schema: Schema, patients: Patients, parts: _Parts, i
             sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem not in used)
         ),
         shared_images=images.shared_files,
+        empty_tables=empty_tables,
     )
     return Hospital(arrays=arrays, notes=notes)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, ImageOps
 
-from client.data.dicom import WHITE, GrayImage, decode_dicom, refuse_large
+from client.data.dicom import WHITE, GrayImage, decode_dicom, refuse_large, too_large
 from client.data.problems import ImageError, fault, quote
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -62,7 +62,11 @@ def decode_image(path: Path) -> GrayImage:
 
 
 def _decode_picture(path: Path) -> UInt16[np.ndarray, "height width"]:
-    with Image.open(path, formats=("PNG", "JPEG")) as opened:
+    try:
+        opened = Image.open(path, formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError as error:  # Pillow does not tell the size
+        raise too_large("far more") from error
+    with opened:
         refuse_large(*opened.size)
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I"):  # 16-bit PNG

@@ -42,6 +42,7 @@ class ProblemLog:
         self._problems: list[Problem] = []
         self._seen: dict[tuple[str, str, str], int] = defaultdict(int)
         self._first_unlisted: dict[tuple[str, str, str], int] = {}
+        self._empty: list[str] = []
 
     def __len__(self) -> int:
         return sum(self._seen.values())
@@ -70,6 +71,15 @@ class ProblemLog:
             total -= 1
         self._seen[key] += total
 
+    def note_empty(self, file: str) -> None:
+        """Remember a table without rows: allowed, but a hospital may want to know."""
+        self._empty.append(file)
+
+    @property
+    def empty_tables(self) -> tuple[str, ...]:
+        """Tables without rows."""
+        return tuple(self._empty)
+
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The listed problems, then one line for each rule that has more."""
@@ -80,6 +90,7 @@ class ProblemLog:
                 column=column,
                 rule=rule,
                 detail=f"and {self._seen[file, column, rule] - self._limit:,} more from this row on.",
+                rows=self._seen[file, column, rule] - self._limit,
             )
             for (file, column, rule), row in self._first_unlisted.items()
         ]

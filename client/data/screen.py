@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,12 +13,34 @@ from client.data.hospital import Notes
 from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary
 from shared_model.errors import Problem
 
+MANY = 10
+ROWS_SHOWN = 5
+
 
 def print_problems(console: Console, name: str, problems: Sequence[Problem]) -> None:
-    """One line for each problem, unbroken and unstyled so that it can be searched and copied."""
+    """One line for each problem, unbroken and unstyled so that it can be searched and copied.
+
+    Where a file breaks one rule more than `MANY` times, as after a lost patient, a line for each column instead.
+    """
     console.print(Text(f"{name}: {len(problems)} problem{'' if len(problems) == 1 else 's'}", style="bold red"))
+    times = Counter((problem.file, problem.rule) for problem in problems)
+    groups: dict[object, list[Problem]] = defaultdict(list)
     for problem in problems:
-        console.print(Text(f"  {problem}"), soft_wrap=True)
+        many = times[problem.file, problem.rule] > MANY
+        groups[(problem.file, problem.rule, problem.column) if many else len(groups)].append(problem)
+    for group in groups.values():
+        console.print(Text(f"  {_describe_group(group)}"), soft_wrap=True)
+
+
+def _describe_group(group: Sequence[Problem]) -> str:
+    """The first problem, with the first rows of all in place of its own."""
+    first = group[0]
+    if len(group) == 1:
+        return str(first)
+    rows = ", ".join(str(problem.row) for problem in group[:ROWS_SHOWN])
+    more = ", ..." if len(group) > ROWS_SHOWN else ""
+    where = f"rows {rows}{more} ({sum(problem.rows for problem in group):,} in all)"
+    return f"{', '.join(filter(None, (first.file, where, first.column)))}: {first.rule}: {first.detail}"
 
 
 def print_summary(console: Console, name: str, summary: HospitalSummary, notes: Notes) -> None:
@@ -58,6 +81,7 @@ def _lines(notes: Notes) -> list[str]:
     ]
     if notes.ignored_tables:
         lines.append(f"tables that the schema does not name: {', '.join(repr(name) for name in notes.ignored_tables)}")
+    lines += [f"{table}: a header and no rows" for table in notes.empty_tables]
     if notes.shared_images:
         lines.append(f"images named by more than one row: {', '.join(repr(name) for name in notes.shared_images[:10])}")
     return lines

@@ -93,7 +93,7 @@ def candidates(folder: Path, name: str) -> list[Path]:
 
 
 def find_table(folder: Path, name: str, *, log: ProblemLog) -> Path | None:
-    """The one file of table `name`; None if the hospital has none or, reported, has two."""
+    """The one file of table `name`; None if the hospital has none or, reported, has two or a link out of the folder."""
     paths = candidates(folder, name)
     if len(paths) > 1:
         detail = fault(
@@ -103,7 +103,17 @@ def find_table(folder: Path, name: str, *, log: ProblemLog) -> Path | None:
         )
         log.add(paths[0].name, rule="two-files", detail=detail)
         return None
+    if paths and leaves_folder(paths[0]):
+        remedy = "Copy the file into the folder in place of the link"
+        detail = fault(expected="a file inside the hospital's folder", got="a link out of it", remedy=remedy)
+        log.add(paths[0].name, rule="path-leaves-folder", detail=detail)
+        return None
     return paths[0] if paths else None
+
+
+def leaves_folder(path: Path) -> bool:
+    """Whether a file is a link to one outside its folder."""
+    return not path.resolve().is_relative_to(path.parent.resolve())
 
 
 def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table | None:
@@ -112,7 +122,8 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
     Args:
         path: a .csv (UTF-8, commas, a header) or .parquet file.
         wanted: columns that must be there.
-        log: receives every fault of form: encoding, delimiter, ragged rows, duplicate or missing columns.
+        log: receives every fault of form: encoding, delimiter, ragged rows, duplicate or missing columns; and a note
+            if there is a header only.
 
     Returns:
         The table, or None where its form is so broken that no cell can be trusted (reported).
@@ -125,6 +136,8 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
         return None
     if content is None or _has_wrong_delimiter(path, content.header, wanted, log=log):
         return None
+    if content.complete and not len(content.lines):
+        log.note_empty(path.name)
     counts = Counter(content.header)
     for name in wanted:
         if not counts[name]:

@@ -107,6 +107,10 @@ class FusionGame:
         """Linear map from a modality's fused input to its contribution."""
         return self._fusion.projection(name).detach()
 
+    def contribution(self, name: str, embedding: Float64[Tensor, "*row width"]) -> Float64[Tensor, "*row part"]:
+        """What one modality adds to the fusion where it is present."""
+        return embedding @ self.projection(name).T + self._fusion.offset(name).detach()
+
     def read_out(self, total: Float64[Tensor, "*row part"]) -> Float64[Tensor, "*row"]:
         """Logit of summed contributions."""
         return self._fusion.read_out(total)
@@ -122,6 +126,7 @@ class ModalityGame:
 
     Attributes:
         game: the model's fusion.
+        name: of m.
         others: summed contributions of the other modalities, for each background row and coalition S.
         weights: Shapley weight of each S.
         own: the patient's contribution of m, the same against each background row.
@@ -131,6 +136,7 @@ class ModalityGame:
     """
 
     game: FusionGame
+    name: str
     others: Float64[Tensor, "background coalition part"]
     weights: Float64[Tensor, "coalition"]
     own: Float64[Tensor, "background part"]
@@ -141,6 +147,10 @@ class ModalityGame:
         """g_m^b at some points for each background row."""
         total = self.others.unsqueeze(1) + contribution.unsqueeze(2)  # (background, point, coalition, part)
         return self.game.read_out(total) @ self.weights
+
+    def of_embedding(self, embedding: Float64[Tensor, "background width"]) -> Float64[Tensor, "background"]:
+        """g_m^b of one embedding of m for each background row."""
+        return self(self.game.contribution(self.name, embedding).unsqueeze(1)).squeeze(1)
 
     @torch.no_grad()
     def values(self) -> Float64[Tensor, "background"]:
@@ -153,6 +163,7 @@ class ModalityGame:
         """The game against some of the background rows."""
         return ModalityGame(
             self.game,
+            self.name,
             self.others[rows],
             self.weights,
             self.own[rows],
@@ -190,6 +201,7 @@ def modality_game(
     weights = torch.from_numpy(shapley_weights(n_others + 1)[sizes]).to(patient_parts)
     return ModalityGame(
         game=game,
+        name=name,
         others=of_patient + of_background,
         weights=weights,
         own=patient_parts[own].expand_as(background_parts[:, own]),

@@ -41,7 +41,6 @@ class PathValues:
 def integrated_gradients(
     game: ModalityGame,
     encoder: SeriesEncoder,
-    projection: Float64[Tensor, "part width"],
     *,
     start: Recordings,
     end: Recordings,
@@ -51,16 +50,15 @@ def integrated_gradients(
     Args:
         game: g_m against the background rows.
         encoder: in float64 and eval mode.
-        projection: from its embedding to the modality's contribution.
         start: for each background row, where the path begins; measured in the same cells as `end`.
         end: for each background row, where it ends.
     """
     step = end.values - start.values
-    difference = _g(game, encoder, projection, end) - _g(game, encoder, projection, start)
+    difference = _g(game, encoder, end) - _g(game, encoder, start)
     scale = float(difference.abs().mean())
     points = FIRST_POINTS
     while True:
-        rows = step * _mean_gradient(game, encoder, projection, start, step, points)
+        rows = step * _mean_gradient(game, encoder, start, step, points)
         gap = float((rows.sum(dim=(1, 2)) - difference).abs().mean())
         residual = gap / scale if scale else 0.0
         if residual <= RESIDUAL_TOLERANCE or points >= MOST_POINTS:
@@ -69,16 +67,13 @@ def integrated_gradients(
 
 
 @torch.no_grad()
-def _g(
-    game: ModalityGame, encoder: SeriesEncoder, projection: Float64[Tensor, "part width"], recordings: Recordings
-) -> Float64[Tensor, "background"]:
-    return game((encoder(recordings.inputs()) @ projection.T).unsqueeze(1)).squeeze(1)
+def _g(game: ModalityGame, encoder: SeriesEncoder, recordings: Recordings) -> Float64[Tensor, "background"]:
+    return game.of_embedding(encoder(recordings.inputs()))
 
 
 def _mean_gradient(
     game: ModalityGame,
     encoder: SeriesEncoder,
-    projection: Float64[Tensor, "part width"],
     start: Recordings,
     step: Float64[Tensor, "background time channel"],
     points: int,
@@ -88,7 +83,7 @@ def _mean_gradient(
     with torch.backends.cudnn.flags(enabled=False):
         for k in range(points):
             values = (start.values + (k + 0.5) / points * step).requires_grad_()
-            contribution = encoder(Recordings(values, start.measured).inputs()) @ projection.T
-            (gradient,) = torch.autograd.grad(game(contribution.unsqueeze(1)).sum(), values)
+            g = game.of_embedding(encoder(Recordings(values, start.measured).inputs()))
+            (gradient,) = torch.autograd.grad(g.sum(), values)
             total += gradient
     return total / points

@@ -33,7 +33,6 @@ class PixelValues:
 def pixel_values(
     game: ModalityGame,
     encoder: ImageEncoder,
-    projection: Float64[Tensor, "part width"],
     *,
     image: Float[Tensor, "1 height width"],
     references: Float[Tensor, "background 1 height width"],
@@ -43,7 +42,6 @@ def pixel_values(
     Args:
         game: g_m against the background rows whose images these are.
         encoder: in eval mode; left as it was.
-        projection: from its embedding to the modality's contribution.
         image: standardised, as the encoder takes it.
         references: likewise.
 
@@ -53,7 +51,7 @@ def pixel_values(
     n = len(references)
     images = image.expand_as(references).clone().requires_grad_()
     with rescale_rule(encoder, *game.game.read_out_networks):
-        contribution = encoder(torch.cat([images, references])).double() @ projection.T
+        contribution = game.game.contribution(game.name, encoder(torch.cat([images, references])).double())
         total = game.others.repeat(2, 1, 1) + contribution.unsqueeze(1)
         g = game.game.read_out(total) @ game.weights
         (multiplier,) = torch.autograd.grad(g[:n].sum(), images)

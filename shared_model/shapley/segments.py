@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shared_model.encoders import SeriesEncoder
 from shared_model.encoders.series import time_since_measured
+from shared_model.shapley.game import ModalityGame
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class SwitchedCells:
 
     def __init__(
         self,
+        game: ModalityGame,
         encoder: SeriesEncoder,
-        projection: Float64[Tensor, "part width"],
         *,
         start: Recordings,
         end: Recordings,
@@ -72,13 +73,13 @@ class SwitchedCells:
         """Players from start to end.
 
         Args:
-            encoder: in float64 and eval mode.
-            projection: from its embedding to the modality's contribution.
+            game: of the series.
+            encoder: of the series, in float64 and eval mode.
             start: a recording for each background row.
             end: likewise, what they turn into.
             player_of_cell: index of each cell's player, 0..n_players - 1.
         """
-        self._encoder, self._projection = encoder, projection
+        self._game, self._encoder = game, encoder
         self._start, self._end, self._player = start, end, player_of_cell
 
     @property
@@ -99,7 +100,7 @@ class SwitchedCells:
             torch.where(switched, end.values.unsqueeze(1), start.values.unsqueeze(1)).flatten(0, 1),
             torch.where(switched, end.measured.unsqueeze(1), start.measured.unsqueeze(1)).flatten(0, 1),
         )
-        contribution: Tensor = self._encoder(mixed.inputs()) @ self._projection.T
+        contribution = self._game.game.contribution(self._game.name, self._encoder(mixed.inputs()))
         return contribution.reshape(*switched.shape[:2], -1)
 
 

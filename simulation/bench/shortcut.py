@@ -95,7 +95,6 @@ def _map(one: ExplainedSite, patient_id: str) -> Float64[np.ndarray, "height wid
     found = pixel_values(
         compared.game,
         encoder,
-        case.game.projection(IMAGE),
         image=case.own_batch.images[IMAGE][0],
         references=case.batch(compared.rows).images[IMAGE],
     )
