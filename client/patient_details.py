@@ -38,15 +38,15 @@ class Compared:
         game: against the chosen rows only.
         rows: of the hospital's arrays.
         phi: exact value of the modality against the whole background.
-        presence: part of it from rows that lack the modality.
-        subset_gap: mean over the chosen rows less the mean over all rows that have the modality; known exactly. What is
-            shown inside the modality sums to `phi - presence + subset_gap` where every row has the modality.
+        phi_having: the same against the rows that have the modality; only against these can it be shared out.
+        subset_gap: mean over the chosen rows less phi_having; known exactly. What is shown inside the modality sums to
+            `phi_having + subset_gap`.
     """
 
     game: ModalityGame
     rows: np.ndarray
     phi: float
-    presence: float
+    phi_having: float
     subset_gap: float
 
     def describe(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Compared:
         return {
             "references": len(self.rows),
             "phi": self.phi,
-            "presence": self.presence,
+            "phi_having": self.phi_having,
             "subset_gap": self.subset_gap,
         }
 
@@ -73,7 +73,7 @@ def compare(case: Case, name: str, *, n: int) -> Compared | None:
         game=modality.select(chosen),
         rows=case.local_rows[chosen.cpu().numpy()],
         phi=float(values.mean()),
-        presence=float(values[~modality.both_present].sum()) / len(values),
+        phi_having=float(values[having].mean()),
         subset_gap=float(values[chosen].mean() - values[having].mean()),
     )
 

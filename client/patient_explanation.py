@@ -52,7 +52,7 @@ def explain_patient(
         "model_hash": run.model_hash,
         "patient_id": patient_id,
         "part_of_run": _part_of_run(case),
-        "prediction": {"probability": float(sigmoid(np.array(case.logit))), "logit": case.logit},
+        "prediction": {"probability": float(sigmoid(np.array([case.logit]))[0]), "logit": case.logit},
         "missing": _describe_missing(views["common"]),
         "views": views,
         "images": describe_images(case, n=image_references),

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+def _print_version(asked: bool) -> bool:  # noqa: FBT001 - typer's callback; its value becomes the parameter's
     if asked:
         typer.echo(f"hipfed {version('hipfed')}")
         raise typer.Exit
+    return asked
 
 
 Version = Annotated[

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from client.patient_explanation import explain_patient
+from shared_model.errors import SettingsError
+from tests.client.finished_run import FinishedRun, finish_run
+
+PATIENT = "east-004"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return finish_run(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def explained(finished: FinishedRun) -> dict[str, Any]:
+    return _explain(finished, PATIENT)
+
+
+def _explain(finished: FinishedRun, patient: str) -> dict[str, Any]:
+    return explain_patient(finished.model(), finished.site(), patient, image_references=3, series_references=5)
+
+
+def _patient_lacking(finished: FinishedRun, modality: str) -> str:
+    patients = finished.site().patients
+    return patients.patient_ids[int(np.flatnonzero(~patients.present[modality])[0])]
+
+
+def _modalities(content: dict[str, Any], view: str) -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in content["views"][view]["modalities"]}
+
+
+def _sum(table: list[list[float]]) -> float:
+    return float(np.sum(table))
+
+
+@pytest.mark.parametrize("view", ["common", "local"])
+def test_modalities_sum_to_the_prediction(explained: dict[str, Any], view: str) -> None:
+    total = sum(entry["phi"] for entry in explained["views"][view]["modalities"])
+
+    base = explained["views"][view]["base_logit"]
+    assert total == pytest.approx(explained["prediction"]["logit"] - base, abs=1e-6)
+
+
+@pytest.mark.parametrize("view", ["common", "local"])
+def test_features_and_presence_sum_to_their_modality(explained: dict[str, Any], view: str) -> None:
+    for entry in _modalities(explained, view).values():
+        inside = sum(feature["phi"] for feature in entry["features"])
+        assert inside + entry["presence"] == pytest.approx(entry["phi"], abs=1e-10)
+
+
+def test_features_have_the_values_of_the_patients_row(finished: FinishedRun, explained: dict[str, Any]) -> None:
+    table = pd.read_csv(finished.cohort / "east" / "patients.csv", dtype={"asa": str}).set_index("patient_id")
+
+    features = {feature["name"]: feature for feature in _modalities(explained, "common")["static"]["features"]}
+
+    row = table.loc[PATIENT]
+    assert features["age"]["value"] == pytest.approx(float(row["age"]), abs=1e-5)
+    assert features["age"]["unit"] == "years"
+    assert (features["male"]["value"], features["asa"]["value"]) == (float(row["male"]), row["asa"])
+
+
+def test_summaries_of_vital_signs_are_in_the_channels_unit(finished: FinishedRun, explained: dict[str, Any]) -> None:
+    site = finished.site()
+    raw = site.patients.series["vitals"][site.patients.patient_ids.index(PATIENT)]
+
+    features = {feature["name"]: feature for feature in _modalities(explained, "common")["vitals"]["features"]}
+
+    assert features["hr mean"]["value"] == pytest.approx(float(np.nanmean(raw[:, 0])), rel=1e-4)
+    assert features["hr measured"]["value"] == pytest.approx(float(np.mean(~np.isnan(raw[:, 0]))))
+    assert features["time pattern"]["value"] is None
+
+
+def test_pixels_sum_to_the_value_of_the_image_against_the_chosen_references(explained: dict[str, Any]) -> None:
+    image = explained["images"]["hip"]
+
+    assert image["references"] == 3
+    assert image["residual"] < 1e-3
+    assert _sum(image["pixels"]) == pytest.approx(image["phi_having"] + image["subset_gap"], rel=1e-3, abs=1e-7)
+
+
+def test_value_against_all_references_is_that_of_the_local_view(explained: dict[str, Any]) -> None:
+    local = _modalities(explained, "local")
+
+    assert explained["images"]["hip"]["phi"] == pytest.approx(local["hip"]["phi"], abs=1e-12)
+    assert explained["series"]["vitals"]["phi"] == pytest.approx(local["vitals"]["phi"], abs=1e-12)
+
+
+def test_segments_and_cells_with_pattern_give_the_same_sum(explained: dict[str, Any]) -> None:
+    series = explained["series"]["vitals"]
+    inside = _sum(series["cells"]["phi"]) + sum(series["pattern"]["phi"])
+
+    expected = series["phi_having"] + series["subset_gap"]
+    assert _sum(series["segments"]["phi"]) == pytest.approx(expected, abs=1e-6)
+    assert inside == pytest.approx(expected, rel=0.03, abs=1e-6)
+    assert series["cells"]["residual"] <= 0.01
+
+
+def test_every_time_and_channel_has_a_cell(explained: dict[str, Any]) -> None:
+    series = explained["series"]["vitals"]
+
+    assert np.shape(series["cells"]["phi"]) == (len(series["time"]), len(series["channels"]))
+    assert np.shape(series["measured"]) == np.shape(series["cells"]["phi"])
+
+
+def test_missing_modality_is_labelled_as_the_effect_of_not_having_it(finished: FinishedRun) -> None:
+    content = _explain(finished, _patient_lacking(finished, "hip"))
+
+    entry = _modalities(content, "common")["hip"]
+    assert (entry["present"], entry["meaning"], entry["features"]) == (False, "effect of not having it", [])
+    assert content["images"] == {}
+    assert {"modality": "hip", "feature": None, "phi": entry["phi"]} in content["missing"]
+
+
+def test_same_patient_gives_the_same_content(finished: FinishedRun, explained: dict[str, Any]) -> None:
+    assert json.dumps(_explain(finished, PATIENT)) == json.dumps(explained)
+
+
+def test_part_of_the_run_is_told(finished: FinishedRun) -> None:
+    site = finished.site()
+    split = site.split(finished.model().settings)
+
+    first = {part: site.patients.patient_ids[rows[0]] for part, rows in vars(split).items()}
+    parts = {part: _explain(finished, patient)["part_of_run"] for part, patient in first.items()}
+
+    assert parts == {"train": "train", "val": "val", "test": "test"}
+
+
+def test_unknown_patient_is_refused_without_naming_others(finished: FinishedRun) -> None:
+    with pytest.raises(SettingsError, match="expected one of its 60 patient ids, got another") as caught:
+        _explain(finished, "nobody")
+
+    assert "east-" not in str(caught.value)
+
+
+def test_model_that_keeps_batch_norm_at_home_finds_it_in_the_hospitals_cache(tmp_path: Path) -> None:
+    finished = finish_run(tmp_path, local_norm=True, rounds_joint=1, explain="modalities")
+
+    content = _explain(finished, PATIENT)
+
+    assert content["views"]["common"]["additivity_error"] < 1e-5
+
+
+def test_model_that_keeps_batch_norm_at_home_is_refused_without_it(tmp_path: Path) -> None:
+    finished = finish_run(tmp_path, local_norm=True, rounds_joint=1, explain="modalities")
+    elsewhere = FinishedRun(finished.run, finished.cohort, tmp_path / "other-cache")
+
+    with pytest.raises(SettingsError, match="BatchNorm layers: expected this hospital's own"):
+        elsewhere.model()
