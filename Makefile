@@ -15,7 +15,7 @@ cohorts/demo/schema.toml: $(INSTALLED)
 	$(BIN)/hipfed-sim cohort --out cohorts/demo --patients 1000 --image-size 40
 
 test: $(INSTALLED) lint
-	$(THREADS) $(BIN)/python -m pytest
+	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

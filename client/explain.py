@@ -88,7 +88,7 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
     )
     arrays = gate.release_sums(EXPLAIN, sums, quantities, n_patients=len(site.patients))
     n, events = (int(sums["n"][0]), int(sums["events"][0])) if request.release_row else (0, 0)
-    row = site_row(model.modalities, sums, shares)
+    row = site_row(model.modalities, sums, shares, gate.rule)
     return ExplainReply(arrays=arrays, row=gate.release_row(EXPLAIN, row, n=n, events=events))
 
 
@@ -123,8 +123,7 @@ class _Explained:
 def _explain(site: Site, settings: Settings, request: ExplainRequest | SpreadRequest) -> _Explained:
     given = open_given_model(site, settings, request)
     model, device = given.local.model, given.local.device
-    background = read_background(request, device=device)
-    _check_fits(model.widths, background.rows)
+    background = read_background(request, model.widths, device=device)
     game = FusionGame(model)
     patients = Rows(given.encoded.embeddings, given.encoded.present)
     correction = logit_correction(request.event_weight)
@@ -136,23 +135,31 @@ def _explain(site: Site, settings: Settings, request: ExplainRequest | SpreadReq
     return _Explained(given, game, patients, background, values, error)
 
 
-def read_background(request: ExplainRequest | SpreadRequest, *, device: torch.device) -> Background:
+def read_background(
+    request: ExplainRequest | SpreadRequest, widths: dict[str, int], *, device: torch.device
+) -> Background:
     """The background of a question.
 
+    Args:
+        request: the question.
+        widths: of the model's embeddings.
+        device: where the rows go.
+
     Raises:
-        ProtocolError: it is not the one that the question names.
+        ProtocolError: it does not fit the model, or is not the one that the question names.
     """
+    _check_fits(widths, request)
     found = hash_background(request.weights_sha256, request.background, request.background_present)
     if found != request.background_id:
         raise ProtocolError(f"background: expected the id {request.background_id[:12]}, got {found[:12]}.")
     return Background(as_rows(request.background, request.background_present, device=device), found)
 
 
-def _check_fits(widths: dict[str, int], rows: Rows) -> None:
-    shapes = {name: tuple(value.shape) for name, value in rows.embeddings.items()}
-    n = len(next(iter(rows.present.values()), ()))
-    expected = {name: (n, width) for name, width in widths.items()}
-    if shapes != expected or {name: tuple(p.shape) for name, p in rows.present.items()} != dict.fromkeys(widths, (n,)):
+def _check_fits(widths: dict[str, int], request: ExplainRequest | SpreadRequest) -> None:
+    n = len(next(iter(request.background.values()), ()))
+    shapes = {name: value.shape for name, value in request.background.items()}
+    present = {name: value.shape for name, value in request.background_present.items()}
+    if shapes != {name: (n, width) for name, width in widths.items()} or present != dict.fromkeys(widths, (n,)):
         raise ProtocolError("background: expected one embedding a modality of the model, got other arrays.")
 
 

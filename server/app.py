@@ -11,9 +11,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
 from server.run_folder import RunFolder
+from server.run_lock import APP_LOCK, hold_lock
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
-from shared_model.errors import HipfedError, SettingsError
+from shared_model.errors import HipfedError, LockedError, SettingsError
 from shared_model.schema import load_schema
 
 log = logging.getLogger("hipfed.server")
@@ -30,6 +31,15 @@ def main(grid: Grid, context: Context) -> None:
     """One study run. A failure is written to status.json and raised, so that Flower marks the run as failed too."""
     run_config: Mapping[str, Scalar] = dict(context.run_config)
     folder = RunFolder(Path(str(run_config[OUT] or "runs/flwr")).expanduser().resolve())
+    try:
+        with hold_lock(folder.path, APP_LOCK):
+            _run(grid, run_config, folder)
+    except LockedError as error:
+        log.error("%s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
+        raise SystemExit(1) from error  # and leave the other run's status as it is
+
+
+def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> None:
     if not run_config[RESUME] and folder.read_json("config.json"):
         log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
         raise SystemExit(1)  # and leave the finished run's status as it is

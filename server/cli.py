@@ -10,13 +10,14 @@ from rich.console import Console
 
 from server.agreement import compare_with_experts, print_agreement, write_agreement
 from server.summary import print_run
+from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def main() -> None:
+def main(*, version: Version = False) -> None:
     """The coordinator of a federated study. It holds no patient data. Research use only."""
 
 

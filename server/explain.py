@@ -34,6 +34,7 @@ from shared_model.quantities import MAX_PATIENTS
 from shared_model.shapley.common_background import background_quantities, draw_rows, hash_background
 from shared_model.shapley.explanation_quantities import explanation_quantities, spread_quantities
 from shared_model.shapley.shares import tau_squared
+from shared_model.shapley.summary import check_counts
 from shared_model.shapley.valid_rows import embedding_columns, make_valid
 from shared_model.updates import Weights, to_tensors
 
@@ -68,6 +69,7 @@ class ExplainedPart:
         i2: part of the spread that is more than chance, per modality.
         rows: by hospital, the shares that it released, or the suppressed row.
         attendance: who answered.
+        spread_failed: reason by hospital that answered, but not the question for the random-effects sums.
     """
 
     total: Sums
@@ -76,6 +78,7 @@ class ExplainedPart:
     i2: np.ndarray
     rows: dict[str, dict[str, Any]]
     attendance: Attendance
+    spread_failed: dict[str, str]
 
 
 def draw_background(model: WholeModel, weights: Weights) -> CommonBackground:
@@ -110,7 +113,7 @@ def explain_part(model: WholeModel, background: CommonBackground, *, part: Part,
     quantities = explanation_quantities(
         shape, plan.schema, plan.settings, preprocessing=plan.preprocessing, features=features
     )
-    total = PlainSum(quantities)
+    total = PlainSum(quantities, agrees=check_counts)
     rows: dict[str, dict[str, Any]] = {}
 
     def accept(node: int, record: RecordDict) -> None:
@@ -131,13 +134,16 @@ def explain_part(model: WholeModel, background: CommonBackground, *, part: Part,
     if not sums["n"][0]:
         raise StudyError(f"explanation: expected patients in the {part} part, got none. Use fewer folds.")
     tau2, i2 = tau_squared(sums)
-    spread = None
+    spread: Sums | None = None
+    spread_failed: dict[str, str] = {}
     if np.isfinite(tau2).all():
-        spread = _ask_spread(model, part, question, tau2)
-    return ExplainedPart(sums, spread, tau2, i2, dict(sorted(rows.items())), attendance)
+        spread, spread_failed = _ask_spread(model, part, question, tau2)
+    return ExplainedPart(sums, spread, tau2, i2, dict(sorted(rows.items())), attendance, spread_failed)
 
 
-def _ask_spread(model: WholeModel, part: Part, question: Mapping[str, Any], tau2: np.ndarray) -> Sums:
+def _ask_spread(
+    model: WholeModel, part: Part, question: Mapping[str, Any], tau2: np.ndarray
+) -> tuple[Sums, dict[str, str]]:
     total = PlainSum(spread_quantities(len(tau2)))
 
     def accept(node: int, record: RecordDict) -> None:
@@ -146,7 +152,7 @@ def _ask_spread(model: WholeModel, part: Part, question: Mapping[str, Any], tau2
     attendance = model.ask(SPREAD, SpreadRequest, part=part, accept=accept, tau2=tuple(tau2.tolist()), **question)
     for name, reason in attendance.failed.items():
         log.warning("spread between hospitals: %s is missing: %s", name, reason)
-    return total.total()
+    return total.total(), attendance.failed
 
 
 class _ModalityRow(BaseModel):
@@ -155,7 +161,7 @@ class _ModalityRow(BaseModel):
     share: float | None = Field(ge=0, le=1)
     share_ci: list[float | None] = Field(min_length=2, max_length=2)
     mean_abs: float = Field(ge=0)
-    n_present: int = Field(ge=0, le=MAX_PATIENTS)
+    n_present: int | None = Field(ge=0, le=MAX_PATIENTS)
 
 
 class _SharesRow(BaseModel):

@@ -31,6 +31,7 @@ DEFINITIONS = {
     "left_out": "mean over patients of |v(all) - v(all without the modality)|, log odds",
     "se_background": "mean standard error of a patient's phi from the finite background, log odds",
     "prediction_interval": "95 % interval for the share at a further hospital",
+    "features": "means over the patients who have the modality; presence, over all patients",
     "presence": "effect of having or lacking the modality at all, against background rows where it is the other way",
 }
 
@@ -56,6 +57,7 @@ def describe_explanation(
         "background": {"kind": "common", "rows": plan.settings.background_rows},
         "definitions": DEFINITIONS,
         "failed": explained.attendance.failed,
+        "spread_failed": explained.spread_failed,
     }
     if not allowed:
         return {**head, **suppressed_row(), "sites": sites}
@@ -65,7 +67,7 @@ def describe_explanation(
         "n": n,
         "events": events,
         "additivity_error": float(total["additivity-error"][0] / n),
-        "modalities": describe_modalities(names, explained),
+        "modalities": describe_modalities(names, explained, rule),
         "interactions": _describe_interactions(names, total),
         "features": {
             name: describe_features(name, features, total, rule)
@@ -78,9 +80,11 @@ def describe_explanation(
     }
 
 
-def describe_modalities(names: Sequence[str], explained: ExplainedPart) -> dict[str, dict[str, Any]]:
+def describe_modalities(
+    names: Sequence[str], explained: ExplainedPart, rule: SmallCellRule
+) -> dict[str, dict[str, Any]]:
     """Per modality, shares and sizes over all patients, and the spread between hospitals."""
-    entries = _describe_group(names, explained.total, 0)
+    entries = _describe_group(names, explained.total, 0, rule)
     if explained.spread is not None:
         between = combine_hospitals(explained.spread, tau2=explained.tau2)
     for i, name in enumerate(names):
@@ -100,7 +104,7 @@ def describe_modalities(names: Sequence[str], explained: ExplainedPart) -> dict[
     return entries
 
 
-def _describe_group(names: Sequence[str], total: Sums, s: int) -> dict[str, dict[str, Any]]:
+def _describe_group(names: Sequence[str], total: Sums, s: int, rule: SmallCellRule) -> dict[str, dict[str, Any]]:
     """Shares and sizes of one stratum."""
     n = float(total["n"][s])
     shares = share_of_means(n, total["abs"][s], total["outer"][s])
@@ -122,7 +126,7 @@ def _describe_group(names: Sequence[str], total: Sums, s: int) -> dict[str, dict
             "alone": float(total["alone"][s, i] / n),
             "left_out": float(total["left-out"][s, i] / n),
             "se_background": float(total["se-background"][s, i] / n),
-            "n_present": int(total["present"][s, i]),
+            "n_present": rule.shown_count(int(total["present"][s, i]), int(n)),
         }
     return entries
 
@@ -147,7 +151,8 @@ def _describe_strata(
     """Per variable and group, counts and shares, or the suppressed row."""
     variables: dict[str, dict[str, Any]] = {}
     for variable in dict.fromkeys(stratum.variable for stratum in strata if stratum.variable):
-        groups = {}
+        groups: dict[str, dict[str, Any]] = {}
+        empty = {own.label for i, own in enumerate(strata) if own.variable == variable and not total["n"][i]}
         for s, stratum in enumerate(strata):
             if stratum.variable == variable:
                 n, events = int(total["n"][s]), int(total["events"][s])
@@ -158,11 +163,14 @@ def _describe_strata(
             if any(row == suppressed_row() for row in groups.values()):
                 groups = {label: dict(suppressed_row()) for label in groups}
         else:
-            _, groups = hide_rows(groups, n=int(total["n"][0]), events=int(total["events"][0]), rule=rule)
+            # A group of nobody has nothing to hide; it looks like a hidden one all the same.
+            filled = {label: row for label, row in groups.items() if label not in empty}
+            _, filled = hide_rows(filled, n=int(total["n"][0]), events=int(total["events"][0]), rule=rule)
+            groups |= filled
         variables[variable] = {
             label: row
             if row == suppressed_row()
-            else {"n": row["n"], "events": row["events"], "modalities": _describe_group(names, total, row["s"])}
+            else {"n": row["n"], "events": row["events"], "modalities": _describe_group(names, total, row["s"], rule)}
             for label, row in groups.items()
         }
     return variables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -46,18 +46,20 @@ def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: Sm
     n = of("n")
     if n < rule.min_patients:
         return {"name": feature.name, **suppressed_row()}
+    missing = feature.n_groups - 1  # the group of the patients without a known value
+    unknown = tuple(float(total[f"{name}/group-{part}"][j, missing]) for part in ("phi", "square"))
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]
     groups = _shown_groups(histogram, rule)
     interval = mean_interval(n, of("abs"), of("square"))
     return {
         "name": feature.name,
         "unit": feature.unit,
-        "n": int(n),
+        "n": rule.shown_count(int(n), int(total["n"][0])),
         "mean_abs": of("abs") / n,
         "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if np.isfinite(interval).all() else None,
         "mean_phi": of("phi") / n,
         "se_sampling": float(np.sqrt(max(of("variance"), 0.0)) / n),
-        "correlation": None if feature.levels and not _is_ordered(feature) else _correlation(of),
+        "correlation": None if feature.levels and not _is_ordered(feature) else _correlation(of, unknown),
         "groups": _describe_groups(name, feature, j, total, groups),
         "histogram": _coarsen(histogram, groups, n=int(n)),
     }
@@ -68,15 +70,22 @@ def _is_ordered(feature: Feature) -> bool:
     return feature.levels == ("0", "1")
 
 
-def _correlation(of: Any) -> float | None:
-    """Pearson correlation of value and phi over patients with a known value; None where one of them is constant."""
+def _correlation(of: Callable[[str], float], unknown: tuple[float, ...]) -> float | None:
+    """Pearson correlation of value and phi over patients with a known value; None where one of them is constant.
+
+    Sums travel in fixed point, so the variance of a constant arrives as 1e-5 (value) or 1e-8 (phi), of either sign.
+
+    Args:
+        of: sums over all patients.
+        unknown: sums of phi and of its square over those without a known value.
+    """
     n = of("known")
     if n < 2:
         return None
-    z_mean, phi_mean = of("z") / n, of("phi") / of("n")
+    z_mean, phi_mean = of("z") / n, (of("phi") - unknown[0]) / n
     z_variance = of("z-square") / n - z_mean**2
-    phi_variance = of("square") / of("n") - phi_mean**2
-    if z_variance <= 1e-12 or phi_variance <= 1e-18:
+    phi_variance = (of("square") - unknown[1]) / n - phi_mean**2
+    if z_variance <= 1e-4 or phi_variance <= 1e-7:
         return None
     return float(np.clip((of("z-phi") / n - z_mean * phi_mean) / np.sqrt(z_variance * phi_variance), -1.0, 1.0))
 

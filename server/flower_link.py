@@ -10,11 +10,23 @@ import time
 from collections.abc import Iterator, Mapping
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.link import Answer
 
 POLL_S = 0.1
+
+_LACK_OF_MEMORY = "a worker process died, often for lack of memory; if the run ends, continue with --resume"
+_FAILURES = {
+    ErrorCode.UNKNOWN: _LACK_OF_MEMORY,
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "hipfed could not be loaded there; see Flower's log there (flower.log)",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "hipfed failed there; see Flower's log there (flower.log)",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the question was lost; ask for a longer deadline-s",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no answer before the question expired; ask for a longer deadline-s",
+    ErrorCode.NODE_UNAVAILABLE: "its SuperNode is gone; start it again, and if the run ends, continue with --resume",
+    ErrorCode.CLIENT_APP_CRASHED: _LACK_OF_MEMORY,
+}
 
 
 class FlowerLink:
@@ -28,7 +40,7 @@ class FlowerLink:
         return frozenset(self._grid.get_node_ids())
 
     def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
-        """As `Link.ask`; a failed or silent node is named by Flower's error code or by the deadline."""
+        """As `Link.ask`; a failed or silent node is named by what Flower's error code means, or by the deadline."""
         end = time.monotonic() + deadline_s
         nodes = sorted(questions)
         messages = [Message(questions[node], dst_node_id=node, message_type=kind, ttl=deadline_s) for node in nodes]
@@ -45,10 +57,16 @@ class FlowerLink:
                 node = waiting.pop(reply.metadata.reply_to_message_id)
                 if reply.has_error():
                     # The reason may quote the hospital's exception: only the code is safe to keep.
-                    yield Answer(node, None, f"Flower error {reply.error.code}")
+                    yield Answer(node, None, describe_failure(reply.error.code))
                 else:
                     yield Answer(node, reply.content)
             if not pulled:
                 time.sleep(POLL_S)
         for node in waiting.values():
             yield Answer(node, None, f"no answer within {deadline_s:g} s")
+
+
+def describe_failure(code: int) -> str:
+    """What an error code of Flower means and what to do, with the code for who looks it up."""
+    words = _FAILURES.get(code)
+    return f"{words} (Flower error {code})" if words else f"Flower error {code}"

@@ -21,7 +21,7 @@ def print_run(path: Path, console: Console) -> None:
     """
     state, reason = read_status(path)
     if state == "missing":
-        raise StudyError(f"{path}: expected a run folder with status.json, got none. Give the folder that --out named.")
+        raise StudyError(_describe_missing(path))
     console.print(f"{state}" + (f": {reason}" if reason else ""), markup=False)
     folder = RunFolder(path)
     for name, why in folder.read_json("config.json").get("excluded", {}).items():
@@ -30,6 +30,26 @@ def print_run(path: Path, console: Console) -> None:
     if metrics:
         print_metrics(metrics, console)
     console.print(f"run folder: {path}", markup=False, soft_wrap=True)
+
+
+def _describe_missing(path: Path) -> str:
+    """A folder without a status is that of folds which have not all finished, or no run folder."""
+    folds = {fold.name: read_status(fold) for fold in sorted(path.glob("fold-*"), key=_fold_number) if fold.is_dir()}
+    if not folds:
+        return f"{path}: expected a run folder with status.json, got none. Give the folder that --out named."
+    lines = [f"  {name}: {state}" + (f": {reason}" if reason else "") for name, (state, reason) in folds.items()]
+    return "\n".join(
+        [
+            f"{path}: expected all folds finished and pooled, got:",
+            *lines,
+            "Show one of these folders, or repeat the command of the run with --resume.",
+        ]
+    )
+
+
+def _fold_number(path: Path) -> int:
+    number = path.name.removeprefix("fold-")
+    return int(number) if number.isdecimal() else 0
 
 
 def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:

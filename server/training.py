@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,8 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
             progress.rounds[-1]["explanation"] = explain_round(link, plan, phase, progress)
         keep(progress)
     metrics, attendance = score_part(WholeModel(link, plan, progress, phase=phase), "val")
-    _add_line(progress, phase, attendance, metrics=metrics, train_loss=None)
+    line = {"round": progress.round_number, "phase": phase, "train_loss": None}
+    _add_line(progress, line, attendance, metrics)
     _note_validation(progress, metrics)
 
 
@@ -120,12 +122,12 @@ def _train_round(
     sums = total.total()
     metrics = summarise(unpack_scores(sums))
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
-    _add_line(progress, parts.phase, attendance, metrics=metrics, train_loss=train_loss)
+    round_number = progress.round_number + 1
+    line = {"round": round_number, "phase": parts.phase, "train_loss": train_loss}
+    _add_line(progress, line, attendance, metrics)
     if len(attendance.answered) < plan.settings.min_sites:
         keep(progress)  # so that rounds.jsonl shows the round that ends the run
-    require_quorum(
-        attendance, min_sites=plan.settings.min_sites, step=f"round {progress.round_number + 1} ({parts.phase})"
-    )
+    require_quorum(attendance, min_sites=plan.settings.min_sites, step=f"round {round_number} ({parts.phase})")
     strategy = build_strategy(plan.settings, progress.strategy_state)
     stepped = strategy.step(before, mean_change(sums, before))
     progress.strategy_state = strategy.state
@@ -166,18 +168,13 @@ def _note_validation(progress: Progress, metrics: Metrics) -> None:
         progress.rounds_since_best += 1
 
 
-def _add_line(
-    progress: Progress, phase: Phase, attendance: Attendance, *, metrics: Metrics, train_loss: float | None
-) -> None:
+def _add_line(progress: Progress, line: dict[str, Any], attendance: Attendance, metrics: Metrics) -> None:
     """One line of rounds.jsonl; the validation is of the weights that the round started from."""
-    line = {
-        "round": progress.round_number + 1 if train_loss is not None else progress.round_number,
-        "phase": phase,
+    line |= {
         "asked": attendance.asked,
         "answered": attendance.answered,
         "failed": attendance.failed,
         "n": metrics.n,
-        "train_loss": train_loss,
         "val_loss": metrics.log_loss,
         "val_auc": metrics.auc,
         "seconds": attendance.seconds,
@@ -185,11 +182,12 @@ def _add_line(
         "bytes_up": attendance.bytes_up,
     }
     progress.rounds.append(line)
+    losses = (line["train_loss"], metrics.log_loss, metrics.auc)
     log.info(
         "round %d %s: %d of %d hospitals, train loss %s, validation loss %s, AUC %s",
         line["round"],
-        phase,
+        line["phase"],
         len(attendance.answered),
         len(attendance.asked),
-        *(f"{value:.4f}" if value is not None else "-" for value in (train_loss, metrics.log_loss, metrics.auc)),
+        *(f"{value:.4f}" if value is not None else "-" for value in losses),
     )

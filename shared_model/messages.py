@@ -262,7 +262,7 @@ class SpreadRequest(WholeModelRequest):
 
     array_fields: ClassVar[tuple[str, ...]] = ("weights", "background", "background_present")
     background_id: Sha256
-    tau2: tuple[float, ...]
+    tau2: tuple[Annotated[float, Field(ge=0)], ...]
     background: dict[str, np.ndarray] = Field(default_factory=dict)
     background_present: dict[str, np.ndarray] = Field(default_factory=dict)
 

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from server.run_folder import replace_file
+from server.run_folder import read_status
 from server.summary import print_run
+from shared_model.command_version import Version
 from shared_model.config import parse_assignments
-from shared_model.errors import HipfedError
-from simulation.bench.pooled import bench_pooled
+from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
+from simulation.flower_run import INTERRUPTED
 from simulation.run import run_cohort
+from simulation.said_plainly import said_plainly
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Federated studies on one machine: synthetic hospitals with a known truth, and runs over Flower.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-BENCHMARKS = {"pooled": bench_pooled}
+app.add_typer(bench, name="bench")
 _SCENARIO_HELP = "; ".join(f"{name}: {text}" for name, text in SCENARIOS.items())
 
 
+@app.callback()
+def main(*, version: Version = False) -> None:
+    """Federated studies on one machine: synthetic hospitals with a known truth, and runs over Flower."""
+
+
 @contextmanager
-def _said_plainly() -> Iterator[None]:
-    """A user's mistake ends with one message and exit status 1, not with a traceback."""
+def _stopped_plainly(out: Path) -> Iterator[None]:
+    """A run that Ctrl-C or SIGTERM ended says how it stands; what had finished by then is a finished run."""
     try:
         yield
-    except HipfedError as error:
-        Console(stderr=True).print(f"hipfed-sim: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error
+    except (KeyboardInterrupt, SystemExit) as stop:
+        console = Console(stderr=True)
+        if read_status(out)[0] == "completed":
+            console.print("the run had finished", highlight=False)
+            return
+        console.print(INTERRUPTED, highlight=False)
+        raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from stop
 
 
 @app.command()
@@ -53,7 +59,7 @@ def cohort(
     scenario: Annotated[str, typer.Option(help=_SCENARIO_HELP)] = "default",
 ) -> None:
     """Make synthetic hospitals whose truth is known (truth.json)."""
-    with _said_plainly():
+    with said_plainly():
         truth = write_cohort(
             out, hospitals=hospitals, patients=patients, image_size=image_size, seed=seed, scenario=scenario
         )
@@ -78,33 +84,13 @@ def run(
 ) -> None:
     """Train and evaluate on a cohort, over Flower's simulation engine."""
     console = Console()
-    with _said_plainly():
+    with said_plainly():
         named: dict[str, str] = {}
         if rounds is not None:
             named |= dict.fromkeys(("rounds-unimodal", "rounds-fusion", "rounds-joint"), str(rounds))
         if strategy is not None:
             named["strategy"] = strategy
         assignments = {**named, **parse_assignments(settings or [])}
-        run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
+        with _stopped_plainly(out):
+            run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
         print_run(out, console)
-
-
-@app.command()
-def bench(
-    name: Annotated[Literal["pooled"], typer.Argument(help="pooled: federated against pooled training.")],
-    *,
-    cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
-    folds: Annotated[int, typer.Option(min=1, help="Folds held out in turn, their predictions pooled.")] = 1,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
-) -> None:
-    """Measure hipfed beside its peer in the same run."""
-    console = Console()
-    with _said_plainly():
-        result = BENCHMARKS[name](
-            cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
-        )
-        replace_file(out, (json.dumps(result, indent=2) + "\n").encode())
-    console.print(f"mean AUC {result['mean_auc']}, difference {result['mean_difference']:+.4f}", markup=False)
-    console.print(f"written to {out}", markup=False)

@@ -17,9 +17,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import torch
@@ -27,12 +29,15 @@ import torch
 from server.run_folder import RunFolder, read_status
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
+from simulation.guardian import STOP_TIMEOUT_S, end_tree, guarded
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
 POLL_S = 0.3
+INTERRUPTED = "interrupted; continue with --resume"
 _CONNECTION = "hipfed"
+_CACHE = "HIPFED_CACHE"
+_UNREADABLE = "unknown"
 
 _ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -43,8 +48,39 @@ _ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where Flower's processes of one run work.
+
+    Attributes:
+        home: FLWR_HOME and working directory of all of them: in the user's, a folder of a name that is also an
+            argument, or of a module, would be taken for it.
+        environment: theirs.
+        log: takes their output.
+        guard: told the id of each that is started.
+    """
+
+    home: Path
+    environment: Mapping[str, str]
+    log: IO[bytes]
+    guard: Callable[[int], None]
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own, which a Ctrl-C in the terminal does not reach."""
+        process = subprocess.Popen(  # noqa: S603 - Flower's own commands
+            command, env=self.environment, cwd=self.home, stdout=self.log, stderr=self.log, start_new_session=True
+        )
+        self.guard(process.pid)
+        return process
+
+
 def run_on_flower(
-    *, folder: RunFolder, run_config: Mapping[str, Scalar], n_sites: int, watch: Callable[[], None]
+    *,
+    folder: RunFolder,
+    run_config: Mapping[str, Scalar],
+    n_sites: int,
+    watch: Callable[[], None],
+    say: Callable[[str], None],
 ) -> None:
     """Run the app and wait for its end.
 
@@ -52,7 +88,8 @@ def run_on_flower(
         folder: the run folder, which the app writes; Flower's own log goes to flower.log there.
         run_config: all keys of Flower's run config.
         n_sites: hospitals, one virtual SuperNode each.
-        watch: called a few times a second while the run goes on.
+        watch: called a few times a second while the run goes on; should it fail, the run goes on unwatched.
+        say: shows the user a line.
 
     Raises:
         StudyError: the run did not end well; the reason is the one of status.json.
@@ -63,43 +100,57 @@ def run_on_flower(
             "Install with `pip install --editable CHECKOUT`."
         )
     folder.write_status("running")
-    with (
-        _ended_by_sigterm(),
-        tempfile.TemporaryDirectory(prefix="hipfed-") as home,
-        (folder.path / "flower.log").open("ab") as log,
-    ):
-        environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": home}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-        with _superlink(Path(home), environment, log) as address:
-            (Path(home) / "config.toml").write_text(
-                f'[superlink]\ndefault = "{_CONNECTION}"\n\n'
-                f'[superlink.{_CONNECTION}]\naddress = "{address}"\ninsecure = true\n',
-                encoding="utf-8",
-            )
-            config_file = Path(home) / "run.toml"
-            config_file.write_text(_toml(run_config), encoding="utf-8")
-            submit = [
-                "flwr",
-                "run",
-                str(ROOT),
-                _CONNECTION,
-                "--stream",
-                "--run-config",
-                str(config_file),
-                "--federation-config",
-                f"num-supernodes={n_sites} client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}",
-            ]
-            try:
-                state = _follow(submit, environment, Path(log.name), watch)
-            except BaseException as error:
-                folder.write_status("failed", f"interrupted ({type(error).__name__})")
-                raise
+    try:
+        with (
+            _stopped_by_signals(say),
+            tempfile.TemporaryDirectory(prefix="hipfed-") as home,
+            (folder.path / "flower.log").open("ab") as log,
+            guarded(home=Path(home), run=folder.path, log=log) as guard,
+        ):
+            place = _Place(Path(home), _environment(Path(home)), log, guard)
+            with _superlink(place) as address:
+                submit = _submission(place, address, run_config=run_config, n_sites=n_sites)
+                state = _follow(submit, place, _tolerant(watch, say))
+    except BaseException as error:  # here, all that was started has ended: nobody else writes the status
+        _tell_interruption(folder, error)
+        raise
     _check_outcome(folder, flower_state=state)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(home)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    if environment.get(_CACHE):
+        environment[_CACHE] = str(Path(environment[_CACHE]).absolute())
+    return environment
+
+
+def _submission(place: _Place, address: str, *, run_config: Mapping[str, Scalar], n_sites: int) -> list[str]:
+    """The command that submits the run; the files that it needs are written."""
+    (place.home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{_CONNECTION}"\n\n'
+        f'[superlink.{_CONNECTION}]\naddress = "{address}"\ninsecure = true\n',
+        encoding="utf-8",
+    )
+    config_file = place.home / "run.toml"
+    config_file.write_text(_toml(run_config), encoding="utf-8")
+    return [
+        "flwr",
+        "run",
+        str(ROOT),
+        _CONNECTION,
+        "--stream",
+        "--run-config",
+        str(config_file),
+        "--federation-config",
+        f"num-supernodes={n_sites} client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}",
+    ]
 
 
 def _check_outcome(folder: RunFolder, *, flower_state: str) -> None:
     state, reason = read_status(folder.path)
-    if state == "completed" and flower_state == "finished:completed":
+    # The app's last act is to write "completed": where Flower's word cannot be read, that is enough.
+    if state == "completed" and (flower_state == "finished:completed" or flower_state.startswith(_UNREADABLE)):
         return
     if state != "failed":
         reason = f"the app ended without a result (Flower says {flower_state}); see {folder.path / 'flower.log'}"
@@ -107,18 +158,28 @@ def _check_outcome(folder: RunFolder, *, flower_state: str) -> None:
     raise StudyError(reason)
 
 
-def _follow(submit: list[str], environment: Mapping[str, str], log: Path, watch: Callable[[], None]) -> str:
+def _tell_interruption(folder: RunFolder, error: BaseException) -> None:
+    """Say why the launcher gave up, unless the app finished meanwhile."""
+    if read_status(folder.path)[0] == "completed":
+        return
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        reason = INTERRUPTED
+    else:
+        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+    folder.write_status("failed", reason)
+
+
+def _follow(submit: Sequence[str], place: _Place, watch: Callable[[], None]) -> str:
     """Submit, wait for the end of the log stream, and return Flower's word on the run."""
+    log = Path(place.log.name)
     start = log.stat().st_size
-    with log.open("ab") as stream:
-        process = subprocess.Popen(submit, env=environment, stdout=stream, stderr=stream)  # noqa: S603
+    process = place.start(submit)
     try:
         while process.poll() is None:
             watch()
             time.sleep(POLL_S)
     finally:
-        process.terminate()
-        process.wait(STOP_TIMEOUT_S)
+        _end(process)
     watch()
     text = log.read_bytes()[start:].decode(errors="replace")
     started = re.search(r"Successfully started run (\d+)", text)
@@ -127,38 +188,65 @@ def _follow(submit: list[str], environment: Mapping[str, str], log: Path, watch:
     listing = ["flwr", "ls", _CONNECTION, "--run-id", started.group(1), "--format", "json"]
     end = time.monotonic() + STOP_TIMEOUT_S
     while True:
-        status = _listed_status(subprocess.run(listing, env=environment, capture_output=True, check=False).stdout)  # noqa: S603
-        if status.startswith("finished") or time.monotonic() > end:
+        done = subprocess.run(listing, env=place.environment, cwd=place.home, capture_output=True, check=False)  # noqa: S603
+        status = _listed_status(done.stdout)
+        if status.startswith("finished"):
             return status
+        if time.monotonic() > end:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            return f"{status}: {said[-500:]}" if status == _UNREADABLE else status
         time.sleep(POLL_S)
 
 
+def _tolerant(watch: Callable[[], None], say: Callable[[str], None]) -> Callable[[], None]:
+    """Watching that fails is told once and ends: what is shown must not decide how a run ends."""
+    failed = False
+
+    def attempt() -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+            failed = True
+            say(f"progress can no longer be shown ({type(error).__name__}: {error}); the run goes on")
+
+    return attempt
+
+
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """A SIGTERM ends the run as Ctrl-C does: the SuperLink is stopped, and the run folder says so."""
+def _stopped_by_signals(say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run alike, at once on the screen; a second one does not break off the ending."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    stopping = False
 
-    def stop(_number: int, _frame: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def stop(number: int, _frame: object) -> None:
+        nonlocal stopping
+        say("still stopping…" if stopping else "stopping…")
+        if not stopping:
+            stopping = True
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listed_status(listing: bytes) -> str:
     try:
         return str(json.loads(listing)["runs"][0]["status"])
     except (ValueError, KeyError, IndexError, TypeError):
-        return "unknown"
+        return _UNREADABLE
 
 
 @contextmanager
-def _superlink(home: Path, environment: Mapping[str, str], log: object) -> Iterator[str]:
+def _superlink(place: _Place) -> Iterator[str]:
     """A local SuperLink in simulation mode; yields its address, and ends it and all it started."""
     port, control_port = _free_ports(2)
     command = [
@@ -174,14 +262,14 @@ def _superlink(home: Path, environment: Mapping[str, str], log: object) -> Itera
         "--control-api-address",
         f"127.0.0.1:{control_port}",
         "--database",
-        str(home / "state.db"),
+        str(place.home / "state.db"),
     ]
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)  # type: ignore[call-overload]  # noqa: S603
+    process = place.start(command)
     try:
         _wait_for_port(port, process)
         yield f"127.0.0.1:{port}"
     finally:
-        _end_tree(process)
+        _end(process)
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -197,22 +285,10 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise StudyError(f"flower-superlink: expected it to listen within {START_TIMEOUT_S:g} s, got nothing.")
 
 
-def _end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink and every process below it (Ray's actors too), first politely."""
-    try:
-        below = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        below = []
-    process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(below, timeout=STOP_TIMEOUT_S)
-    for child in alive:
-        child.kill()
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        end_tree(psutil.Process(process.pid))
+    process.wait()
 
 
 def _free_ports(n: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from client.data import list_hospitals
 from server.app import COHORT, OUT, RESUME, SCHEMA
 from server.evaluation import describe_scores
 from server.run_folder import RunFolder, read_status
-from shared_model.config import Settings, parse_settings
+from server.run_lock import APP_LOCK, LAUNCHER_LOCK, LOCKS, hold_lock
+from server.study import check_settings
+from shared_model.config import Scalar, Settings, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import load_schema
@@ -23,6 +26,7 @@ from shared_model.score_sums import ScoreSums
 from simulation.flower_run import run_on_flower
 
 FOLD = "fold"
+CONFIG = "config.json"
 
 
 def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resume: bool, console: Console) -> None:
@@ -38,32 +42,55 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     Raises:
         SettingsError: a setting is wrong, or the folders are not as they must be.
         SchemaError: the cohort has no valid schema.
-        StudyError: a run failed; its folder's status.json says why.
+        StudyError: another process works on the folder, or a run failed; its folder's status.json says why.
     """
     cohort, out = cohort.resolve(), out.resolve()
     folds = parse_folds(assignments.get(FOLD, "0"))
-    plans = [parse_settings({**assignments, FOLD: fold}) for fold in folds]
-    load_schema(cohort / "schema.toml")  # a wrong schema is told here, not half a minute later
+    plans = [_parse_plan({**assignments, FOLD: fold}) for fold in folds]
+    # What does not fit together is told here, not half a minute later in a folder that is then used up.
+    check_settings(load_schema(cohort / "schema.toml"), plans[0])
+    n_sites = _count_hospitals(cohort, plans[0])
+    _check_out(out, resume=resume)
+    run_fold = partial(_run_fold, cohort, n_sites=n_sites, resume=resume, console=console)
+    with hold_lock(out, LAUNCHER_LOCK):
+        if len(folds) == 1:
+            if not _is_done(out, plans[0]):
+                run_fold(out, settings=plans[0])
+            return
+        parts = [out / f"{FOLD}-{fold}" for fold in folds]
+        done = [_is_done(part, settings) for part, settings in zip(parts, plans, strict=True)]
+        for part, settings, is_done in zip(parts, plans, done, strict=True):
+            if not is_done:
+                with hold_lock(part, LAUNCHER_LOCK):
+                    run_fold(part, settings=settings)
+        _pool_folds(out, folds, plans[0])
+
+
+def _parse_plan(values: Mapping[str, Scalar]) -> Settings:
+    """Settings whose file is named whatever the working directory: the app has another one.
+
+    Raises:
+        SettingsError: a setting is wrong, or the file does not exist.
+    """
+    settings = parse_settings(values)
+    if not settings.image_weights:
+        return settings
+    weights = Path(settings.image_weights).expanduser().resolve()
+    if not weights.is_file():
+        raise SettingsError(f"image-weights: expected a file, got none at {weights}. Check the path.")
+    return settings.model_copy(update={"image_weights": str(weights)})
+
+
+def _count_hospitals(cohort: Path, settings: Settings) -> int:
     n_sites = len(list_hospitals(cohort))
-    if n_sites < plans[0].min_sites:
+    if n_sites < settings.min_sites:
         raise SettingsError(
-            f"cohort at {cohort}: expected at least {plans[0].min_sites} hospital folders (min-sites), got {n_sites}. "
+            f"cohort at {cohort}: expected at least {settings.min_sites} hospital folders (min-sites), got {n_sites}. "
             f"Say --set min-sites={n_sites} if so few are meant."
             if n_sites
             else f"cohort at {cohort}: expected one folder a hospital, got none."
         )
-    _check_out(out, resume=resume)
-    if len(folds) == 1:
-        if _is_done(out, plans[0]):
-            return
-        _run_fold(cohort, out, settings=plans[0], n_sites=n_sites, resume=resume, console=console)
-        return
-    parts = [out / f"fold-{fold}" for fold in folds]
-    done = [_is_done(part, settings) for part, settings in zip(parts, plans, strict=True)]
-    for part, settings, is_done in zip(parts, plans, done, strict=True):
-        if not is_done:
-            _run_fold(cohort, part, settings=settings, n_sites=n_sites, resume=resume, console=console)
-    _pool_folds(out, folds, plans[0])
+    return n_sites
 
 
 def parse_folds(text: str) -> list[int]:
@@ -88,7 +115,7 @@ def _is_done(path: Path, settings: Settings) -> bool:
     Raises:
         SettingsError: it holds a run with other settings, finished or not.
     """
-    old = RunFolder(path).read_json("config.json").get("settings")
+    old = RunFolder(path).read_json(CONFIG).get("settings")
     if old is not None:
         changed = sorted(k for k, v in settings.to_config().items() if k != "expected-sites" and old.get(k) != v)
         if changed:
@@ -102,7 +129,7 @@ def _is_done(path: Path, settings: Settings) -> bool:
 def _check_out(out: Path, *, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out at {out}: expected a folder, got a file.")
-    if not resume and out.exists() and any(out.iterdir()):
+    if not resume and out.exists() and any(path.name not in LOCKS for path in out.iterdir()):
         raise SettingsError(
             f"--out at {out}: expected a new or empty folder, got one with files. Choose another, or --resume."
         )
@@ -128,7 +155,6 @@ def _run_fold(
         RESUME: resume,
         **settings.to_config(),
     }
-    phases = settings.phases
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -138,29 +164,71 @@ def _run_fold(
         console=console,
     )
     with progress:
-        bars = {
-            phase: progress.add_task(f"{out.name} {phase}", total=settings.rounds(phase) + 1, last="")
-            for phase in phases
+        with hold_lock(out, APP_LOCK):  # an app without a launcher, of plain `flwr run`, may be at work here
+            watch = Watch(folder, progress, settings=settings, n_sites=n_sites)
+        run_on_flower(folder=folder, run_config=run_config, n_sites=n_sites, watch=watch, say=watch.say)
+        watch.finish()
+
+
+class Watch:
+    """What a run's folder says, on the screen: a bar for each phase, and above them who is left out and why.
+
+    Args:
+        folder: the run folder; what a former run left there is not shown.
+        progress: the bars.
+        settings: of the run.
+        n_sites: hospitals of the cohort.
+    """
+
+    def __init__(self, folder: RunFolder, progress: Progress, *, settings: Settings, n_sites: int) -> None:
+        self._folder, self._progress, self._n_sites = folder, progress, n_sites
+        self._config_ns = _changed_ns(folder.path / CONFIG)
+        self._bars = {
+            phase: progress.add_task(f"{folder.path.name} {phase}", total=settings.rounds(phase) + 1, last="")
+            for phase in settings.phases
         }
 
-        def watch() -> None:
-            lines = _read_rounds(folder)
-            for phase, bar in bars.items():
-                of_phase = [line for line in lines if line["phase"] == phase]
-                if of_phase:
-                    progress.update(bar, completed=len(of_phase), last=_describe_line(of_phase[-1]))
+    def __call__(self) -> None:
+        """Show what is new."""
+        self._show_excluded()
+        lines = _read_rounds(self._folder)
+        for phase, bar in self._bars.items():
+            of_phase = [line for line in lines if line["phase"] == phase]
+            if of_phase:
+                last = _describe_line(of_phase[-1], n_sites=self._n_sites)
+                self._progress.update(bar, completed=len(of_phase), last=last)
 
-        run_on_flower(folder=folder, run_config=run_config, n_sites=n_sites, watch=watch)
-        for phase, bar in bars.items():  # early stopping leaves a bar short of its end
-            done = sum(line["phase"] == phase for line in _read_rounds(folder))
-            progress.update(bar, total=done, completed=done)
+    def finish(self) -> None:
+        """Fill the bars: early stopping leaves one short of its end."""
+        lines = _read_rounds(self._folder)
+        for phase, bar in self._bars.items():
+            done = sum(line["phase"] == phase for line in lines)
+            self._progress.update(bar, total=done, completed=done)
+
+    def say(self, text: str) -> None:
+        """Show a line above the bars."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show_excluded(self) -> None:
+        changed_ns = _changed_ns(self._folder.path / CONFIG)
+        if changed_ns == self._config_ns:
+            return
+        self._config_ns = changed_ns
+        for name, reason in self._folder.read_json(CONFIG).get("excluded", {}).items():
+            self.say(f"excluded: {name}: {reason}")
 
 
-def _describe_line(line: Mapping[str, Any]) -> str:
-    auc = "-" if line["val_auc"] is None else f"{line['val_auc']:.3f}"
+def _changed_ns(path: Path) -> int:
+    """When a file was last written; 0 if it does not exist."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _describe_line(line: Mapping[str, Any], *, n_sites: int) -> str:
+    loss, auc = (
+        "-" if value is None else f"{value:.{n}f}" for value, n in ((line["val_loss"], 4), (line["val_auc"], 3))
+    )
     failed = f", failed: {', '.join(line['failed'])}" if line["failed"] else ""
-    here = f"{len(line['answered'])}/{len(line['asked'])} hospitals"
-    return f"{here}, validation loss {line['val_loss']:.4f}, AUC {auc}{failed}"
+    return f"{len(line['answered'])}/{n_sites} hospitals, validation loss {loss}, AUC {auc}{failed}"
 
 
 def _read_rounds(folder: RunFolder) -> list[dict[str, Any]]:

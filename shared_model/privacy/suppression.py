@@ -98,6 +98,16 @@ class SmallCellRule:
             raise ValueError("group at small-cell rule: expected 0 <= events <= n, got other counts.")
         return n >= self.min_patients and events >= self.min_events and n - events >= self.min_non_events
 
+    def shown_count(self, part: int, whole: int) -> int | None:
+        """How many of a released group have something; None where few have it or few lack it.
+
+        Args:
+            part: patients who have it.
+            whole: patients of the group.
+        """
+        few = 0 < part < self.min_patients or 0 < whole - part < self.min_patients
+        return None if few else part
+
     def check_min_sites(self, n_sites: int) -> None:
         """An aggregate of so many sites may be formed.
 

@@ -91,6 +91,7 @@ def explain_modalities(
     present = _stack(patients.present, game.modalities)
     # Absent here and in all of the background: the two sums of such a pair differ by rounding only.
     dummy = ~present & ~_stack(background.rows.present, game.modalities).any(dim=0)
+    dummy_pair = dummy.unsqueeze(1) | dummy.unsqueeze(2)
     single = 2 ** torch.arange(n_players)
     return ModalityValues(
         modalities=game.modalities,
@@ -103,7 +104,9 @@ def explain_modalities(
         alone=_numpy((v_logit[:, single] - v_logit[:, :1]).masked_fill(dummy, 0.0)),
         left_out=_numpy((v_logit[:, -1:] - v_logit[:, 2**n_players - 1 - single]).masked_fill(dummy, 0.0)),
         interactions=_numpy(
-            torch.einsum("ijc,pc->pij", torch.from_numpy(interaction_matrix(n_players)).to(own), v_logit)
+            torch.einsum("ijc,pc->pij", torch.from_numpy(interaction_matrix(n_players)).to(own), v_logit).masked_fill(
+                dummy_pair, 0.0
+            )
         ),
         se_background=_numpy((variance / n_background).sqrt().masked_fill(dummy, 0.0)),
         present=present.cpu().numpy(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -51,7 +52,7 @@ def parse_strata(text: str) -> tuple[Banding, ...]:
             numbers = tuple(float(edge) for edge in edges)
         except ValueError as error:
             raise SettingsError(f"strata, {name}: expected edges such as {name}:65:80, got {entry!r}.") from error
-        if any(high <= low for low, high in pairwise(numbers)):
+        if not all(map(isfinite, numbers)) or any(high <= low for low, high in pairwise(numbers)):
             raise SettingsError(f"strata, {name}: expected rising edges, got {entry!r}.")
         bandings.append(Banding(name, numbers))
     return tuple(bandings)
@@ -104,7 +105,7 @@ def stratum_members(
             index = np.where(levels < 0, len(column.levels), levels)
         else:
             values = arrays.numbers[rows, schema.numbers.index(column)]
-            edges = banding.edges or (0.5,)
+            edges = np.array(banding.edges or (0.5,), dtype=values.dtype)
             index = np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="right"))
         members += [index == i for i in range(len(_labels(column, banding.edges)) + 1)]
     return np.stack(members)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.features import Feature, FeatureValues
@@ -45,6 +46,18 @@ def modality_quantities(n_strata: int, n_modalities: int) -> Quantities:
         "se-background": Quantity(each, phi, 0),
         "additivity-error": Quantity((s,), MAX_PATIENTS, 0),
     }
+
+
+def check_counts(arrays: Mapping[str, np.ndarray]) -> None:
+    """The counts of `modality_sums` do not contradict each other.
+
+    Raises:
+        ProtocolError: they are no counts, or of a part there are more than of the whole.
+    """
+    n, events, present = (arrays[name] for name in ("n", "events", "present"))
+    whole = all(np.array_equal(count, np.rint(count)) for count in (n, events, present))
+    if not whole or (events > n).any() or (n > n[0]).any() or (present > n[:, None]).any():
+        raise ProtocolError("explanation: expected counts of patients that fit each other, got others.")
 
 
 def modality_sums(

@@ -15,7 +15,7 @@ from rich.console import Console
 from client.data import list_hospitals
 from client.site import Site
 from shared_model.config import Settings, parse_settings
-from shared_model.errors import SettingsError
+from shared_model.errors import SettingsError, StudyError
 from simulation.bench.share_sampling import bootstrap_difference, interval_coverage
 from simulation.bench.shortcut import find_shortcut
 from simulation.bench.weights_and_order import deletion_curves, randomised_weights
@@ -91,7 +91,7 @@ def _study(
 def recovered_shares(cohort: Path, run: Path, explained: Sequence[ExplainedSite]) -> dict[str, Any]:
     """Shares of explanations.json against the truth, and the correlation of patients' values with the true ones."""
     truth = parse_truth((cohort / "truth.json").read_text(encoding="utf-8"), source=str(cohort))
-    found = json.loads((run / "explanations.json").read_text(encoding="utf-8"))["modalities"]
+    found = _read_modalities(run)
     table = pd.read_csv(cohort / "truth_patients.csv").set_index("patient_id")
     ids = [patient for site in explained for patient in site.patient_ids]
     phi = _phi(explained)
@@ -113,6 +113,14 @@ def recovered_shares(cohort: Path, run: Path, explained: Sequence[ExplainedSite]
     }
 
 
+def _read_modalities(run: Path) -> dict[str, Any]:
+    explanations: dict[str, Any] = json.loads((run / "explanations.json").read_text(encoding="utf-8"))
+    if explanations.get("suppressed"):
+        raise StudyError(f"explanation at {run}: expected enough patients and deaths, got too few. Use more patients.")
+    modalities: dict[str, Any] = explanations["modalities"]
+    return modalities
+
+
 def compare_backgrounds(explained: Sequence[ExplainedSite], *, seed: int) -> dict[str, Any]:
     """Shares against the common synthetic background less those against real training patients of all hospitals."""
     n_rows = explained[0].run.settings.background_rows
@@ -127,7 +135,7 @@ def compare_spread(default: Path, shifted: Path, name: str) -> dict[str, Any]:
     """Tau and I^2 of an image's share between hospitals, in the default cohort and with one other scanner."""
     entries = {}
     for label, run in (("default", default), ("scanner_shift", shifted)):
-        found = json.loads((run / "explanations.json").read_text(encoding="utf-8"))["modalities"][name]
+        found = _read_modalities(run)[name]
         entries[label] = {key: found[key] for key in ("share", "tau", "i2")}
     return entries
 

@@ -49,6 +49,15 @@ def test_check_prints_every_problem_on_a_line_of_its_own(hospital: SmallHospital
     assert lines[-1] == "not fine"
 
 
+def test_check_notes_a_table_without_rows(hospital: SmallHospital, check: Callable[..., Result]) -> None:
+    hospital.write("vitals.csv", "patient_id,time,hr,spo2\n")
+
+    result = check(hospital.folder)
+
+    assert result.exit_code == 0
+    assert "note: vitals.csv: a header and no rows" in result.output
+
+
 def test_check_goes_through_every_hospital_of_a_cohort(
     tmp_path: Path, make_hospital: Callable[[Path], SmallHospital], check: Callable[..., Result]
 ) -> None:

@@ -62,7 +62,7 @@ def test_features_have_the_values_of_the_patients_row(finished: FinishedRun, exp
 
     features = {feature["name"]: feature for feature in _modalities(explained, "common")["static"]["features"]}
 
-    row = table.loc[PATIENT]
+    row: Any = table.loc[PATIENT]
     assert features["age"]["value"] == pytest.approx(float(row["age"]), abs=1e-5)
     assert features["age"]["unit"] == "years"
     assert (features["male"]["value"], features["asa"]["value"]) == (float(row["male"]), row["asa"])

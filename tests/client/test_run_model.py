@@ -58,7 +58,10 @@ def _remove(name: str) -> Callable[[Path], None]:
 
 
 def _truncate(name: str) -> Callable[[Path], None]:
-    return lambda run: (run / name).write_bytes((run / name).read_bytes()[:50])
+    def spoil(run: Path) -> None:
+        (run / name).write_bytes((run / name).read_bytes()[:50])
+
+    return spoil
 
 
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {

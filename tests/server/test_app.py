@@ -11,7 +11,8 @@ from flwr.app import Context
 
 import server.app
 from server.app import main
-from server.run_folder import read_status
+from server.run_folder import RunFolder, read_status
+from server.run_lock import APP_LOCK, LAUNCHER_LOCK, hold_lock
 from simulation.in_process import InProcessLink
 from tests.server.fake_grid import FakeGrid, make_context
 from tests.server.small_cohort import open_workers, small_settings
@@ -67,6 +68,17 @@ def test_mistake_in_the_run_config_is_told_in_the_status(
     assert reason in told
 
 
+def test_run_folder_of_another_app_is_left_as_it_is(cohort: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_status("running", "the other's")
+
+    with hold_lock(folder.path, APP_LOCK), pytest.raises(SystemExit) as caught:
+        main(FakeGrid(), _context(folder.path, cohort, resume=True))
+
+    assert caught.value.code == 1
+    assert read_status(folder.path) == ("running", "the other's")
+
+
 def test_unforeseen_error_is_raised_and_leaves_status_failed(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +110,8 @@ def test_run_to_the_end_leaves_a_whole_run_folder(
 ) -> None:
     monkeypatch.setattr(server.app, "FlowerLink", lambda _: InProcessLink(open_workers(cohort, tmp_path / "cache")))
 
-    main(FakeGrid(), _context(tmp_path / "run", cohort))
+    with hold_lock(tmp_path / "run", LAUNCHER_LOCK):  # as hipfed-sim does; another process in truth
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
 
     folder = tmp_path / "run"
     assert read_status(folder) == ("completed", "")

@@ -5,7 +5,7 @@ import time
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.flower_link import FlowerLink
+from server.flower_link import FlowerLink, describe_failure
 from server.link import Answer
 from shared_model.messages import TRAIN, HandshakeReply
 from tests.server.fake_grid import FakeGrid, make_reply
@@ -44,8 +44,28 @@ def test_link_tells_an_error_by_its_code_and_not_by_its_text() -> None:
     # Flower answers for a killed SuperNode itself, as node 1: only the message id tells who was asked
     answers = _ask(FakeGrid(batches=[[make_reply("m1", src_node_id=1, error=5), make_reply("m0"), make_reply("m2")]]))
 
-    assert answers[0] == Answer(7, None, "Flower error 5")
+    assert answers[0].node == 7
+    assert answers[0].failure.endswith("(Flower error 5)")
     assert "patient-007" not in repr(answers)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            0,
+            "a worker process died, often for lack of memory; if the run ends, continue with --resume (Flower error 0)",
+        ),
+        (2, "hipfed failed there; see Flower's log there (flower.log) (Flower error 2)"),
+        (
+            8,
+            "a worker process died, often for lack of memory; if the run ends, continue with --resume (Flower error 8)",
+        ),
+        (99, "Flower error 99"),
+    ],
+)
+def test_failure_is_told_in_words_with_what_to_do(code: int, words: str) -> None:
+    assert describe_failure(code) == words
 
 
 def test_link_names_who_is_silent_at_the_deadline_and_does_not_wait_longer() -> None:

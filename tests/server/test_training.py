@@ -278,6 +278,20 @@ def test_training_fails_by_name_when_too_few_answer(make_plan: Callable[..., Stu
     assert "south: no" in str(caught.value)
 
 
+def test_line_of_a_round_without_an_answer_has_the_number_that_the_error_names(
+    make_plan: Callable[..., StudyPlan],
+) -> None:
+    plan = make_plan(rounds_fusion=3, min_sites=1)
+    progress = start_progress(plan)
+    silent = ScriptedLink(3, lambda _, node, __: Answer(node, None, "no answer"))
+
+    with pytest.raises(StudyError, match=r"^round 1 \(fusion\): "):
+        train_phases(silent, plan, progress, keep=lambda _: None)
+
+    (line,) = progress.rounds
+    assert (line["round"], line["train_loss"], line["val_loss"], line["answered"]) == (1, None, None, [])
+
+
 def test_training_fails_when_nobody_has_validation_patients(make_plan: Callable[..., StudyPlan]) -> None:
     plan = make_plan(rounds_fusion=1, min_sites=1)
 

@@ -15,13 +15,17 @@ PLACES = {"cohort", "schema", "out", "resume"}
 
 
 def test_settings_are_refused_when_a_key_is_unknown() -> None:
-    with pytest.raises(SettingsError, match=r"learning-speed: unknown setting. Known ones: .*learning-rate"):
-        parse_settings({"learning-speed": 0.1})
+    with pytest.raises(SettingsError, match=r"^colour: unknown setting\. Known ones: .*learning-rate"):
+        parse_settings({"colour": 0.1})
 
 
-def test_settings_are_refused_when_a_key_is_spelled_with_underscores() -> None:
-    with pytest.raises(SettingsError, match="learning_rate: unknown setting"):
-        parse_settings({"learning_rate": 0.1})
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("learning-speed", "learning-rate"), ("learning_rate", "learning-rate"), ("SEED", "seed"), ("wait", "wait-s")],
+)
+def test_unknown_setting_is_answered_with_the_nearest_one(key: str, near: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{key}: unknown setting\. Did you mean {near}\?$"):
+        parse_settings({key: 0.1})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_settings_are_refused_when_a_value_is_out_of_range(key: str, value: str 
 
 @pytest.mark.parametrize("fold", [5, 6])
 def test_settings_are_refused_when_the_fold_is_not_one_of_the_folds(fold: int) -> None:
-    with pytest.raises(SettingsError, match=f"fold: expected 0..4, got {fold}"):
+    with pytest.raises(SettingsError, match=rf"^fold: expected 0\.\.4, got {fold}\.$"):
         parse_settings({"fold": fold, "folds": 5})
 
 
@@ -120,6 +124,12 @@ def test_assignments_are_split_at_the_first_equals_sign_and_the_last_one_wins() 
 def test_assignment_is_refused_when_it_has_no_equals_sign() -> None:
     with pytest.raises(SettingsError, match="--set: expected KEY=VALUE, got 'seed'"):
         parse_assignments(["fold=1", "seed"])
+
+
+@pytest.mark.parametrize("text", ["=3", " =3", "="])
+def test_assignment_is_refused_when_its_key_is_empty(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"--set: expected KEY=VALUE, got an empty key in '{text}'"):
+        parse_assignments([text])
 
 
 def test_chosen_modalities_keep_the_order_of_the_study(small_study: Schema) -> None:

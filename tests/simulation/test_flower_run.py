@@ -11,6 +11,9 @@ import sys
 import threading
 import time
 import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,11 +25,13 @@ from shared_model.config import Scalar
 from shared_model.errors import StudyError
 from simulation.flower_run import (
     _check_outcome,
-    _end_tree,
-    _ended_by_sigterm,
+    _environment,
     _follow,
     _free_ports,
     _listed_status,
+    _Place,
+    _stopped_by_signals,
+    _tolerant,
     _toml,
     _wait_for_port,
     run_on_flower,
@@ -140,66 +145,81 @@ def test_waiting_for_a_superlink_that_does_not_listen_ends(monkeypatch: pytest.M
         process.wait()
 
 
-def test_ending_ends_every_process_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the child ignores SIGTERM, as a hung worker would
-    child = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    )
-    parent = (
-        "import subprocess, sys, time; "
-        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); "
-        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout:
-        child_pid = int(process.stdout.readline())
-    monkeypatch.setattr(simulation.flower_run, "STOP_TIMEOUT_S", 0.5)
-
-    _end_tree(process)
-
-    assert process.poll() is not None
-    assert not psutil.pid_exists(child_pid) or psutil.Process(child_pid).status() == psutil.STATUS_ZOMBIE
+def _place(home: Path) -> _Place:
+    """A place whose `flwr` is a file of that name in it."""
+    home.mkdir(exist_ok=True)
+    environment = {**os.environ, "PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
+    log = (home / "flower.log").open("ab")
+    return _Place(home, environment, log, lambda _: None)
 
 
-def _fake_flwr(tmp_path: Path, listing: str) -> dict[str, str]:
-    """A `flwr` whose only command, `ls`, prints this."""
-    _script(tmp_path, "flwr", f"print({listing!r})")
-    return {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[_Place]:
+    place = _place(tmp_path / "home")
+    with place.log:
+        yield place
 
 
-def test_outcome_is_what_flower_lists_and_not_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = _fake_flwr(tmp_path, json.dumps({"runs": [{"status": "finished:failed"}]}))
-    monkeypatch.setenv("PATH", environment["PATH"])
-    log = tmp_path / "flower.log"
-    log.write_text("Successfully started run 1\n")  # of an earlier run
+SUBMIT = [sys.executable, "-c", f"print({STARTED!r}, flush=True)"]
+
+
+def test_outcome_is_what_flower_lists_and_not_the_exit_status(place: _Place) -> None:
+    _script(place.home, "flwr", f"print({json.dumps({'runs': [{'status': 'finished:failed'}]})!r})")
+    place.log.write(b"Successfully started run 1\n")  # of an earlier run
+    place.log.flush()
     watched: list[int] = []
 
-    state = _follow(
-        [sys.executable, "-c", f"import time; print({STARTED!r}, flush=True); time.sleep(0.5)"],
-        environment,
-        log,
-        lambda: watched.append(1),
-    )
+    slow = [sys.executable, "-c", f"import time; print({STARTED!r}, flush=True); time.sleep(0.5)"]
+    state = _follow(slow, place, lambda: watched.append(1))
 
     assert state == "finished:failed"
     assert len(watched) >= 2
-    assert STARTED in log.read_text()
+    assert STARTED in (place.home / "flower.log").read_text()
 
 
-def test_run_that_flower_did_not_accept_tells_its_words(tmp_path: Path) -> None:
-    log = tmp_path / "flower.log"
-    log.touch()
+def test_listing_does_not_take_a_folder_of_the_user_for_its_argument(
+    place: _Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = json.dumps({"runs": [{"status": "finished:completed"}]})
+    _script(place.home, "flwr", f"import os; print('an app' if os.path.isdir('hipfed') else {listing!r})")
+    (tmp_path / "hipfed").mkdir()  # what `git clone` leaves in the working directory
+    monkeypatch.chdir(tmp_path)
 
-    state = _follow([sys.executable, "-c", "print('no such federation')"], dict(os.environ), log, lambda: None)
+    assert _follow(SUBMIT, place, lambda: None) == "finished:completed"
+
+
+def test_listing_that_cannot_be_read_tells_what_it_said(place: _Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation.flower_run, "STOP_TIMEOUT_S", 0.0)
+    _script(place.home, "flwr", "raise SystemExit('no superlink there')")
+
+    assert _follow(SUBMIT, place, lambda: None) == "unknown: no superlink there"
+
+
+def test_completed_run_stays_completed_when_only_the_listing_cannot_be_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status("completed")
+
+    _check_outcome(folder, flower_state="unknown: no superlink there")
+
+    assert read_status(tmp_path) == ("completed", "")
+
+
+def test_run_that_did_not_complete_fails_with_what_the_listing_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status("running")
+
+    with pytest.raises(StudyError, match="Flower says unknown: no superlink there"):
+        _check_outcome(folder, flower_state="unknown: no superlink there")
+
+
+def test_run_that_flower_did_not_accept_tells_its_words(place: _Place) -> None:
+    state = _follow([sys.executable, "-c", "print('no such federation')"], place, lambda: None)
 
     assert state == "not started: no such federation"
 
 
-def test_interrupt_ends_the_submission_too(tmp_path: Path) -> None:
-    log = tmp_path / "flower.log"
-    log.touch()
-    marker = tmp_path / "pid"
+def test_interrupt_ends_the_submission_too(place: _Place) -> None:
+    marker = place.home / "pid"
 
     def interrupt() -> None:
         if marker.exists() and marker.read_text():
@@ -207,24 +227,57 @@ def test_interrupt_ends_the_submission_too(tmp_path: Path) -> None:
 
     command = f"import os, pathlib, time; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        _follow([sys.executable, "-c", command], dict(os.environ), log, interrupt)
+        _follow([sys.executable, "-c", command], place, interrupt)
 
     assert not psutil.pid_exists(int(marker.read_text()))
 
 
-def test_sigterm_ends_a_run_as_an_interrupt_would_and_the_old_handler_comes_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def test_whatever_is_started_is_put_under_guard(place: _Place) -> None:
+    guarded: list[int] = []
+
+    process = replace(place, guard=guarded.append).start([sys.executable, "-c", "pass"])
+
+    process.wait()
+    assert guarded == [process.pid]
+
+
+def test_watching_that_fails_is_told_once_and_ends_no_run() -> None:
+    said: list[str] = []
+    watch = _tolerant(lambda: print(None + 1), said.append)  # type: ignore[operator]  # noqa: T201
+
+    watch()
+    watch()
+
+    (line,) = said
+    assert line.startswith("progress can no longer be shown (TypeError: unsupported operand")
+    assert line.endswith("the run goes on")
+
+
+@pytest.mark.parametrize(("number", "ending", "code"), [(signal.SIGINT, KeyboardInterrupt, ()), (15, SystemExit, 143)])
+def test_signal_is_answered_at_once_and_a_second_does_not_break_off_the_ending(
+    number: int, ending: type[BaseException], code: object
+) -> None:
+    before = signal.getsignal(number)
+    said: list[str] = []
+    ended = False
 
     def run() -> None:
-        with _ended_by_sigterm():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+        nonlocal ended
+        with _stopped_by_signals(said.append):
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            finally:
+                os.kill(os.getpid(), number)
+                ended = True
 
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ending) as caught:
         run()
 
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert said == ["stopping…", "still stopping…"]
+    assert ended
+    assert getattr(caught.value, "code", ()) == code
+    assert signal.getsignal(number) is before
 
 
 def test_run_outside_the_main_thread_leaves_signals_alone() -> None:
@@ -232,7 +285,7 @@ def test_run_outside_the_main_thread_leaves_signals_alone() -> None:
     seen: list[object] = []
 
     def run() -> None:
-        with _ended_by_sigterm():
+        with _stopped_by_signals(lambda _: None):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=run)
@@ -242,8 +295,70 @@ def test_run_outside_the_main_thread_leaves_signals_alone() -> None:
     assert seen == [before]
 
 
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], list[str]]]:
+    """Interrupts a run with a SuperLink that says how things stand when it ends; returns (states, lines shown)."""
+
+    def run(at_the_end: Callable[[RunFolder], None] = lambda _: None) -> tuple[list[str], list[str]]:
+        folder, states, said = RunFolder(tmp_path / "run"), list[str](), list[str]()
+
+        @contextmanager
+        def superlink(_: object) -> Iterator[str]:
+            try:
+                yield "127.0.0.1:1"
+            finally:
+                at_the_end(folder)
+                states.append(read_status(folder.path)[0])
+
+        monkeypatch.setattr(simulation.flower_run, "_superlink", superlink)
+        monkeypatch.setattr(simulation.flower_run, "_follow", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_on_flower(folder=folder, run_config={}, n_sites=3, watch=lambda: None, say=said.append)
+        return states, said
+
+    return run
+
+
+def test_interrupt_is_written_only_after_the_app_has_ended(
+    tmp_path: Path, interrupted: Callable[..., tuple[list[str], list[str]]]
+) -> None:
+    states, said = interrupted()
+
+    assert states == ["running"]
+    assert said == ["stopping…"]
+    assert read_status(tmp_path / "run") == ("failed", "interrupted; continue with --resume")
+
+
+def test_app_that_finishes_during_an_interrupt_has_finished(
+    tmp_path: Path, interrupted: Callable[..., tuple[list[str], list[str]]]
+) -> None:
+    interrupted(lambda folder: folder.write_status("completed"))
+
+    assert read_status(tmp_path / "run") == ("completed", "")
+
+
+def test_superlink_that_does_not_start_is_told_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise StudyError("flower-superlink: expected it to start, got exit status 3.")
+
+    monkeypatch.setattr(simulation.flower_run, "_superlink", refuse)
+    with pytest.raises(StudyError):
+        run_on_flower(folder=RunFolder(tmp_path), run_config={}, n_sites=3, watch=lambda: None, say=print)
+
+    assert read_status(tmp_path) == ("failed", "flower-superlink: expected it to start, got exit status 3.")
+
+
+def test_environment_of_flower_names_the_same_cache_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HIPFED_CACHE", "cache")
+
+    assert _environment(tmp_path / "home")["HIPFED_CACHE"] == str(tmp_path / "cache")
+
+
 def test_installed_copy_without_its_checkout_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.flower_run, "ROOT", tmp_path)
 
     with pytest.raises(StudyError, match=r"expected its checkout with pyproject\.toml, got an installed copy"):
-        run_on_flower(folder=RunFolder(tmp_path / "run"), run_config={}, n_sites=3, watch=lambda: None)
+        run_on_flower(folder=RunFolder(tmp_path / "run"), run_config={}, n_sites=3, watch=lambda: None, say=print)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 import simulation.run
 from server.app import PLACES
 from server.run_folder import RunFolder, read_status
+from server.run_lock import LAUNCHER_LOCK, LOCKS, hold_lock
 from server.study import run_study
 from shared_model.config import parse_settings
-from shared_model.errors import SchemaError, SettingsError, StudyError
+from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
-from simulation.run import parse_folds, run_cohort
+from simulation.run import Watch, _describe_line, parse_folds, run_cohort
 from tests.server.small_cohort import open_workers, write_small_cohort
 
 ASSIGNMENTS = {"rounds-unimodal": "0", "rounds-fusion": "1", "rounds-joint": "0", "device": "cpu"}
@@ -35,7 +38,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
     """The run configs that reached Flower; each is run, in this process, as the ServerApp would."""
     submitted: list[dict[str, Any]] = []
 
-    def run_here(*, folder: RunFolder, run_config: Mapping[str, Any], n_sites: int, watch: Callable[[], None]) -> None:
+    def run_here(
+        *,
+        folder: RunFolder,
+        run_config: Mapping[str, Any],
+        n_sites: int,
+        watch: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        assert callable(say)
         submitted.append({**run_config, "n_sites": n_sites})
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
         schema = load_schema(Path(run_config["cohort"]) / "schema.toml")
@@ -102,6 +113,74 @@ def test_run_refuses_wrong_settings_before_it_starts(
     assert runs == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"modalities": "static,ct"}, "modalities: expected some of static, got ct"),
+        ({"local_norm": "true"}, "local-norm: expected a study with images"),
+        ({"image_weights": "{here}"}, "image-weights: expected a study with images"),
+        ({"image_weights": "none.pth"}, "image-weights: expected a file, got none at {cwd}/none.pth"),
+        ({"strata": "ward"}, "strata: "),
+    ],
+)
+def test_run_refuses_settings_that_do_not_fit_the_study_before_anything_is_written(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], changes: dict[str, str], reason: str
+) -> None:
+    given: dict[str, Any] = {key: value.format(here=__file__) for key, value in changes.items()}
+
+    with pytest.raises(SettingsError) as refused:
+        _run(cohort, tmp_path / "out", **given)
+
+    assert str(refused.value).startswith(reason.format(cwd=Path.cwd()))
+    assert runs == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_run_leaves_a_folder_alone_on_which_another_process_works(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], lock: str
+) -> None:
+    RunFolder(tmp_path / "out").write_status("running", "the other's")
+
+    with hold_lock(tmp_path / "out", lock), pytest.raises(LockedError, match=rf"out: in use by process {os.getpid()}"):
+        _run(cohort, tmp_path / "out", resume=True)
+
+    assert runs == []
+    assert read_status(tmp_path / "out") == ("running", "the other's")
+
+
+def test_run_holds_the_folder_of_every_fold_and_theirs_while_it_lasts(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def look(*, folder: RunFolder, **_: object) -> None:
+        for path in (folder.path.parent, folder.path):
+            try:
+                with hold_lock(path, LAUNCHER_LOCK):
+                    pass
+            except LockedError:
+                refused.append(path.name)
+        raise StudyError("enough seen")
+
+    monkeypatch.setattr(simulation.run, "run_on_flower", look)
+    with pytest.raises(StudyError, match="enough seen"):
+        _run(cohort, tmp_path / "out", fold="1..2")
+
+    assert refused == ["out", "fold-1"]
+
+
+def test_folder_that_only_a_refused_run_has_locked_counts_as_empty(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    with hold_lock(tmp_path / "out", LAUNCHER_LOCK):
+        pass
+
+    _run(cohort, tmp_path / "out")
+
+    assert len(runs) == 1
+
+
 def test_run_never_writes_into_a_folder_that_holds_something(
     cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
 ) -> None:
@@ -149,6 +228,65 @@ def test_run_shows_the_progress_of_each_phase(cohort: Path, tmp_path: Path, runs
     assert "out joint" in screen
     assert "3/3 hospitals, validation loss" in screen
     assert len(runs) == 1
+
+
+def _watch(tmp_path: Path) -> tuple[Watch, RunFolder, StringIO]:
+    folder, screen = RunFolder(tmp_path / "run"), StringIO()
+    progress = Progress(console=Console(file=screen, width=200))
+    return Watch(folder, progress, settings=parse_settings(ASSIGNMENTS), n_sites=6), folder, screen
+
+
+def test_round_that_nobody_answered_is_shown_without_numbers() -> None:
+    line = {"asked": ["a", "b", "c"], "answered": [], "failed": {"a": "why"}, "val_loss": None, "val_auc": None}
+
+    assert _describe_line(line, n_sites=6) == "0/6 hospitals, validation loss -, AUC -, failed: a"
+
+
+def test_excluded_hospitals_are_shown_once_as_soon_as_the_run_folder_names_them(tmp_path: Path) -> None:
+    watch, folder, screen = _watch(tmp_path)
+
+    watch()
+    assert screen.getvalue() == ""
+    folder.write_json("config.json", {"excluded": {"north": "data check failed: [red] (1)"}})
+    watch()
+    watch()
+
+    assert screen.getvalue() == "excluded: north: data check failed: [red] (1)\n"
+
+
+def test_exclusion_of_the_run_before_is_not_shown(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").write_json("config.json", {"excluded": {"north": "was away"}})
+    watch, _, screen = _watch(tmp_path)
+
+    watch()
+
+    assert screen.getvalue() == ""
+
+
+def test_bars_count_the_hospitals_of_the_cohort_and_name_the_excluded_above(
+    tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=4)
+    (cohort / "north" / "patients.csv").unlink()
+
+    screen = _run(cohort, tmp_path / "out")
+
+    assert len(runs) == 1
+    assert "3/4 hospitals, validation loss" in screen
+    assert screen.index("excluded: north: data check failed: no-patients (1)") < screen.index("3/4 hospitals")
+
+
+def test_image_weights_are_named_whatever_the_working_directory(
+    tmp_path: Path, runs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", patients=20, images=True)
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(simulation.run, "run_on_flower", lambda **given: runs.append(given["run_config"]))
+
+    _run(cohort, tmp_path / "out", image_weights="weights.pth")
+
+    assert runs[0]["image-weights"] == str(tmp_path / "weights.pth")
 
 
 def test_range_of_folds_scores_every_patient_once(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:

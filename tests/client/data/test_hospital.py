@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.data import find_schema, list_hospitals, load_hospital, read_hospital
+from client.data import find_schema, list_hospitals, load_hospital, open_hospital, read_hospital
 from shared_model.errors import DataError, SchemaError
 from shared_model.schema import load_schema
 
@@ -50,6 +50,36 @@ def test_read_hospital_tells_who_has_what(hospital: SmallHospital) -> None:
         "chest": [True, False, False, False],
     }
     assert list(present) == list(hospital.schema.modalities)
+
+
+@pytest.mark.parametrize("name", ["patients.csv", "vitals.csv", "drugs.csv", "images.csv"])
+def test_read_hospital_refuses_a_table_that_is_a_link_out_of_the_folder(
+    hospital: SmallHospital, tmp_path: Path, name: str
+) -> None:
+    load_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "cache")  # the same content, known and good
+    (hospital.folder / name).rename(tmp_path / "elsewhere.csv")
+    (hospital.folder / name).symlink_to(tmp_path / "elsewhere.csv")
+
+    assert _problems(hospital) == [(name, 0, "", "path-leaves-folder")]
+    with pytest.raises(DataError, match="path-leaves-folder"):
+        load_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "cache")
+
+
+def test_read_hospital_follows_a_table_that_is_a_link_inside_the_folder(hospital: SmallHospital) -> None:
+    (hospital.folder / "vitals.csv").rename(hospital.folder / "images" / "v2.csv")
+    (hospital.folder / "vitals.csv").symlink_to("images/v2.csv")
+
+    assert read_hospital(hospital.folder, hospital.schema).arrays.present["vitals"].sum() == 2
+
+
+def test_read_hospital_notes_tables_without_rows(hospital: SmallHospital, tmp_path: Path) -> None:
+    hospital.write("vitals.csv", "patient_id,time,hr,spo2\n")
+    hospital.write("procedures.csv", "patient_id,item\n")
+
+    assert read_hospital(hospital.folder, hospital.schema).notes.empty_tables == ("vitals.csv", "procedures.csv")
+    for _ in ("read", "from the cache"):
+        kept = open_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "cache")
+        assert kept.notes.empty_tables == ("vitals.csv", "procedures.csv")
 
 
 def test_read_hospital_has_no_value_of_an_absent_modality(hospital: SmallHospital) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +168,22 @@ def test_letterbox_fills_one_side_and_keeps_the_proportions(height: int, width: 
     assert abs(len(rows) - max(1, height * aspect * scale)) <= 0.5 + 1e-9
     assert abs(len(columns) - max(1, width * scale)) <= 0.5 + 1e-9
     assert abs(rows[0] - (size - 1 - rows[-1])) <= 1
+
+
+@pytest.mark.parametrize(("side", "got"), [(12_000, "12000 x 12000"), (20_000, "far more")])
+def test_read_image_says_the_limit_when_a_picture_is_too_large(tmp_path: Path, side: int, got: str) -> None:
+    # the header alone decides: the pixels are not there
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), b"IDAT": b""}
+    content = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as the reader of the images table does
+        with pytest.raises(ImageError) as refused:
+            read_image(tmp_path / "huge.png", size=48)
+
+    assert refused.value.rule == "image-too-large"
+    assert refused.value.detail == f"expected at most 100,000,000 pixels, got {got}. Check the file."

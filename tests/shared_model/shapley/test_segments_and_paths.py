@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shared_model.batch import PatientArrays
-from shared_model.config import Settings
+from shared_model.config import parse_settings
 from shared_model.encoders import SeriesEncoder
 from shared_model.encoders.series import time_since_measured
 from shared_model.fusion import MultimodalModel, build_model
@@ -57,7 +57,9 @@ def _recordings(n: int, *, seed: int, measured: float = 0.7) -> Recordings:
 
 
 def _compare(study: Schema, *, n: int, seed: int = 3) -> Comparison:
-    return _comparison_of(scramble(build_model(study, Settings(head="8", series_embedding=3)), seed=seed), n=n)
+    return _comparison_of(
+        scramble(build_model(study, parse_settings({"head": "8", "series-embedding": 3})), seed=seed), n=n
+    )
 
 
 @torch.no_grad()
@@ -183,7 +185,7 @@ def test_cells_that_were_not_measured_have_no_attribution(comparison: Comparison
 
 def test_path_of_a_linear_function_is_exact_with_the_first_points(small_study: Schema) -> None:
     """With weight on the channels' means only and a linear head, a cell's value is its change times a constant."""
-    model = scramble(build_model(small_study, Settings(head="", series_embedding=3)))
+    model = scramble(build_model(small_study, parse_settings({"head": "", "series-embedding": 3})))
     means = slice(3, 3 + CHANNELS)
     start = sum(model.widths[name] for name in model.modalities[: model.modalities.index(NAME)])
     with torch.no_grad():

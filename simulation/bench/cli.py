@@ -1,0 +1,103 @@
+"""`hipfed-sim bench`: measurements, each with its peer in the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from server.run_folder import replace_file
+from shared_model.config import parse_assignments
+from simulation.bench.explanations import bench_explanations
+from simulation.bench.fidelity import bench_fidelity
+from simulation.bench.pooled import bench_pooled
+from simulation.said_plainly import said_plainly
+
+bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
+
+
+@bench.command()
+def pooled(
+    *,
+    cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    folds: Annotated[int, typer.Option(min=1, help="Folds held out in turn, their predictions pooled.")] = 1,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+) -> None:
+    """Federated against pooled training."""
+    console = Console()
+    with said_plainly():
+        result = bench_pooled(
+            cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
+        )
+        _write_result(out, result)
+    console.print(f"mean AUC {result['mean_auc']}, difference {result['mean_difference']:+.4f}", markup=False)
+    console.print(f"written to {out}", markup=False)
+
+
+@bench.command()
+def explanations(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    image_size: Annotated[int, typer.Option(min=33, max=1024, help="Width and height of both X-rays, pixels.")] = 224,
+    patients_explained: Annotated[int, typer.Option(min=1, help="Patients that are explained.")] = 1,
+    background: Annotated[int, typer.Option(min=2, help="Patients that every explainer compares with.")] = 100,
+    orders: Annotated[int, typer.Option(min=1, help="Orders of the players, for who draws them.")] = 10,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Most seconds of each explainer.")] = 600.0,
+    only: Annotated[list[str] | None, typer.Option(help="Explainer or target to run; may be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the model, or threads.")
+    ] = None,
+) -> None:
+    """Our explanations against shap's and captum's, on a random model; needs no cohort."""
+    console = Console()
+    with said_plainly():
+        result = bench_explanations(
+            image_size=image_size,
+            patients=patients_explained,
+            background=background,
+            orders=orders,
+            timeout_s=timeout_s,
+            only=only or [],
+            assignments=parse_assignments(settings or []),
+            console=console,
+        )
+        _write_result(out, result)
+    console.print(f"written to {out}", markup=False)
+
+
+@bench.command()
+def fidelity(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    patients: Annotated[int, typer.Option(min=100, help="Patients of each of the three cohorts.")] = 8000,
+    image_size: Annotated[int, typer.Option(min=33, help="Width and height of the radiographs in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of cohorts and runs.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keeps cohorts and runs, and uses those that it has.  [default: none]")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+) -> None:
+    """Explanations against the known truth of synthetic cohorts: shares, planted faults, intervals."""
+    console = Console()
+    with said_plainly():
+        result = bench_fidelity(
+            patients=patients,
+            image_size=image_size,
+            seed=seed,
+            assignments=parse_assignments(settings or []),
+            folder=folder,
+            console=console,
+        )
+        _write_result(out, result)
+    for name, share in result["shares"]["modalities"].items():
+        console.print(f"{name}: true share {share['true']:.1%}, recovered {share['recovered']:.1%}", highlight=False)
+    console.print(f"written to {out}", markup=False)
+
+
+def _write_result(out: Path, result: dict[str, Any]) -> None:
+    replace_file(out, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.feature_report import describe_features
+from server.reduce import PlainSum
+from shared_model.privacy.suppression import SmallCellRule
+from shared_model.shapley.features import Feature, FeatureValues
+from shared_model.shapley.summary import FeaturePhi, feature_quantities, feature_sums
+
+AGE = Feature("age", "years", (0, 1), edges=(-1.0, 1.0), offset=80.0, slope=8.0, missing_flag=1)
+MALE = Feature("male", "", (0, 1), levels=("0", "1"), missing_flag=1)
+ASA = Feature("asa", "", (0,), levels=("1", "2", "3"))
+RULE = SmallCellRule()
+HIDDEN = {"suppressed": True}
+
+
+def report(
+    feature: Feature, phi: np.ndarray, z: np.ndarray, group: np.ndarray, *, hospitals: int = 1
+) -> dict[str, Any]:
+    """What is shown of one feature whose sums travelled from some hospitals of the same patients."""
+    known = group < feature.n_groups - 1
+    found = FeaturePhi(
+        phi[:, None],
+        np.zeros((len(phi), 1)),
+        FeatureValues(np.where(known, z, 0.0)[:, None], known[:, None], group[:, None]),
+    )
+    total = PlainSum(feature_quantities({"static": [feature]}))
+    for _ in range(hospitals):
+        total.add(feature_sums("static", [feature], found, presence=np.zeros(len(phi))), where="test")
+    sums = {**total.total(), "n": np.array([float(len(phi) * hospitals)])}
+    entry: dict[str, Any] = describe_features("static", [feature], sums, RULE)[0]
+    return entry
+
+
+def drawn(n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """phi, z and group of a number; a fourth of the values is missing, with a phi far from the others'."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=n)
+    missing = np.arange(n) % 4 == 0
+    phi = np.where(missing, 5.0, 0.3 * z + 0.2 * rng.normal(size=n))
+    return phi, z, np.where(missing, 3, np.searchsorted((-1.0, 1.0), z, side="right"))
+
+
+def test_correlation_is_that_of_the_patients_with_a_known_value() -> None:
+    phi, z, group = drawn()
+    known = group < 3
+
+    found = report(AGE, phi, z, group)["correlation"]
+
+    assert found == pytest.approx(np.corrcoef(z[known], phi[known])[0, 1], abs=1e-4)
+
+
+def test_correlation_is_that_of_all_when_no_value_is_missing() -> None:
+    _, z, _ = drawn()
+    phi, group = np.tanh(z), np.searchsorted((-1.0, 1.0), z, side="right")
+
+    assert report(AGE, phi, z, group)["correlation"] == pytest.approx(np.corrcoef(z, phi)[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("hospitals", [1, 3, 7])
+@pytest.mark.parametrize("z", [0.3, -1.7, 2.9])
+def test_constant_value_or_constant_phi_has_no_correlation(z: float, hospitals: int) -> None:
+    """Sums travel in fixed point, so a variance of zero arrives as a small number, of either sign."""
+    group = np.ones(30, dtype=np.int64)
+    some = np.random.default_rng(0).normal(size=30)
+
+    assert report(MALE, np.full(30, 0.123), np.full(30, z), group, hospitals=hospitals)["correlation"] is None
+    assert report(MALE, some, np.full(30, z), group, hospitals=hospitals)["correlation"] is None
+    assert report(AGE, np.full(30, 0.123), some, group, hospitals=hospitals)["correlation"] is None
+
+
+def test_category_has_no_correlation() -> None:
+    group = np.arange(60) % 3
+    assert report(ASA, np.linspace(-1, 1, 60), np.zeros(60), group)["correlation"] is None
+
+
+def test_groups_tell_mean_and_spread_of_phi_in_the_unit_of_the_feature() -> None:
+    phi, z, group = drawn()
+
+    groups = report(AGE, phi, z, group)["groups"]
+
+    assert [group.get("range", group.get("level")) for group in groups] == [
+        [None, 72.0],
+        [72.0, 88.0],
+        [88.0, None],
+        "missing",
+    ]
+    own = phi[group == 1]
+    assert groups[1]["n"] == len(own)
+    assert groups[1]["mean_phi"] == pytest.approx(own.mean(), abs=1e-6)
+    assert groups[1]["sd_phi"] == pytest.approx(own.std(), abs=1e-5)
+
+
+def test_mean_of_phi_comes_with_the_interval_of_its_size() -> None:
+    phi, z, group = drawn()
+
+    entry = report(AGE, phi, z, group)
+
+    size = np.abs(phi)
+    half = 1.959964 * size.std(ddof=1) / np.sqrt(len(phi))
+    assert entry["mean_abs"] == pytest.approx(size.mean(), abs=1e-8)
+    assert entry["mean_abs_ci"] == pytest.approx([size.mean() - half, size.mean() + half], abs=1e-5)
+    assert entry["mean_phi"] == pytest.approx(phi.mean(), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ([40, 30, 0], [True, True, False]),  # nobody is missing: that is no secret
+        ([40, 30, 4], [True, False, False]),  # 4 are hidden, and the next smallest beside them
+        ([40, 6, 6], [True, False, False]),  # 6 and 6 are 12 together
+        ([40, 3, 3], [False, False, False]),  # 3 and 3 are 6 together
+        ([66, 4, 0], [False, False, False]),
+    ],
+)
+def test_small_group_is_hidden_with_another(sizes: list[int], shown: list[bool]) -> None:
+    group = np.repeat(np.arange(3), sizes)
+
+    entry = report(MALE, np.linspace(-1, 1, len(group)), np.zeros(len(group)), group)
+
+    assert [HIDDEN.items() <= row.items() for row in entry["groups"]] == [not there for there in shown]
+    if any(shown):
+        assert entry["histogram"]["groups"] == np.flatnonzero(shown).tolist()
+    else:
+        assert entry["histogram"] == HIDDEN
+
+
+def test_feature_of_few_patients_is_hidden() -> None:
+    assert report(AGE, np.ones(9), np.ones(9), np.ones(9, dtype=np.int64)) == {"name": "age", **HIDDEN}
+
+
+@pytest.mark.parametrize("n", [20, 59, 75, 400])
+def test_histogram_has_a_tenth_of_the_patients_cells_and_holds_the_shown_groups(n: int) -> None:
+    group = np.arange(n) % 2
+    phi = np.random.default_rng(0).normal(size=n) / 10
+
+    histogram = report(MALE, phi, group.astype(np.float64), group)["histogram"]
+
+    if n // 10 < 4:  # two groups with fewer than two bins each
+        assert histogram == HIDDEN
+        return
+    counts = np.array(histogram["counts"])
+    assert counts.size <= n // 10
+    edges = [-np.inf, *histogram["phi_edges"], np.inf]
+    for g, row in zip(histogram["groups"], counts, strict=True):
+        np.testing.assert_array_equal(row, np.histogram(phi[group == g], bins=edges)[0])

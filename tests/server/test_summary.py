@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from server.run_folder import RunFolder
+from server.summary import print_run
+from shared_model.errors import StudyError
+
+
+def test_show_of_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"expected a run folder with status\.json, got none"):
+        print_run(tmp_path, Console(file=StringIO()))
+
+
+def test_show_of_unfinished_folds_tells_the_state_of_each_in_order(tmp_path: Path) -> None:
+    for number in (10, 2):
+        RunFolder(tmp_path / f"fold-{number}").write_status("completed")
+    RunFolder(tmp_path / "fold-0").write_status("failed", "handshake: too few")
+    (tmp_path / "fold-11").mkdir()
+
+    with pytest.raises(StudyError) as told:
+        print_run(tmp_path, Console(file=StringIO()))
+
+    assert str(told.value).splitlines() == [
+        f"{tmp_path}: expected all folds finished and pooled, got:",
+        "  fold-0: failed: handshake: too few",
+        "  fold-2: completed",
+        "  fold-10: completed",
+        "  fold-11: missing",
+        "Show one of these folders, or repeat the command of the run with --resume.",
+    ]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+import client.cli
+import server.cli
+import simulation.cli
+from server.run_folder import RunFolder
+
+
+@pytest.mark.parametrize("app", [simulation.cli.app, server.cli.app, client.cli.app])
+def test_every_command_tells_its_version(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["--version"])
+
+    assert (result.exit_code, result.output) == (0, f"hipfed {version('hipfed')}\n")
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `hipfed-sim run` that ends so, with this state of the run folder."""
+
+    def run(ending: BaseException, state: str) -> Result:
+        RunFolder(tmp_path / "run").write_status(state)  # type: ignore[arg-type]
+
+        def end(*_: object, **__: object) -> None:
+            raise ending
+
+        monkeypatch.setattr(simulation.cli, "run_cohort", end)
+        words = ["run", "--cohort", str(tmp_path), "--out", str(tmp_path / "run")]
+        return CliRunner().invoke(simulation.cli.app, words)
+
+    return run
+
+
+@pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_interrupted_run_says_how_to_continue(
+    stopped: Callable[..., Result], ending: BaseException, status: int
+) -> None:
+    result = stopped(ending, "failed")
+
+    assert (result.exit_code, result.output) == (status, "interrupted; continue with --resume\n")
+
+
+def test_run_that_finished_during_the_interrupt_is_shown_as_finished(stopped: Callable[..., Result]) -> None:
+    result = stopped(KeyboardInterrupt(), "completed")
+
+    assert result.exit_code == 0
+    assert result.output.startswith("the run had finished\ncompleted\nrun folder: ")

@@ -1,0 +1,109 @@
+"""Who ends what a launcher started, once the launcher cannot."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import simulation.guardian
+from server.run_folder import RunFolder, read_status
+from server.run_lock import LAUNCHER_LOCK, hold_lock
+from simulation.guardian import end_tree, main
+
+LAUNCHER = """
+import subprocess, sys, time
+from pathlib import Path
+from simulation.guardian import guarded
+home, run = map(Path, sys.argv[1:])
+with (home.parent / "log").open("ab") as log, guarded(home=home, run=run, log=log) as guard:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    guard(child.pid)
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def _is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_status("running")
+    (tmp_path / "home").mkdir()
+    return folder
+
+
+def test_ending_ends_every_process_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the child ignores SIGTERM, as a hung worker would
+    child = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys, time; "
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); "
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        child_pid = int(process.stdout.readline())
+    monkeypatch.setattr(simulation.guardian, "STOP_TIMEOUT_S", 0.5)
+
+    end_tree(psutil.Process(process.pid))
+
+    process.wait(1)
+    assert not _is_running(child_pid)
+
+
+def test_killed_launcher_leaves_no_process_no_folder_and_no_run_that_seems_to_go_on(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, tmp_path / "home", run.path], stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    with launcher.stdout:
+        child_pid = int(launcher.stdout.readline())
+    assert _is_running(child_pid)
+
+    launcher.kill()
+
+    launcher.wait()
+    end = time.monotonic() + 30
+    while read_status(run.path)[0] == "running" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert read_status(run.path) == ("failed", "hipfed-sim was killed; continue with --resume")
+    assert not _is_running(child_pid)
+    assert not (tmp_path / "home").exists()
+
+
+def test_run_that_had_completed_stays_completed(run: RunFolder, tmp_path: Path) -> None:
+    run.write_status("completed")
+
+    main(tmp_path / "home", run.path, io.StringIO())
+
+    assert read_status(run.path) == ("completed", "")
+
+
+def test_status_is_left_alone_when_the_next_launcher_is_at_work(run: RunFolder, tmp_path: Path) -> None:
+    with hold_lock(run.path, LAUNCHER_LOCK):
+        main(tmp_path / "home", run.path, io.StringIO())
+
+    assert read_status(run.path)[0] == "running"
+
+
+def test_process_that_ended_by_itself_is_no_fault(run: RunFolder, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+
+    main(tmp_path / "home", run.path, io.StringIO(f"{process.pid}\n"))
+
+    assert read_status(run.path)[0] == "failed"
