@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from shared_model.shapley.shares import Shares, share_of_means
 from simulation.bench import share_sampling
 from simulation.bench.share_sampling import bootstrap_difference, interval_coverage
 from simulation.bench.shortcut import _box_sums
@@ -29,11 +30,9 @@ def test_intervals_of_shares_hold_the_population_as_often_as_they_say() -> None:
 
 
 def test_intervals_that_are_too_narrow_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = share_sampling.share_of_means
-
-    def overconfident(n: float, size: np.ndarray, outer: np.ndarray) -> share_sampling.Shares:
-        found = shares(n, size, outer)
-        return share_sampling.Shares(found.share, found.variance / 4)
+    def overconfident(n: float, size: np.ndarray, outer: np.ndarray) -> Shares:
+        found = share_of_means(n, size, outer)
+        return Shares(found.share, found.variance / 4)
 
     monkeypatch.setattr(share_sampling, "share_of_means", overconfident)
 
