@@ -21,8 +21,7 @@ from shared_model.shapley.pixels import pixel_values
 from shared_model.shapley.segments import (
     Recordings,
     SwitchedCells,
-    channel_players,
-    segment_players,
+    segment_of_step,
     with_pattern_of,
 )
 
@@ -129,21 +128,12 @@ def _describe_recording(case: Case, compared: Compared, name: str, encoder: Seri
     own = Recordings.from_inputs(case.own_batch.series[name]).expand(len(references.values))
     patterned = with_pattern_of(references, own)
     rng = case.rng(name, "segments")
-    shape = {"n_steps": series.steps, "n_channels": len(series.channels)}
-    segments = SwitchedCells(
-        compared.game,
-        encoder,
-        start=references,
-        end=own,
-        player_of_cell=segment_players(**shape, n_segments=N_SEGMENTS),
-    )
+    segments = SwitchedCells(compared.game, encoder, start=references, end=own, n_segments=N_SEGMENTS)
     by_segment = owen_values(compared.game, segments, rng=rng, max_rounds=SEGMENT_ROUNDS)
     with torch.no_grad():
         halfway = case.game.contribution(name, encoder(patterned.inputs()))
     pattern_game = replace(compared.game, own=halfway)
-    channels = SwitchedCells(
-        compared.game, encoder, start=references, end=patterned, player_of_cell=channel_players(**shape)
-    )
+    channels = SwitchedCells(pattern_game, encoder, start=references, end=patterned, n_segments=1)
     by_channel = owen_values(pattern_game, channels, rng=rng, max_rounds=SEGMENT_ROUNDS)
     path = integrated_gradients(compared.game, encoder, start=patterned, end=own)
     raw = case.site.patients.series[name][case.row]
@@ -163,14 +153,14 @@ def _describe_recording(case: Case, compared: Compared, name: str, encoder: Seri
             "phi": by_channel.phi.tolist(),
             "se": by_channel.se.tolist(),
         },
-        "segments": _describe_segments(by_segment, **shape),
+        "segments": _describe_segments(by_segment, n_steps=series.steps, n_channels=len(series.channels)),
     }
 
 
 def _describe_segments(values: OwenValues, *, n_steps: int, n_channels: int) -> dict[str, Any]:
     """Owen values by segment of time and channel."""
-    players = segment_players(n_steps=n_steps, n_channels=n_channels, n_segments=N_SEGMENTS)[:, 0] // n_channels
-    starts = [int(torch.nonzero(players == s)[0]) for s in range(int(players.max()) + 1)]
+    segment = segment_of_step(n_steps=n_steps, n_segments=N_SEGMENTS)
+    starts = [int(torch.nonzero(segment == s)[0]) for s in range(int(segment.max()) + 1)]
     return {
         "method": "Owen values of segments of time by channel, values and gaps together",
         "first_steps": starts,

@@ -25,6 +25,20 @@ from shared_model.shapley.game import ModalityGame
 _CHUNK = 2**20  # numbers in the largest intermediate array: 8 MB
 
 
+@dataclass(frozen=True)
+class Prefixes:
+    """Partly switched modalities.
+
+    Attributes:
+        contribution: to the fusion.
+        control: a function of the players that is near g_m and whose Shapley values are known; only the difference is
+            sampled. 0 where there is none.
+    """
+
+    contribution: Float64[Tensor, "background point part"]
+    control: Float64[Tensor, "background point"]
+
+
 @runtime_checkable
 class InnerPlayers(Protocol):
     """What is inside a modality, as players that switch one after the other from background to patient."""
@@ -33,15 +47,16 @@ class InnerPlayers(Protocol):
     def n_players(self) -> int:
         """How many."""
 
-    def prefixes(
-        self, rows: Tensor, orders: Int64[Tensor, "background player"]
-    ) -> Float64[Tensor, "background point part"]:
-        """The modality's contribution after 0, 1, ..., n_players of them have switched.
+    def prefixes(self, rows: Tensor, orders: Int64[Tensor, "background player"]) -> Prefixes:
+        """What stands after 0, 1, ..., n_players of them have switched.
 
         Args:
             rows: indices of background rows that have the modality.
             orders: for each of these rows, the players in the order in which they switch.
         """
+
+    def known_values(self, rows: Tensor) -> Float64[Tensor, "background player"]:
+        """Exact Shapley values of the control function, of every player against each of these rows."""
 
 
 class ColumnGroups:
@@ -76,14 +91,17 @@ class ColumnGroups:
         """Number of groups."""
         return int(self._steps.shape[1])
 
-    def prefixes(
-        self, rows: Tensor, orders: Int64[Tensor, "background player"]
-    ) -> Float64[Tensor, "background point part"]:
+    def prefixes(self, rows: Tensor, orders: Int64[Tensor, "background player"]) -> Prefixes:
         """Running sums of the steps in each row's order."""
         steps = self._steps[rows]
         ordered = torch.gather(steps, 1, orders.unsqueeze(2).expand_as(steps))
         start = self._start[rows].unsqueeze(1)
-        return torch.cat([start, start + ordered.cumsum(dim=1)], dim=1)
+        contribution = torch.cat([start, start + ordered.cumsum(dim=1)], dim=1)
+        return Prefixes(contribution, contribution.new_zeros(contribution.shape[:2]))
+
+    def known_values(self, rows: Tensor) -> Float64[Tensor, "background player"]:
+        """No control function."""
+        return self._start.new_zeros(len(rows), self.n_players)
 
 
 @dataclass(frozen=True)
@@ -133,11 +151,12 @@ def owen_values(
         return OwenValues(phi, presence, np.zeros(n), 0)
     total = square = torch.zeros(len(rows), n, dtype=exact.dtype, device=exact.device)
     rounds = 0
+    known = players.known_values(rows)
     phi, se = np.zeros(n), np.full(n, np.nan)
     while rounds < max_rounds:
         values = _one_round(game, players, rows, rng)
         total, square, rounds = total + values, square + values.square(), rounds + 1
-        phi = (total.sum(dim=0) / rounds / len(exact)).cpu().numpy()
+        phi = ((known + total / rounds).sum(dim=0) / len(exact)).cpu().numpy()
         if rounds > 1:
             spread = (square - total.square() / rounds).clamp(min=0.0) / (rounds - 1)  # of one round, per row
             se = (spread.sum(dim=0) / rounds).sqrt().cpu().numpy() / len(exact)
@@ -149,7 +168,7 @@ def owen_values(
 def _one_round(
     game: ModalityGame, players: InnerPlayers, rows: Tensor, rng: np.random.Generator
 ) -> Float64[Tensor, "row feature"]:
-    """Marginal contributions along one random order and its reverse for each row, averaged over the two."""
+    """Marginal contributions beyond the control's along one random order and its reverse for each row, averaged."""
     n = players.n_players
     drawn = torch.from_numpy(rng.permuted(np.tile(np.arange(n), (len(rows), 1)), axis=1)).to(rows.device)
     n_coalitions, n_parts = game.others.shape[1:]
@@ -160,7 +179,8 @@ def _one_round(
         subgame = game.select(chosen)
         values = torch.zeros(len(chosen), n, dtype=game.own.dtype, device=rows.device)
         for orders in (order, order.flip(1)):
-            steps = subgame(players.prefixes(chosen, orders)).diff(dim=1)
-            values.scatter_add_(1, orders, steps)
+            prefixes = players.prefixes(chosen, orders)
+            steps = subgame(prefixes.contribution) - prefixes.control
+            values.scatter_add_(1, orders, steps.diff(dim=1))
         chunks.append(values / 2)
     return torch.cat(chunks)

@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from shared_model.encoders import SeriesEncoder
-from shared_model.encoders.series import time_since_measured
+from shared_model.encoders.series import SUMMARIES, summarise_channels, time_since_measured
+from shared_model.shapley.coalitions import coalition_members, shapley_matrix
 from shared_model.shapley.game import ModalityGame
+from shared_model.shapley.owen import Prefixes
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,16 @@ def with_pattern_of(reference: Recordings, patient: Recordings) -> Recordings:
 
 
 class SwitchedCells:
-    """Players that own cells of a recording; a prefix is the contribution of a mixture of two recordings."""
+    """Players that own a segment of time of one channel each; a prefix is the contribution of a mixed recording.
+
+    Most of what the cells do passes through the encoder's summaries of each channel, where a minimum jumps as its cell
+    switches: many orders would be needed to average that out. But a summary sees one channel only, so the Shapley
+    values of g_m's linear part in the summaries are known from the 2^n_segments mixtures of each channel. They are the
+    control function of the sampler: what is sampled is the LSTM's state and the head's curvature.
+    """
 
     def __init__(
-        self,
-        game: ModalityGame,
-        encoder: SeriesEncoder,
-        *,
-        start: Recordings,
-        end: Recordings,
-        player_of_cell: Int64[Tensor, "time channel"],
+        self, game: ModalityGame, encoder: SeriesEncoder, *, start: Recordings, end: Recordings, n_segments: int
     ) -> None:
         """Players from start to end.
 
@@ -77,39 +79,60 @@ class SwitchedCells:
             encoder: of the series, in float64 and eval mode.
             start: a recording for each background row.
             end: likewise, what they turn into.
-            player_of_cell: index of each cell's player, 0..n_players - 1.
+            n_segments: of time; player s * n_channels + c is channel c in segment s.
         """
         self._game, self._encoder = game, encoder
-        self._start, self._end, self._player = start, end, player_of_cell
+        self._start, self._end = start, end
+        n_steps, self._n_channels = start.values.shape[1:]
+        self._segment = segment_of_step(n_steps=n_steps, n_segments=n_segments).to(start.values.device)
+        self._slope = self._slope_in_summaries()
 
     @property
     def n_players(self) -> int:
-        """Number of groups of cells."""
-        return int(self._player.max()) + 1
+        """Segments times channels."""
+        return (int(self._segment.max()) + 1) * self._n_channels
 
     @torch.no_grad()
-    def prefixes(
-        self, rows: Tensor, orders: Int64[Tensor, "background player"]
-    ) -> Float64[Tensor, "background point part"]:
+    def prefixes(self, rows: Tensor, orders: Int64[Tensor, "background player"]) -> Prefixes:
         """Contributions of the mixtures in each row's order."""
         rank = orders.argsort(dim=1)
         points = torch.arange(self.n_players + 1, device=orders.device).view(1, -1, 1)
-        switched = (rank.unsqueeze(1) < points)[:, :, self._player]  # (background, point, time, channel)
+        switched = rank.unsqueeze(1) < points  # (background, point, player)
+        by_segment = switched.reshape(*switched.shape[:2], -1, self._n_channels)
+        mixed = self._mix(rows, by_segment[:, :, self._segment])
+        embedding = self._encoder(mixed.inputs()).reshape(*switched.shape[:2], -1)
+        summaries = embedding[:, :, -self._slope.shape[1] :]
+        control = torch.einsum("bps,bs->bp", summaries, self._slope[rows])
+        return Prefixes(self._game.game.contribution(self._game.name, embedding), control)
+
+    @torch.no_grad()
+    def known_values(self, rows: Tensor) -> Float64[Tensor, "background player"]:
+        """Exact values of the linear part in the summaries: each channel is a game of its segments."""
+        n_segments = self.n_players // self._n_channels
+        members = torch.from_numpy(coalition_members(n_segments)).to(rows.device) == 1  # (coalition, segment)
+        cells = members[:, self._segment, None].expand(-1, -1, self._n_channels)
+        mixed = self._mix(rows, cells.expand(len(rows), *cells.shape))
+        summaries = summarise_channels(mixed.values, mixed.measured).reshape(len(rows), len(members), -1)
+        terms = (summaries * self._slope[rows].unsqueeze(1)).reshape(*summaries.shape[:2], -1, self._n_channels)
+        matrix = torch.from_numpy(shapley_matrix(n_segments)).to(terms)
+        return torch.einsum("sm,bmkc->bsc", matrix, terms).flatten(1)
+
+    def _mix(self, rows: Tensor, switched: Bool[Tensor, "background point time channel"]) -> Recordings:
+        """Each row's recording with the switched cells of the other one, one after the other."""
         start, end = self._start.select(rows), self._end.select(rows)
-        mixed = Recordings(
+        return Recordings(
             torch.where(switched, end.values.unsqueeze(1), start.values.unsqueeze(1)).flatten(0, 1),
             torch.where(switched, end.measured.unsqueeze(1), start.measured.unsqueeze(1)).flatten(0, 1),
         )
-        contribution = self._game.game.contribution(self._game.name, self._encoder(mixed.inputs()))
-        return contribution.reshape(*switched.shape[:2], -1)
+
+    def _slope_in_summaries(self) -> Float64[Tensor, "background summary"]:
+        """Gradient of g_m in the summaries, half way between reference and patient."""
+        with torch.enable_grad():
+            middle = ((self._game.reference + self._game.own) / 2).requires_grad_()
+            (gradient,) = torch.autograd.grad(self._game(middle.unsqueeze(1)).sum(), middle)
+        return gradient @ self._game.game.projection(self._game.name)[:, -len(SUMMARIES) * self._n_channels :]
 
 
-def segment_players(*, n_steps: int, n_channels: int, n_segments: int) -> Int64[Tensor, "time channel"]:
-    """Player of each cell: channel by segment of time, segments as equal as the grid allows."""
-    segment = torch.arange(n_steps) * min(n_segments, n_steps) // n_steps
-    return segment.unsqueeze(1) * n_channels + torch.arange(n_channels)
-
-
-def channel_players(*, n_steps: int, n_channels: int) -> Int64[Tensor, "time channel"]:
-    """Player of each cell: its channel."""
-    return torch.arange(n_channels).expand(n_steps, n_channels)
+def segment_of_step(*, n_steps: int, n_segments: int) -> Int64[Tensor, "time"]:
+    """Segment of each step, segments as equal as the grid allows and never more than steps."""
+    return torch.arange(n_steps) * min(n_segments, n_steps) // n_steps

@@ -20,7 +20,7 @@ from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import OwenValues, owen_values
 from shared_model.shapley.pixels import pixel_values
-from shared_model.shapley.segments import Recordings, SwitchedCells, segment_players
+from shared_model.shapley.segments import Recordings, SwitchedCells
 from shared_model.training import Encoded, encode_all, predict_logits, seeded_rng
 from simulation.bench.explainer_model import IMAGES, ITEMS, VITALS, Phi, Subject, draw_patients, modality_inputs, select
 
@@ -129,13 +129,12 @@ def patient_features(subject: Subject) -> Callable[[], dict[str, Any]]:
     def segments() -> OwenValues:
         compared = _modality_game(game, VITALS, patient, background.select(slice(N_RECORDINGS)))
         recordings = Recordings.from_inputs(batch.series[VITALS][: N_RECORDINGS + 1])
-        n_steps, n_channels = recordings.values.shape[1:]
         players = SwitchedCells(
             compared,
             copy.deepcopy(subject.model.encoders[VITALS]).double(),  # type: ignore[arg-type]
             start=recordings.select(torch.arange(1, N_RECORDINGS + 1)),
             end=recordings.select(torch.zeros(N_RECORDINGS, dtype=torch.int64)),
-            player_of_cell=segment_players(n_steps=n_steps, n_channels=n_channels, n_segments=N_SEGMENTS),
+            n_segments=N_SEGMENTS,
         )
         rng = seeded_rng(subject.settings.seed, VITALS)
         return owen_values(compared, players, rng=rng, max_rounds=MOST_ROUNDS)

@@ -24,8 +24,7 @@ from shared_model.shapley.paths import FIRST_POINTS, RESIDUAL_TOLERANCE, integra
 from shared_model.shapley.segments import (
     Recordings,
     SwitchedCells,
-    channel_players,
-    segment_players,
+    segment_of_step,
     with_pattern_of,
 )
 from tests.shared_model.shapley.small_games import make_rows, scramble
@@ -94,13 +93,12 @@ def test_time_since_measured_by_hand() -> None:
 
 
 def test_segments_share_out_the_exact_value_of_the_modality(comparison: Comparison) -> None:
-    players = segment_players(n_steps=STEPS, n_channels=CHANNELS, n_segments=2)
     switched = SwitchedCells(
         comparison.game,
         comparison.encoder,
         start=comparison.references,
         end=comparison.own,
-        player_of_cell=players,
+        n_segments=2,
     )
 
     found = owen_values(comparison.game, switched, rng=np.random.default_rng(0), max_rounds=2)
@@ -110,7 +108,8 @@ def test_segments_share_out_the_exact_value_of_the_modality(comparison: Comparis
 
 def test_segments_converge_to_the_mean_over_all_orders(small_study: Schema) -> None:
     comparison = _compare(small_study, n=3)
-    players = segment_players(n_steps=STEPS, n_channels=CHANNELS, n_segments=2)  # four players
+    segment = segment_of_step(n_steps=STEPS, n_segments=2)
+    players = CHANNELS * segment.unsqueeze(1) + torch.arange(CHANNELS)  # four players
     exact = np.zeros(4)
     for order in permutations(range(4)):
         mixed, before = comparison.references, _g(comparison, comparison.references)
@@ -128,7 +127,7 @@ def test_segments_converge_to_the_mean_over_all_orders(small_study: Schema) -> N
         comparison.encoder,
         start=comparison.references,
         end=comparison.own,
-        player_of_cell=players,
+        n_segments=2,
     )
 
     found = owen_values(comparison.game, switched, rng=np.random.default_rng(0), tolerance=0.0, max_rounds=400)
@@ -137,12 +136,39 @@ def test_segments_converge_to_the_mean_over_all_orders(small_study: Schema) -> N
     assert found.se.max() < 0.02 * np.abs(exact).mean()
 
 
+def test_control_function_leaves_the_estimate(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched = SwitchedCells(
+        comparison.game, comparison.encoder, start=comparison.references, end=comparison.own, n_segments=2
+    )
+    controlled = owen_values(comparison.game, switched, rng=np.random.default_rng(0), tolerance=0.0, max_rounds=50)
+    monkeypatch.setattr(switched, "_slope", torch.zeros_like(switched._slope))
+
+    plain = owen_values(comparison.game, switched, rng=np.random.default_rng(1), tolerance=0.0, max_rounds=50)
+
+    assert (np.abs(controlled.phi - plain.phi) < 4 * (controlled.se + plain.se)).all()
+
+
+def test_segments_of_a_linear_head_without_lstm_are_exact_from_the_first_round(small_study: Schema) -> None:
+    model = scramble(build_model(small_study, parse_settings({"head": "", "series-embedding": 3})))
+    start = sum(model.widths[name] for name in model.modalities[: model.modalities.index(NAME)])
+    with torch.no_grad():
+        model.state_dict()["head.linear.weight"][0, start : start + 3] = 0.0
+    comparison = _comparison_of(model, n=4)
+    switched = SwitchedCells(
+        comparison.game, comparison.encoder, start=comparison.references, end=comparison.own, n_segments=2
+    )
+
+    found = owen_values(comparison.game, switched, rng=np.random.default_rng(0), max_rounds=2)
+
+    assert found.se.max() < 1e-12
+    assert found.phi.sum() == pytest.approx(float(comparison.game.values().mean()), abs=1e-12)
+
+
 @pytest.mark.parametrize(("n_steps", "n_segments", "sizes"), [(4, 2, [2, 2]), (5, 2, [3, 2]), (3, 6, [1, 1, 1])])
 def test_segments_are_as_equal_as_the_grid_allows(n_steps: int, n_segments: int, sizes: list[int]) -> None:
-    players = segment_players(n_steps=n_steps, n_channels=2, n_segments=n_segments)
-
-    assert torch.bincount(players[:, 0] // 2).tolist() == sizes
-    assert players[:, 1].tolist() == (players[:, 0] + 1).tolist()
+    assert torch.bincount(segment_of_step(n_steps=n_steps, n_segments=n_segments)).tolist() == sizes
 
 
 def test_reference_in_the_patients_pattern_keeps_its_values_where_both_were_measured(comparison: Comparison) -> None:
@@ -158,15 +184,16 @@ def test_cells_and_pattern_together_are_the_value_of_the_modality(comparison: Co
     patterned = with_pattern_of(comparison.references, comparison.own)
     with torch.no_grad():
         halfway = comparison.game.game.contribution(NAME, comparison.encoder(patterned.inputs()))
+    pattern_game = replace(comparison.game, own=halfway)
     channels = SwitchedCells(
-        comparison.game,
+        pattern_game,
         comparison.encoder,
         start=comparison.references,
         end=patterned,
-        player_of_cell=channel_players(n_steps=STEPS, n_channels=CHANNELS),
+        n_segments=1,
     )
 
-    pattern = owen_values(replace(comparison.game, own=halfway), channels, rng=np.random.default_rng(0), max_rounds=2)
+    pattern = owen_values(pattern_game, channels, rng=np.random.default_rng(0), max_rounds=2)
     path = integrated_gradients(comparison.game, comparison.encoder, start=patterned, end=comparison.own)
 
     total = pattern.phi.sum() + float(path.cells.sum())
