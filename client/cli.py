@@ -23,7 +23,7 @@ from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, Problem, SettingsError
 from shared_model.schema import Schema, load_schema
 
-app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -89,6 +89,8 @@ def explain(
     try:
         if out.suffix != ".json":
             raise SettingsError(f"--out at {out}: expected a name that ends with .json, got {out.suffix or 'none'}.")
+        if out.is_dir():
+            raise SettingsError(f"--out at {out}: expected a file, got a folder.")
         if not out.resolve().parent.is_dir():
             raise SettingsError(f"--out at {out}: expected a folder that exists, got none. Make it first.")
         site = Site(data.resolve().name, data.resolve(), cache or default_cache_dir())

@@ -27,14 +27,16 @@ from shared_model.messages import (
 from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
 from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
 from shared_model.shapley.explanation_quantities import explanation_quantities, site_row, spread_quantities
-from shared_model.shapley.feature_values import attribute_features, sum_features
+from shared_model.shapley.feature_values import affordable_patients, attribute_features, sum_features
 from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background, FusionGame, Rows, as_rows
 from shared_model.shapley.shares import Shares, between_sums, share_of_means
 from shared_model.shapley.strata import stratum_members
 from shared_model.shapley.summary import Sums, modality_sums
 from shared_model.shapley.valid_rows import embedding_columns, known_columns
-from shared_model.training import predict_logits
+from shared_model.training import predict_logits, seeded_rng
+
+PART_OF_DEADLINE = 4  # the features of all patients should take no more than this part of the question's deadline
 
 
 def answer_background(site: Site, settings: Settings, request: BackgroundRequest, gate: Gate) -> SumsReply:
@@ -71,13 +73,8 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
     given, model = explained.given, explained.given.local.model
     sums = _modality_sums(site, settings, explained)
     if request.features:
-        features = list_features(model, site.schema, given.local.preprocessing)
-        seeds = [f"{settings.seed}{site.patients.patient_ids[row]}" for row in given.rows]
-        tables = attribute_features(
-            explained.game, explained.patients, explained.background, features=features, seeds=seeds
-        )
-        sums |= sum_features(tables, explained.patients, features=features, levels=level_indices(site, given))
-    shares = _own_shares(sums)
+        sums |= _feature_sums(site, settings, explained)
+    shares = _own_shares(sums, gate)
     sums |= between_sums(shares, tau2=np.zeros(len(model.modalities)))
     quantities = explanation_quantities(
         model,
@@ -88,8 +85,27 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
     )
     arrays = gate.release_sums(EXPLAIN, sums, quantities, n_patients=len(site.patients))
     n, events = (int(sums["n"][0]), int(sums["events"][0])) if request.release_row else (0, 0)
-    row = site_row(model.modalities, sums, shares, gate.rule)
+    row = site_row(model.modalities, sums, shares)
     return ExplainReply(arrays=arrays, row=gate.release_row(EXPLAIN, row, n=n, events=events))
+
+
+def _feature_sums(site: Site, settings: Settings, explained: _Explained) -> Sums:
+    """Sums of feature values; where all patients would take too long, of a sample of them that the seed draws."""
+    given = explained.given
+    features = list_features(given.local.model, site.schema, given.local.preprocessing)
+    most = affordable_patients(
+        explained.game,
+        features=features,
+        n_background=len(explained.background.rows),
+        seconds=settings.deadline_s / PART_OF_DEADLINE,
+    )
+    order = seeded_rng(settings.seed, site.name, "features").permutation(len(given.rows))
+    chosen = np.sort(order[:most])
+    patients = explained.patients.select(torch.from_numpy(chosen))
+    seeds = [f"{settings.seed}/{site.name}/{site.patients.patient_ids[row]}" for row in given.rows[chosen]]
+    tables = attribute_features(explained.game, patients, explained.background, features=features, seeds=seeds)
+    levels = {name: index[chosen] for name, index in level_indices(site, given).items()}
+    return sum_features(tables, patients, features=features, levels=levels)
 
 
 def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: Gate) -> SumsReply:
@@ -102,7 +118,7 @@ def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: 
     modalities = explained.given.local.model.modalities
     if len(request.tau2) != len(modalities):
         raise ProtocolError(f"tau2: expected one number a modality ({len(modalities)}), got {len(request.tau2)}.")
-    shares = _own_shares(_modality_sums(site, settings, explained))
+    shares = _own_shares(_modality_sums(site, settings, explained), gate)
     sums = between_sums(shares, tau2=np.asarray(request.tau2))
     quantities = spread_quantities(len(modalities))
     return SumsReply(arrays=gate.release_sums(SPREAD, sums, quantities, n_patients=len(site.patients)))
@@ -177,8 +193,13 @@ def _members(site: Site, settings: Settings, explained: _Explained) -> Bool[np.n
     return stratum_members(site.schema, settings, site.patients, explained.given.rows)
 
 
-def _own_shares(sums: Sums) -> Shares:
-    return share_of_means(float(sums["n"][0]), sums["abs"][0], sums["outer"][0])
+def _own_shares(sums: Sums, gate: Gate) -> Shares:
+    """The hospital's shares; of too few patients without a variance, so that they do not enter the spread."""
+    n = float(sums["n"][0])
+    shares = share_of_means(n, sums["abs"][0], sums["outer"][0])
+    if n < gate.rule.min_patients:
+        return Shares(shares.share, np.full_like(shares.share, np.nan))
+    return shares
 
 
 def level_indices(site: Site, given: GivenModel) -> dict[str, np.ndarray]:

@@ -61,14 +61,6 @@ class LocalModel:
         """Embeddings in eval mode, without gradients."""
         return encode_all(self.model, self._batch, rows, device=self.device)
 
-    def embedding_key(self, weights: str) -> str:
-        """What embeddings depend on: weights (by hash), preprocessing, and the patients as their tables give them."""
-        patients = self.site.patients
-        digest = hashlib.sha256(f"{weights}{self.preprocessing.to_json()}{patients.patient_ids}".encode())
-        for table in (patients.outcome, patients.numbers, patients.levels, *patients.events.values()):
-            digest.update(np.ascontiguousarray(table).tobytes())
-        return digest.hexdigest()
-
     def rows(self, part: Part) -> Rows:
         """Rows of one part of the patients."""
         return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[part]
@@ -79,6 +71,16 @@ class LocalModel:
 
     def _batch(self, rows: Rows) -> Batch:
         return self.preprocessing.batch(self.site.patients, rows, schema=self.site.schema, device=self.device)
+
+
+def embedding_key(site: Site, preprocessing: Preprocessing, weights: str) -> str:
+    """What embeddings depend on: weights (by hash), preprocessing, and the patients as their tables give them."""
+    patients = site.patients
+    digest = hashlib.sha256(f"{weights}{preprocessing.to_json()}{patients.patient_ids}".encode())
+    tables = (*patients.events.values(), *patients.series.values(), *patients.present.values())
+    for table in (patients.outcome, patients.numbers, patients.levels, *tables):
+        digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,14 @@ def open_given_model(site: Site, settings: Settings, request: WholeModelRequest)
     else:
         local.model.load_state_dict(state.load_weights(request.weights_sha256), strict=False)
     if settings.local_norm:
-        state.load_norms(local.model, before_round=request.weights_round, discarded=request.discarded)
+        loaded = state.load_norms(local.model, before_round=request.weights_round, discarded=request.discarded)
+        # From the first round of phase `unimodal` on, every hospital that trains has layers of its own.
+        if not loaded and settings.rounds_unimodal and request.weights_round:
+            raise ProtocolError("BatchNorm layers: expected this hospital's own (local-norm), got none.")
     rows = local.rows(request.part)
-    key = local.embedding_key(f"{request.weights_sha256}{request.weights_round}{request.discarded}")
+    key = embedding_key(
+        site, local.preprocessing, f"{request.weights_sha256}{request.weights_round}{request.discarded}"
+    )
     encoded = state.load_embeddings(request.part, key, device=local.device)
     if encoded is None:
         encoded = local.encode_all(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from client.local_model import LocalModel, open_local_model
+from client.local_model import LocalModel, embedding_key, open_local_model
 from client.outbound import Gate
 from client.run_state import NeedsWeightsError, RunState
 from client.site import Site
@@ -69,7 +69,7 @@ def _open_sources(
     if request.phase != "fusion":
         _load_frozen(local, settings, request, state)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    key = local.embedding_key(request.frozen_sha256)
+    key = embedding_key(local.site, local.preprocessing, request.frozen_sha256)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
     if train is None or val is None:

@@ -88,7 +88,7 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
     encoded = _encode(run, site, np.array([row]))
     correction = logit_correction(run.event_weight)
     logit = predict_logits(run.model, encoded, phase=run.phase, correction=correction)
-    local_rows = _local_rows(run, site)
+    local_rows = _local_rows(run, site, row)
     return Case(
         run=run,
         site=site,
@@ -103,9 +103,10 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
     )
 
 
-def _local_rows(run: RunModel, site: Site) -> Int64[np.ndarray, "background"]:
-    """The hospital's training patients; a sample of them where they are many."""
+def _local_rows(run: RunModel, site: Site, patient: int) -> Int64[np.ndarray, "background"]:
+    """The hospital's other training patients; a sample of them where they are many."""
     rows = site.split(run.settings).train
+    rows = rows[rows != patient]
     if len(rows) > run.settings.background_rows:
         rng = seeded_rng(run.settings.seed, site.name, "background")
         rows = np.sort(rng.choice(rows, size=run.settings.background_rows, replace=False))

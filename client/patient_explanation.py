@@ -165,7 +165,13 @@ def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
     return missing
 
 
-def _part_of_run(case: Case) -> str:
-    """Whether the model was trained on this patient, if this hospital took part."""
+def _part_of_run(case: Case) -> str | None:
+    """Whether the model was trained on this patient; None where it cannot be known.
+
+    It is known where the hospital's state shows that it took part with the very patients that the folder holds now: a
+    patient more would have moved others to another part.
+    """
+    if not case.run.knows(case.site):
+        return None
     split = case.site.split(case.run.settings)
     return "train" if case.row in split.train else "val" if case.row in split.val else "test"

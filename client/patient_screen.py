@@ -10,6 +10,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from shared_model.errors import SiteError
 
 N_FEATURES = 8
 
@@ -19,18 +22,21 @@ def print_explanation(console: Console, content: Mapping[str, Any]) -> None:
     view = content["views"]["common"]
     risk, base = content["prediction"]["probability"], view["base_probability"]
     console.print(f"risk of the outcome {risk:.1%}; mean of the reference patients {base:.1%}", highlight=False)
-    if content["part_of_run"] != "test":
-        console.print(f"this patient was in the run's {content['part_of_run']} part", highlight=False)
-    modalities = _table("modality", "log odds", "part")
+    part = content["part_of_run"]
+    console.print(
+        f"this patient was in the run's {part} part" if part else "not known whether the run saw this patient",
+        highlight=False,
+    )
+    modalities = _table("modality", "log odds", "share")
     for entry in sorted(view["modalities"], key=lambda entry: -abs(entry["phi"])):
         share = "-" if entry["share"] is None else f"{entry['share']:.0%}"
-        label = entry["name"] if entry["present"] else f"{entry['name']} (not there)"
-        modalities.add_row(label, f"{entry['phi']:+.3f}", share)
+        label = entry["name"] if entry["present"] else f"no {entry['name']}"
+        modalities.add_row(Text(label), f"{entry['phi']:+.3f}", share)
     console.print(modalities)
     features = _table("feature", "value", "log odds")
     found = [(entry["name"], feature) for entry in view["modalities"] for feature in entry["features"]]
     for modality, feature in sorted(found, key=lambda pair: -abs(pair[1]["phi"]))[:N_FEATURES]:
-        features.add_row(f"{modality}: {feature['name']}", _value(feature), f"{feature['phi']:+.3f}")
+        features.add_row(Text(f"{modality}: {feature['name']}"), Text(_value(feature)), f"{feature['phi']:+.3f}")
     console.print(features)
 
 
@@ -48,7 +54,18 @@ def _table(*headings: str) -> Table:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file whole, readable by its owner only."""
+    """Write a file whole, readable by its owner only.
+
+    Raises:
+        SiteError: the disk or the folder's permissions do not let it.
+    """
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise SiteError(f"{path}: expected a place to write to, got: {error.strerror}. Choose another.") from error
+
+
+def _replace(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file
 
+from client.local_model import embedding_key
 from client.run_state import RunState
 from client.site import Site
 from shared_model.config import Phase, Settings, parse_settings
@@ -37,6 +38,7 @@ class RunModel:
         event_weight: that the logits are to be corrected for.
         phase: which prediction counts.
         background: the common one.
+        embedding_key: of the run's embeddings, besides what they depend on at the hospital.
     """
 
     run_id: str
@@ -47,10 +49,32 @@ class RunModel:
     event_weight: float
     phase: Phase
     background: Background
+    embedding_key: str
+
+    def knows(self, site: Site) -> bool:
+        """Whether the hospital's state shows that it took part in the run with the patients that its folder holds."""
+        key = embedding_key(site, self.preprocessing, self.embedding_key)
+        return RunState.of(site.state_dir, self.run_id).has_embeddings("test", key)
 
 
 def open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
     """The model of a run folder, to be used on this hospital's patients.
+
+    Raises:
+        StudyError: the folder is not that of a finished, explained run, or its files do not fit together.
+        SettingsError: the run is of another study than the hospital's data, or keeps layers that are not here.
+    """
+    try:
+        return _open_run(run, site, device=device)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{run}: expected the files of a finished and explained run, got others ({type(error).__name__}). Copy it "
+            "again; a run with explain=none cannot be used."
+        ) from error
+
+
+def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
+    """As `open_run`.
 
     Raises:
         StudyError: the folder is not that of a finished, explained run, or its files do not fit together.
@@ -79,6 +103,7 @@ def open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
         event_weight=description["event_weight"],
         phase=settings.phases[-1],
         background=_read_background(run, description, explanations, device=device),
+        embedding_key=f"{description['weights_sha256']}{description['rounds']}{_spans(description)}",
     )
 
 
@@ -86,7 +111,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: expected a file of a finished and explained run, got: {error}.") from error
+        raise StudyError(
+            f"{path}: expected a file of a finished and explained run (explain is not none), got: {error}."
+        ) from error
     return content
 
 
@@ -105,12 +132,15 @@ def _read_weights(run: Path, description: dict[str, Any]) -> dict[str, np.ndarra
 
 def _load_own_norms(model: MultimodalModel, site: Site, run_id: str, description: dict[str, Any]) -> None:
     state = RunState.of(site.state_dir, run_id)
-    discarded = [(int(after), int(last)) for after, last in description["discarded_rounds"]]
-    if not state.load_norms(model, before_round=description["rounds"], discarded=discarded):
+    if not state.load_norms(model, before_round=description["rounds"], discarded=_spans(description)):
         raise SettingsError(
             "BatchNorm layers: expected this hospital's own, as the run has local-norm, got none in its cache. "
             "Such a model works only where it was trained: name that cache with --cache."
         )
+
+
+def _spans(description: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(after), int(last)) for after, last in description["discarded_rounds"])
 
 
 def _read_background(

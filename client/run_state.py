@@ -47,6 +47,10 @@ class RunState:
         except (OSError, SafetensorError):
             return None
 
+    def has_embeddings(self, part: str, key: str) -> bool:
+        """Whether embeddings are kept under this key."""
+        return self._embeddings(part, key).exists()
+
     def save_embeddings(self, part: str, key: str, encoded: Encoded) -> None:
         """Keep embeddings of one part of the patients by frozen encoders."""
         _write(self._embeddings(part, key), _flatten(encoded))

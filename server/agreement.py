@@ -22,7 +22,7 @@ from rich.text import Text
 from scipy.stats import rankdata
 
 from server.expert_table import ExpertTable, read_expert_table
-from server.explained_items import EXPLANATIONS, ExplainedItems, Item, read_explained_items
+from server.explained_items import ExplainedItems, Item, read_explained_items
 from server.rank_agreement import PERSISTENCE, Overlap, kendall_w, rank_scores, tau_b
 from server.run_folder import replace_file
 from shared_model.errors import SettingsError, StudyError
@@ -228,8 +228,10 @@ def write_agreement(report: Mapping[str, Any], out: Path, *, run: Path, expert: 
     Raises:
         StudyError: it would replace what it was made from, or cannot be written.
     """
-    if out.resolve() in {expert.resolve(), (run / EXPLANATIONS).resolve()}:
-        raise StudyError(f"--out at {out}: expected a file of its own, got one that is read. Name another.")
+    if out.resolve() == expert.resolve() or out.resolve().is_relative_to(run.resolve()):
+        raise StudyError(
+            f"--out at {out}: expected a file of its own outside the run, got another. Name one."
+        )
     try:
         replace_file(out, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
     except OSError as error:

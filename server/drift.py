@@ -40,7 +40,7 @@ def explain_round(link: Link, plan: StudyPlan, phase: Phase, progress: Progress)
     explained = explain_part(model, background, part="val", features=False)
     total = explained.total
     n, events = int(total["n"][0]), int(total["events"][0])
-    allowed, rows = hide_rows(explained.rows, n=n, events=events, rule=plan.rule)
+    allowed, rows = hide_rows(explained.rows, n=n, events=events, rule=plan.rule, known_rows=1)
     names = plan.settings.chosen_modalities(plan.schema)
     shares = share_of_means(float(n), total["abs"][0], total["outer"][0]).share
     pooled = {name: number_or_none(share) for name, share in zip(names, shares, strict=True)}

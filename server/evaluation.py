@@ -64,7 +64,7 @@ def describe_scores(sums: ScoreSums, rows: Mapping[str, Mapping[str, Any]], rule
             group.
     """
     metrics = summarise(sums)
-    allowed, sites = hide_rows(rows, n=metrics.n, events=metrics.events, rule=rule)
+    allowed, sites = hide_rows(rows, n=metrics.n, events=metrics.events, rule=rule, known_rows=1)
     if not allowed:
         return {"pooled": suppressed_row(), "sites": sites}
     curves = {

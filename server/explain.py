@@ -18,6 +18,7 @@ from server.site_rows import load_row
 from server.whole_model import WholeModel
 from shared_model.errors import ProtocolError, StudyError
 from shared_model.fusion import MultimodalModel, empty_model
+from shared_model.losses import logit_correction
 from shared_model.messages import (
     BACKGROUND,
     EXPLAIN,
@@ -33,8 +34,9 @@ from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.quantities import MAX_PATIENTS
 from shared_model.shapley.common_background import background_quantities, draw_rows, hash_background
 from shared_model.shapley.explanation_quantities import explanation_quantities, spread_quantities
+from shared_model.shapley.game import as_rows
 from shared_model.shapley.shares import tau_squared
-from shared_model.shapley.summary import check_counts
+from shared_model.shapley.summary import check_sums
 from shared_model.shapley.valid_rows import embedding_columns, make_valid
 from shared_model.updates import Weights, to_tensors
 
@@ -51,9 +53,11 @@ class CommonBackground:
         background_id: hash of the rows and of the model.
         embeddings: per modality.
         present: per modality, whether the row has it.
+        base_logit: mean of the model's logits over the rows, calibrated: what a patient's phi are added to.
     """
 
     background_id: str
+    base_logit: float
     embeddings: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
 
@@ -99,7 +103,15 @@ def draw_background(model: WholeModel, weights: Weights) -> CommonBackground:
     sums = total.total()
     draw = draw_rows(columns, sums, n_rows=plan.settings.background_rows, seed=plan.settings.seed)
     embeddings = make_valid(draw, sums, model=shape, schema=plan.schema, preprocessing=plan.preprocessing)
-    return CommonBackground(hash_background(model.sha256, embeddings, draw.present), embeddings, draw.present)
+    rows = as_rows(embeddings, draw.present, device=torch.device("cpu"))
+    with torch.no_grad():
+        base = float(shape.eval().fuse(rows.embeddings, rows.present).double().mean())
+    return CommonBackground(
+        background_id=hash_background(model.sha256, embeddings, draw.present),
+        base_logit=base + logit_correction(plan.event_weight),
+        embeddings=embeddings,
+        present=draw.present,
+    )
 
 
 def explain_part(model: WholeModel, background: CommonBackground, *, part: Part, features: bool) -> ExplainedPart:
@@ -113,7 +125,7 @@ def explain_part(model: WholeModel, background: CommonBackground, *, part: Part,
     quantities = explanation_quantities(
         shape, plan.schema, plan.settings, preprocessing=plan.preprocessing, features=features
     )
-    total = PlainSum(quantities, agrees=check_counts)
+    total = PlainSum(quantities, agrees=check_sums)
     rows: dict[str, dict[str, Any]] = {}
 
     def accept(node: int, record: RecordDict) -> None:
@@ -161,7 +173,6 @@ class _ModalityRow(BaseModel):
     share: float | None = Field(ge=0, le=1)
     share_ci: list[float | None] = Field(min_length=2, max_length=2)
     mean_abs: float = Field(ge=0)
-    n_present: int | None = Field(ge=0, le=MAX_PATIENTS)
 
 
 class _SharesRow(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -21,6 +21,9 @@ from shared_model.shapley.strata import OUTCOME, Stratum, list_strata
 
 Sums = Mapping[str, np.ndarray]
 
+MIN_HIDDEN = 3  # hospitals whose rows are not shown, for the spread between hospitals to be shown beside the others
+_SPREAD = ("tau", "i2", "hospitals", "site_mean", "site_mean_ci", "prediction_interval")
+
 DEFINITIONS = {
     "share": "share of means: sum over patients of |phi| of the modality, over that of all modalities",
     "mean_local_share": "mean over patients of the modality's part of their own sum of |phi|",
@@ -29,7 +32,8 @@ DEFINITIONS = {
     "mean_abs": "mean |phi| over patients, log odds",
     "alone": "mean over patients of |v(modality alone) - v(nobody)|, log odds",
     "left_out": "mean over patients of |v(all) - v(all without the modality)|, log odds",
-    "se_background": "mean standard error of a patient's phi from the finite background, log odds",
+    "se_background": "mean sd of a patient's phi over background rows / sqrt(rows), log odds; an upper bound of the "
+    "standard error, as the rows are spread evenly over the distribution",
     "prediction_interval": "95 % interval for the share at a further hospital",
     "features": "means over the patients who have the modality; presence, over all patients",
     "presence": "effect of having or lacking the modality at all, against background rows where it is the other way",
@@ -37,9 +41,15 @@ DEFINITIONS = {
 
 
 def describe_explanation(
-    plan: StudyPlan, model: MultimodalModel, background: CommonBackground, explained: ExplainedPart, *, model_hash: str
+    plan: StudyPlan,
+    model: MultimodalModel,
+    background: CommonBackground,
+    explained: ExplainedPart,
+    *,
+    model_hash: str,
+    evaluated: Collection[str],
 ) -> dict[str, Any]:
-    """What explanations.json says of one model.
+    """What explanations.json says of one model; numbers have four digits, as more would help to solve for a patient.
 
     Args:
         plan: the run's constants.
@@ -47,10 +57,12 @@ def describe_explanation(
         background: that the values were computed against.
         explained: sums of the hospitals.
         model_hash: hash of the explained weights.
+        evaluated: hospitals that metrics.json counts. If others were explained, subtracting the two files' counts would
+            give one hospital's: counts, strata and features are then left out.
     """
     total, rule = explained.total, plan.rule
     n, events = int(total["n"][0]), int(total["events"][0])
-    allowed, sites = hide_rows(explained.rows, n=n, events=events, rule=rule)
+    allowed, sites = hide_rows(explained.rows, n=n, events=events, rule=rule, known_rows=1)
     head = {
         "model_hash": model_hash,
         "background_id": background.background_id,
@@ -60,55 +72,89 @@ def describe_explanation(
         "spread_failed": explained.spread_failed,
     }
     if not allowed:
-        return {**head, **suppressed_row(), "sites": sites}
-    names = model.modalities
-    return {
-        **head,
-        "n": n,
-        "events": events,
-        "additivity_error": float(total["additivity-error"][0] / n),
-        "modalities": describe_modalities(names, explained, rule),
-        "interactions": _describe_interactions(names, total),
-        "features": {
-            name: describe_features(name, features, total, rule)
-            for name, features in list_features(model, plan.schema, plan.preprocessing).items()
-        }
-        if f"{names[0]}/n" in total
-        else {},
-        "strata": _describe_strata(names, list_strata(plan.schema, plan.settings), total, rule),
+        return {**head, **suppressed_row(), "sites": rounded(sites)}
+    same = set(evaluated) == set(explained.rows)
+    strata = _describe_strata(model.modalities, list_strata(plan.schema, plan.settings), total, rule) if same else {}
+    content = {
+        "base_logit": background.base_logit,
+        "n": n if same else None,
+        "events": events if same else None,
+        "modalities": describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
+        "interactions": _describe_interactions(model.modalities, total),
+        "feature_patients": int(total["feature-patients"]) if same and "feature-patients" in total else None,
+        "features": _describe_all_features(plan, model, total, strata) if same else {},
+        "strata": strata,
         "sites": sites,
     }
+    return {**head, "additivity_error": float(total["additivity-error"][0] / n), **rounded(content)}
+
+
+def rounded(content: Any) -> Any:
+    """The same JSON with every real number to four significant digits."""
+    if isinstance(content, float):
+        return float(f"{content:.4g}")
+    if isinstance(content, Mapping):
+        return {key: rounded(value) for key, value in content.items()}
+    return [rounded(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def _describe_all_features(
+    plan: StudyPlan, model: MultimodalModel, total: Sums, strata: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Features of each modality that enough hospitals have."""
+    hidden = {
+        own.variable
+        for s, own in enumerate(list_strata(plan.schema, plan.settings))
+        if own.variable and total["n"][s] and strata[own.variable][own.label] == suppressed_row()
+    }
+    described: dict[str, Any] = {}
+    for i, (name, features) in enumerate(list_features(model, plan.schema, plan.preprocessing).items()):
+        if f"{name}/n" not in total:
+            continue
+        enough = total["sites-present"][i] >= plan.rule.min_sites
+        # The groups of a column's values would give back its hidden strata.
+        shown = describe_features(name, features, total, plan.rule, without_groups=hidden)
+        described[name] = shown if enough else dict(suppressed_row())
+    return described
 
 
 def describe_modalities(
-    names: Sequence[str], explained: ExplainedPart, rule: SmallCellRule
+    names: Sequence[str], explained: ExplainedPart, rule: SmallCellRule, *, sites: Mapping[str, Any], counted: bool
 ) -> dict[str, dict[str, Any]]:
-    """Per modality, shares and sizes over all patients, and the spread between hospitals."""
-    entries = _describe_group(names, explained.total, 0, rule)
-    if explained.spread is not None:
-        between = combine_hospitals(explained.spread, tau2=explained.tau2)
+    """Per modality, shares and sizes over all patients, and the spread between hospitals.
+
+    The spread rests on one share and one variance a hospital: beside all rows but one or two it would give those back.
+    """
+    entries = _describe_group(names, explained.total, 0, rule, counted=counted)
+    n_shown = sum(row != suppressed_row() for row in sites.values())
+    n_hidden = int(explained.total["sites"][0]) - n_shown
+    nothing = dict.fromkeys(_SPREAD)
+    if explained.spread is None or 0 < n_hidden < MIN_HIDDEN:
+        return {name: entry | nothing for name, entry in entries.items()}
+    between = combine_hospitals(explained.spread, tau2=explained.tau2)
     for i, name in enumerate(names):
         entries[name] |= {
             "tau": number_or_none(np.sqrt(explained.tau2[i])),
             "i2": number_or_none(explained.i2[i]),
+            "hospitals": int(between.k[i]),
+            "site_mean": number_or_none(between.mean[i]),
+            "site_mean_ci": _pair(between.interval[i]),
+            "prediction_interval": _pair(between.prediction[i]),
         }
-        if explained.spread is not None:
-            entries[name] |= {
-                "hospitals": int(between.k[i]),
-                "site_mean": number_or_none(between.mean[i]),
-                "site_mean_ci": _pair(between.interval[i]),
-                "prediction_interval": _pair(between.prediction[i]),
-            }
-        else:
-            entries[name] |= {"hospitals": None, "site_mean": None, "site_mean_ci": None, "prediction_interval": None}
     return entries
 
 
-def _describe_group(names: Sequence[str], total: Sums, s: int, rule: SmallCellRule) -> dict[str, dict[str, Any]]:
-    """Shares and sizes of one stratum."""
+def _describe_group(
+    names: Sequence[str], total: Sums, s: int, rule: SmallCellRule, *, counted: bool
+) -> dict[str, dict[str, Any]]:
+    """Shares and sizes of one stratum; how many have each modality only if that is asked for."""
     n = float(total["n"][s])
+    having = [rule.shown_count(int(present), int(n)) for present in total["present"][s]]
+    if (total["sites-present"] < rule.min_sites).any():
+        having = [None] * len(names)
     shares = share_of_means(n, total["abs"][s], total["outer"][s])
     present = share_of_means(n, total["abs-present"][s], total["outer-present"][s])
+    few = None in having  # then the difference of the two denominators is that of a few patients
     probability = share_of_means(n, total["abs-probability"][s], np.zeros((len(names), len(names))))
     entries = {}
     for i, name in enumerate(names):
@@ -117,8 +163,8 @@ def _describe_group(names: Sequence[str], total: Sums, s: int, rule: SmallCellRu
             "share_ci": _pair(shares.interval[i]),
             "mean_local_share": float(total["local"][s, i] / n),
             "mean_local_share_ci": _pair(mean_interval(n, total["local"][s, i], total["local-square"][s, i])),
-            "share_present": number_or_none(present.share[i]),
-            "share_present_ci": _pair(present.interval[i]),
+            "share_present": None if few else number_or_none(present.share[i]),
+            "share_present_ci": None if few else _pair(present.interval[i]),
             "share_probability": number_or_none(probability.share[i]),
             "mean_abs": float(total["abs"][s, i] / n),
             "mean_abs_ci": _pair(mean_interval(n, total["abs"][s, i], total["outer"][s, i, i])),
@@ -126,7 +172,7 @@ def _describe_group(names: Sequence[str], total: Sums, s: int, rule: SmallCellRu
             "alone": float(total["alone"][s, i] / n),
             "left_out": float(total["left-out"][s, i] / n),
             "se_background": float(total["se-background"][s, i] / n),
-            "n_present": rule.shown_count(int(total["present"][s, i]), int(n)),
+            "n_present": having[i] if counted else None,
         }
     return entries
 
@@ -157,6 +203,7 @@ def _describe_strata(
             if stratum.variable == variable:
                 n, events = int(total["n"][s]), int(total["events"][s])
                 shown = n >= rule.min_patients if variable == OUTCOME else rule.may_release(n, events)
+                shown = shown and total["sites"][s] >= rule.min_sites
                 groups[stratum.label] = {"s": s, "n": n, "events": events} if shown else dict(suppressed_row())
         if variable == OUTCOME:
             # Of two groups that make up the whole, one hidden beside one shown is no secret.
@@ -165,12 +212,16 @@ def _describe_strata(
         else:
             # A group of nobody has nothing to hide; it looks like a hidden one all the same.
             filled = {label: row for label, row in groups.items() if label not in empty}
-            _, filled = hide_rows(filled, n=int(total["n"][0]), events=int(total["events"][0]), rule=rule)
+            _, filled = hide_rows(filled, n=int(total["n"][0]), events=int(total["events"][0]), rule=rule, known_rows=0)
             groups |= filled
         variables[variable] = {
             label: row
             if row == suppressed_row()
-            else {"n": row["n"], "events": row["events"], "modalities": _describe_group(names, total, row["s"], rule)}
+            else {
+                "n": row["n"],
+                "events": row["events"],
+                "modalities": _describe_group(names, total, row["s"], rule, counted=False),
+            }
             for label, row in groups.items()
         }
     return variables

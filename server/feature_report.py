@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +17,12 @@ from shared_model.shapley.summary import PHI_EDGES
 
 Sums = Mapping[str, np.ndarray]
 MISSING, ALL = "missing", "all"
+SMALLEST_CELL = 3
 
 
-def describe_features(name: str, features: Sequence[Feature], total: Sums, rule: SmallCellRule) -> list[dict[str, Any]]:
+def describe_features(
+    name: str, features: Sequence[Feature], total: Sums, rule: SmallCellRule, *, without_groups: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Features of one modality, largest mean |phi| first; `presence` is the last entry.
 
     Args:
@@ -27,15 +30,21 @@ def describe_features(name: str, features: Sequence[Feature], total: Sums, rule:
         features: inside it.
         total: sums over hospitals.
         rule: small-cell rule; a feature that fewer patients have is suppressed, and so is a group of its values.
+        without_groups: features whose groups of values must not be shown.
     """
     entries = [_describe_feature(name, feature, j, total, rule) for j, feature in enumerate(features)]
+    for entry in entries:
+        if entry["name"] in without_groups and not entry.get("suppressed"):
+            entry |= {"groups": [], "histogram": dict(suppressed_row())}
     entries.sort(key=lambda entry: -float(entry.get("mean_abs", -1.0)))
-    n = max(float(total["n"][0]), 1.0)
-    presence = {
+    n = max(int(total["feature-patients"]), 1)
+    presence: dict[str, Any] = {
         "name": "presence",
         "mean_abs": float(total[f"{name}/presence-abs"] / n),
         "mean_phi": float(total[f"{name}/presence"] / n),
     }
+    if rule.shown_count(int(total[f"{name}/n"][0]), n) is None:  # it may rest on those few alone
+        presence = {"name": "presence", **suppressed_row()}
     return [*entries, presence]
 
 
@@ -51,26 +60,22 @@ def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: Sm
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]
     groups = _shown_groups(histogram, rule)
     interval = mean_interval(n, of("abs"), of("square"))
+    counted = rule.shown_count(int(n), int(total["feature-patients"])) is not None
     return {
         "name": feature.name,
         "unit": feature.unit,
-        "n": rule.shown_count(int(n), int(total["n"][0])),
+        "n": int(n) if counted else None,
         "mean_abs": of("abs") / n,
         "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if np.isfinite(interval).all() else None,
         "mean_phi": of("phi") / n,
-        "se_sampling": float(np.sqrt(max(of("variance"), 0.0)) / n),
-        "correlation": None if feature.levels and not _is_ordered(feature) else _correlation(of, unknown),
-        "groups": _describe_groups(name, feature, j, total, groups),
-        "histogram": _coarsen(histogram, groups, n=int(n)),
+        "se_sampling": of("se") / n,
+        "correlation": None if feature.levels and not feature.binary else _correlation(of, unknown, rule),
+        "groups": _describe_groups(name, feature, j, total, groups, counted=counted),
+        "histogram": _coarsen(histogram, groups, n=int(n)) if counted else dict(suppressed_row()),
     }
 
 
-def _is_ordered(feature: Feature) -> bool:
-    """A binary feature has an order, a category has none."""
-    return feature.levels == ("0", "1")
-
-
-def _correlation(of: Callable[[str], float], unknown: tuple[float, ...]) -> float | None:
+def _correlation(of: Callable[[str], float], unknown: tuple[float, ...], rule: SmallCellRule) -> float | None:
     """Pearson correlation of value and phi over patients with a known value; None where one of them is constant.
 
     Sums travel in fixed point, so the variance of a constant arrives as 1e-5 (value) or 1e-8 (phi), of either sign.
@@ -78,9 +83,10 @@ def _correlation(of: Callable[[str], float], unknown: tuple[float, ...]) -> floa
     Args:
         of: sums over all patients.
         unknown: sums of phi and of its square over those without a known value.
+        rule: of fewer patients nothing is told.
     """
     n = of("known")
-    if n < 2:
+    if n < rule.min_patients:
         return None
     z_mean, phi_mean = of("z") / n, (of("phi") - unknown[0]) / n
     z_variance = of("z-square") / n - z_mean**2
@@ -103,7 +109,7 @@ def _shown_groups(histogram: Float64[np.ndarray, "group bin"], rule: SmallCellRu
 
 
 def _describe_groups(
-    name: str, feature: Feature, j: int, total: Sums, shown: Bool[np.ndarray, "group"]
+    name: str, feature: Feature, j: int, total: Sums, shown: Bool[np.ndarray, "group"], *, counted: bool
 ) -> list[dict[str, Any]]:
     """Mean and spread of phi for each group of values: the dependence curve."""
     sizes = total[f"{name}/histogram"][j].sum(axis=1)
@@ -114,7 +120,9 @@ def _describe_groups(
             continue
         n, phi = float(sizes[g]), float(total[f"{name}/group-phi"][j, g])
         variance = max(float(total[f"{name}/group-square"][j, g]) / n - (phi / n) ** 2, 0.0)
-        entries.append({**label, "n": int(n), "mean_phi": phi / n, "sd_phi": float(np.sqrt(variance))})
+        entries.append(
+            {**label, "n": int(n) if counted else None, "mean_phi": phi / n, "sd_phi": float(np.sqrt(variance))}
+        )
     return entries
 
 
@@ -133,7 +141,7 @@ def _coarsen(
 ) -> dict[str, Any]:
     """Counts by value group and phi, bins of phi merged until there are at most n / 10 cells.
 
-    Neighbouring bins with the fewest patients are merged first.
+    Neighbouring bins with the fewest patients are merged first. Cells of fewer than SMALLEST_CELL are shown as 0.
     """
     groups = np.flatnonzero(shown)
     n_bins = histogram_bins_allowed(n) // max(len(groups), 1)
@@ -145,4 +153,5 @@ def _coarsen(
         i = int(np.argmin(sizes[:-1] + sizes[1:]))
         counts = np.concatenate([counts[:, :i], counts[:, i : i + 1] + counts[:, i + 1 : i + 2], counts[:, i + 2 :]], 1)
         edges.pop(i)
-    return {"groups": groups.tolist(), "phi_edges": edges, "counts": counts.astype(int).tolist()}
+    counts = np.where(counts < SMALLEST_CELL, 0, counts).astype(int)
+    return {"groups": groups.tolist(), "phi_edges": edges, "counts": counts.tolist()}

@@ -24,7 +24,9 @@ def load_row(text: str) -> dict[str, Any]:
     return row
 
 
-def hide_rows(rows: Rows, *, n: int, events: int, rule: SmallCellRule) -> tuple[bool, dict[str, dict[str, Any]]]:
+def hide_rows(
+    rows: Rows, *, n: int, events: int, rule: SmallCellRule, known_rows: int
+) -> tuple[bool, dict[str, dict[str, Any]]]:
     """Which rows may be shown beside the row of all patients.
 
     Args:
@@ -32,12 +34,13 @@ def hide_rows(rows: Rows, *, n: int, events: int, rule: SmallCellRule) -> tuple[
         n: patients of all together.
         events: deaths among them.
         rule: small-cell rule. A released row is hidden where subtracting it would reveal a small group.
+        known_rows: rows that a reader knows besides: 1 for rows of hospitals, each of which is a reader.
 
     Returns:
         Whether the row of all together may be shown, and the rows with those to be hidden suppressed.
     """
     try:
-        further = rule.complementary(_site_rows(rows, n=n, events=events))
+        further = rule.complementary(_site_rows(rows, n=n, events=events), known_rows=known_rows)
         allowed = rule.may_release(n=n, events=events)
     except SuppressedError:
         further, allowed = frozenset(rows), False

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import platform
 import secrets
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
 from server.training import train_phases
 from server.whole_model import WholeModel
-from shared_model.config import Settings
+from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
@@ -98,21 +99,22 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
     folder.write_scores(pack_scores(scores))
     folder.write_json("metrics.json", {"test": test})
     if settings.explain != "none":
-        explain_final(final, progress, folder)
+        explain_final(final, progress, folder, evaluated=list(test["sites"]))
 
 
-def explain_final(final: WholeModel, progress: Progress, folder: RunFolder) -> None:
+def explain_final(final: WholeModel, progress: Progress, folder: RunFolder, *, evaluated: Collection[str]) -> None:
     """Step 5: explain the final model on the test part; explanations.json and the background it rests on.
 
     Raises:
         StudyError: no quorum.
     """
     plan = final.plan
+    log.info("explaining the final model")
     background = draw_background(final, progress.weights)
     folder.write_background(background.embeddings, background.present)
     explained = explain_part(final, background, part="test", features=plan.settings.explain == "features")
     shape = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    content = describe_explanation(plan, shape, background, explained, model_hash=final.sha256)
+    content = describe_explanation(plan, shape, background, explained, model_hash=final.sha256, evaluated=evaluated)
     folder.write_json("explanations.json", content | {"part": "test", "drift": describe_drift(progress.rounds)})
 
 
@@ -127,7 +129,7 @@ def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str
         return secrets.token_hex(8)  # interrupted before the first answer
     if config.get("schema_sha256") != schema.sha256:
         raise SettingsError(f"resume at {folder.path}: expected the run's own study, got another schema.")
-    old, new = config.get("settings", {}), settings.to_config()
+    old, new = parse_settings(config.get("settings", {})).to_config(), settings.to_config()
     changed = sorted(key for key in new if old.get(key) != new[key])
     if changed:
         raise SettingsError(

@@ -29,6 +29,9 @@ def print_run(path: Path, console: Console) -> None:
     metrics = folder.read_json("metrics.json")
     if metrics:
         print_metrics(metrics, console)
+    explanations = folder.read_json("explanations.json")
+    if explanations:
+        print_shares(explanations, console)
     console.print(f"run folder: {path}", markup=False, soft_wrap=True)
 
 
@@ -73,6 +76,25 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for name, reason in test.get("failed", {}).items():
         console.print(f"failed: {name}: {reason}", markup=False)
+
+
+def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
+    """What the model looks at: shares of the modalities, over all hospitals."""
+    if explanations.get("suppressed"):
+        console.print("explanation: suppressed, too few patients or deaths", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("looks at", "share", "95 % CI", "hospitals"):
+        table.add_column(heading, no_wrap=True)
+    for name, entry in sorted(explanations["modalities"].items(), key=lambda item: -(item[1]["share"] or 0.0)):
+        ends = "-".join(_percent(end) for end in entry["share_ci"] or ())
+        spread = "-".join(_percent(end) for end in entry["prediction_interval"] or ())
+        table.add_row(name, _percent(entry["share"]), ends, f"next one {spread}" if spread else "")
+    console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _number(value: float | None) -> str:

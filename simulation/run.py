@@ -117,7 +117,8 @@ def _is_done(path: Path, settings: Settings) -> bool:
     """
     old = RunFolder(path).read_json(CONFIG).get("settings")
     if old is not None:
-        changed = sorted(k for k, v in settings.to_config().items() if k != "expected-sites" and old.get(k) != v)
+        old = parse_settings(old).to_config()  # an older version's run has the defaults of what it did not know
+        changed = sorted(k for k, v in settings.to_config().items() if k != "expected-sites" and old[k] != v)
         if changed:
             raise SettingsError(
                 f"--resume at {path}: expected the run's own settings, got others for {', '.join(changed)}. "

@@ -24,6 +24,7 @@ from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 
 LIMIT = 8.0  # asinh(1490)
 N_BINS = 256
+RARE = 10  # patients
 BIN_WIDTH = 2 * LIMIT / N_BINS
 EDGES = np.linspace(-LIMIT, LIMIT, N_BINS + 1)
 
@@ -116,8 +117,10 @@ class Draw:
 def draw_rows(columns: Mapping[str, Columns], sums: Arrays, *, n_rows: int, seed: int) -> Draw:
     """Draw synthetic rows from summed `background_sums`.
 
-    Presence patterns come in proportion to their counts. Each column's values are its quantiles at equally spaced
-    levels, so every marginal distribution is met as well as `n_rows` values can; the copula decides which go together.
+    Presence patterns come in proportion to their counts. What fewer than RARE patients show at either end of a column
+    is moved inward first, so that no single patient's extreme value is drawn. Each column's values are its quantiles at
+    equally spaced levels, so every marginal distribution is met as well as `n_rows` values can; the copula decides
+    which go together.
 
     Args:
         columns: of each modality, in the model's order.
@@ -143,8 +146,22 @@ def draw_rows(columns: Mapping[str, Columns], sums: Arrays, *, n_rows: int, seed
         ranks = (np.argsort(np.argsort(block[here], axis=0), axis=0) + 0.5) / max(here.sum(), 1)
         present[name], uniforms[name], values[name] = here, np.zeros_like(block), np.zeros_like(block)
         uniforms[name][here] = ranks
-        values[name][here] = np.sinh(_quantiles(sums[f"{name}/histogram"], ranks))
+        values[name][here] = np.sinh(_quantiles(without_extremes(sums[f"{name}/histogram"]), ranks))
     return Draw(present, values, uniforms)
+
+
+def without_extremes(histogram: Float[np.ndarray, "column bin"]) -> Float64[np.ndarray, "column bin"]:
+    """Counts with the outermost RARE patients of each column's ends in the innermost of their bins."""
+    trimmed = np.array(histogram, dtype=np.float64)
+    for counts in trimmed:
+        total = counts.sum()
+        if total < 2 * RARE or np.count_nonzero(counts) <= 2:  # of two values neither is one patient's own
+            continue
+        for ends in (counts, counts[::-1]):  # views: both ends of the same row
+            last = int(np.searchsorted(np.cumsum(ends), RARE))
+            ends[last] += ends[:last].sum()
+            ends[:last] = 0.0
+    return trimmed
 
 
 def hash_background(model_hash: str, embeddings: Arrays, present: Arrays) -> str:

@@ -110,7 +110,7 @@ def feature_frame(
 
 def _in_unit(feature: Feature, embedding: Float64[np.ndarray, "patient column"]) -> Float64[np.ndarray, "patient"]:
     """Values of a feature with an order; NaN where missing, for a category and for a feature without a value."""
-    if not feature.edges and feature.levels != ("0", "1"):
+    if not (feature.edges or feature.binary):
         return np.full(len(embedding), np.nan)
     value = feature.in_unit(embedding[:, feature.columns[0]])
     return np.where(is_known(feature, embedding), value, np.nan)

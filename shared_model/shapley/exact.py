@@ -147,7 +147,7 @@ def _coalition_values(
     """Logit of every coalition, for chunks of patients (the slice) and of background rows."""
     n_players, n_parts = own.shape[1:]
     members = torch.from_numpy(coalition_members(n_players)).to(own)
-    per_pair = 2**n_players * n_parts
+    per_pair = 2**n_players * max(n_parts, game.widest)
     n_rows = max(1, min(len(reference), _CHUNK // per_pair))
     n_patients = max(1, _CHUNK // (per_pair * n_rows))
     for i in range(0, len(own), n_patients):

@@ -10,8 +10,7 @@ import numpy as np
 from shared_model.config import Settings
 from shared_model.fusion import MultimodalModel
 from shared_model.preprocessing import Preprocessing
-from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quantities import Quantities, Quantity
+from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.schema import Schema
 from shared_model.shapley.features import list_features
 from shared_model.shapley.shares import SMALLEST_VARIANCE, Shares
@@ -26,6 +25,7 @@ def explanation_quantities(
     quantities = dict(modality_quantities(len(list_strata(schema, settings)), len(model.modalities)))
     if features:
         quantities |= feature_quantities(list_features(model, schema, preprocessing))
+        quantities["feature-patients"] = Quantity((), MAX_PATIENTS, 0)
     return quantities | dict(spread_quantities(len(model.modalities)))
 
 
@@ -36,10 +36,8 @@ def spread_quantities(n_modalities: int) -> Quantities:
     return {f"between/{name}": Quantity((n_modalities,), limit, 0) for name, limit in limits.items()}
 
 
-def site_row(
-    modalities: tuple[str, ...], sums: Mapping[str, np.ndarray], shares: Shares, rule: SmallCellRule
-) -> dict[str, Any]:
-    """A hospital's own shares, as it may release them under its rule."""
+def site_row(modalities: tuple[str, ...], sums: Mapping[str, np.ndarray], shares: Shares) -> dict[str, Any]:
+    """A hospital's own shares, as it may release them."""
     n = float(sums["n"][0])
     interval = shares.interval
     return {
@@ -50,7 +48,6 @@ def site_row(
                 "share": number_or_none(shares.share[i]),
                 "share_ci": [number_or_none(end) for end in interval[i]],
                 "mean_abs": float(sums["abs"][0, i] / n),
-                "n_present": rule.shown_count(int(sums["present"][0, i]), int(n)),
             }
             for i, name in enumerate(modalities)
         },

@@ -19,6 +19,9 @@ from shared_model.training import seeded_rng
 
 ROUNDS = 2  # of one order and its reverse against each background row: about 0.5 % of the mean |phi| at 500 rows
 
+# Nominal cost of one read-out on one core: for its passes through memory, and for each multiplication.
+_SECONDS_PER_READ_OUT, _SECONDS_PER_MULTIPLICATION = 1e-7, 8e-11
+
 Features = Mapping[str, Sequence[Feature]]
 
 
@@ -78,6 +81,18 @@ def attribute_features(
     return tables
 
 
+def affordable_patients(game: FusionGame, *, features: Features, n_background: int, seconds: float) -> int:
+    """How many patients' features can be explained in about this time on one core; at least 1.
+
+    Nominal costs and no clock, so that a run explains the same patients each time.
+    """
+    n_coalitions = 2 ** (len(features) - 1)
+    points = sum(len(own) + 1 for own in features.values() if len(own) > 1)
+    read_outs = n_coalitions * points * n_background * 2 * ROUNDS
+    cost = read_outs * (_SECONDS_PER_READ_OUT + game.multiplications * _SECONDS_PER_MULTIPLICATION)
+    return max(1, int(seconds / cost)) if cost else np.iinfo(np.int32).max
+
+
 def share_out(
     features: Sequence[Feature],
     modality: ModalityGame,
@@ -124,7 +139,7 @@ def sum_features(
         features: of each modality.
         levels: per category, the index of each patient's level; the one after the last means missing.
     """
-    sums: Sums = {}
+    sums: Sums = {"feature-patients": np.array(float(len(patients)))}
     for name, table in tables.items():
         here = patients.present[name].cpu().numpy()
         groups = value_groups(
@@ -132,6 +147,6 @@ def sum_features(
             embedding=patients.embeddings[name][torch.from_numpy(here)].float().cpu().numpy(),
             levels={category: index[here] for category, index in levels.items()} if name == STATIC else {},
         )
-        found = FeaturePhi(table.phi[here], np.square(table.se[here]), groups)
+        found = FeaturePhi(table.phi[here], table.se[here], groups)
         sums |= feature_sums(name, features[name], found, presence=table.presence)
     return sums

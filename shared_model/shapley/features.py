@@ -39,6 +39,7 @@ class Feature:
         offset: with slope, turns the embedding's column into the feature's unit: offset + slope * z.
         slope: see offset.
         logarithmic: whether that is log(1 + value).
+        binary: whether the levels are 0 and 1 of a number, which have an order; a category's have none.
         missing_flag: column that is 1 where the value is missing.
         measured_count: column that is 0 where the value is missing.
     """
@@ -51,6 +52,7 @@ class Feature:
     offset: float = 0.0
     slope: float = 1.0
     logarithmic: bool = False
+    binary: bool = False
     missing_flag: int | None = None
     measured_count: int | None = None
 
@@ -113,9 +115,12 @@ def _static_features(model: MultimodalModel, schema: Schema, preprocessing: Prep
         mean, sd = preprocessing.number_mean[i], preprocessing.number_sd[i]
         columns, flag = (i, n + i), n + i
         if column.kind == "binary":
-            yield Feature(column.name, "", columns, levels=("0", "1"), missing_flag=flag, offset=mean, slope=sd)
+            yield Feature(
+                column.name, "", columns, levels=("0", "1"), binary=True, missing_flag=flag, offset=mean, slope=sd
+            )
         else:
-            yield Feature(column.name, column.unit, columns, edges=_Z_EDGES, missing_flag=flag, offset=mean, slope=sd)
+            edges = _inside(_Z_EDGES, offset=mean, slope=sd, limits=column.range)
+            yield Feature(column.name, column.unit, columns, edges=edges, missing_flag=flag, offset=mean, slope=sd)
     start = 2 * n
     for column, width in zip(schema.categories, category_widths(model), strict=True):
         yield Feature(column.name, "", tuple(range(start, start + width)), levels=column.levels)
@@ -127,9 +132,10 @@ def _event_features(schema: Schema, preprocessing: Preprocessing, name: str) -> 
     for i, item in enumerate(events.items):
         mean, sd = preprocessing.event_mean[name][i], preprocessing.event_sd[name][i]
         if events.aggregate == "any":
-            yield Feature(item, "", (i,), levels=("0", "1"), offset=mean, slope=sd)
+            yield Feature(item, "", (i,), levels=("0", "1"), binary=True, offset=mean, slope=sd)
         else:
-            yield Feature(item, "", (i,), edges=_Z_EDGES, logarithmic=True, offset=mean, slope=sd)
+            edges = _inside(_Z_EDGES, offset=mean, slope=sd, limits=(0.0, np.inf))
+            yield Feature(item, "", (i,), edges=edges, logarithmic=True, offset=mean, slope=sd)
 
 
 def _series_features(
@@ -148,8 +154,18 @@ def _series_features(
             elif summary == "sd":
                 yield Feature(label, channel.unit, columns, edges=_SPREAD_EDGES, slope=sd, measured_count=count)
             else:
-                yield Feature(label, channel.unit, columns, edges=_Z_EDGES, measured_count=count, offset=mean, slope=sd)
+                edges = _inside(_Z_EDGES, offset=mean, slope=sd, limits=channel.range)
+                yield Feature(label, channel.unit, columns, edges=edges, measured_count=count, offset=mean, slope=sd)
     yield Feature(TIME_PATTERN, "", tuple(range(hidden)))
+
+
+def _inside(
+    edges: tuple[float, ...], *, offset: float, slope: float, limits: tuple[float, float] | None
+) -> tuple[float, ...]:
+    """The edges that lie within a feature's range; the middle one where none does."""
+    low, high = limits or (-np.inf, np.inf)
+    inside = tuple(edge for edge in edges if low < offset + slope * edge < high)
+    return inside or (edges[len(edges) // 2],)
 
 
 def category_widths(model: MultimodalModel) -> list[int]:

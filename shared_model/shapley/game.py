@@ -22,6 +22,8 @@ from shared_model.errors import StudyError
 from shared_model.fusion import EarlyFusionModel, Embeddings, MultimodalModel, Present
 from shared_model.shapley.coalitions import MAX_PLAYERS, coalition_members, shapley_weights
 
+_CHUNK = 2**20  # numbers in the largest intermediate array: 8 MB
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -82,6 +84,20 @@ class FusionGame:
     def read_out_networks(self) -> tuple[nn.Module, ...]:
         """The modules that `read_out` runs through; late fusion divides by the sum of weights and has none."""
         return (self._fusion.head,) if isinstance(self._fusion, EarlyFusionModel) else ()
+
+    @property
+    def widest(self) -> int:
+        """Outputs of the widest layer that `read_out` runs through; 1 where there is none."""
+        return max([1, *(layer.out_features for layer in self._layers())])
+
+    @property
+    def multiplications(self) -> int:
+        """Of one read-out, which begins after the first layers."""
+        return sum(layer.in_features * layer.out_features for layer in self._layers()[2:])
+
+    def _layers(self) -> list[nn.Linear]:
+        modules = [module for network in self.read_out_networks for module in network.modules()]
+        return [module for module in modules if isinstance(module, nn.Linear)]
 
     @torch.no_grad()
     def contributions(self, rows: Rows) -> Float64[Tensor, "row modality part"]:
@@ -156,7 +172,10 @@ class ModalityGame:
     def values(self) -> Float64[Tensor, "background"]:
         """Exact Shapley value of the modality against each background row."""
         ends = torch.stack([self.reference, self.own], dim=1)
-        low, high = self(ends).unbind(dim=1)
+        n_rows = max(1, _CHUNK // (2 * self.others.shape[1] * max(self.others.shape[2], self.game.widest)))
+        chunks = [torch.arange(i, min(i + n_rows, len(ends))) for i in range(0, len(ends), n_rows)]
+        parts = [self.select(rows)(ends[rows]) for rows in chunks]
+        low, high = torch.cat(parts).unbind(dim=1)
         return high - low
 
     def select(self, rows: Tensor) -> ModalityGame:

@@ -172,7 +172,7 @@ def _one_round(
     n = players.n_players
     drawn = torch.from_numpy(rng.permuted(np.tile(np.arange(n), (len(rows), 1)), axis=1)).to(rows.device)
     n_coalitions, n_parts = game.others.shape[1:]
-    n_chunk = max(1, _CHUNK // ((n + 1) * n_coalitions * n_parts))
+    n_chunk = max(1, _CHUNK // ((n + 1) * n_coalitions * max(n_parts, game.game.widest)))
     chunks = []
     for i in range(0, len(rows), n_chunk):
         chosen, order = rows[i : i + n_chunk], drawn[i : i + n_chunk]

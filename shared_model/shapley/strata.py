@@ -45,7 +45,7 @@ def parse_strata(text: str) -> tuple[Banding, ...]:
     Raises:
         SettingsError: an edge is not a number, or edges do not rise.
     """
-    bandings = []
+    bandings: list[Banding] = []
     for entry in (part.strip() for part in text.split(",") if part.strip()):
         name, *edges = entry.split(":")
         try:
@@ -54,6 +54,8 @@ def parse_strata(text: str) -> tuple[Banding, ...]:
             raise SettingsError(f"strata, {name}: expected edges such as {name}:65:80, got {entry!r}.") from error
         if not all(map(isfinite, numbers)) or any(high <= low for low, high in pairwise(numbers)):
             raise SettingsError(f"strata, {name}: expected rising edges, got {entry!r}.")
+        if any(name == banding.column for banding in bandings):
+            raise SettingsError(f"strata, {name}: expected each column once, got it twice.")
         bandings.append(Banding(name, numbers))
     return tuple(bandings)
 

@@ -12,12 +12,15 @@ from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.features import Feature, FeatureValues
+from shared_model.shapley.shares import SMALLEST_VARIANCE
 
 MAX_PHI = 32.0  # of one patient; a logit that moves by more is a diverged model
 MAX_Z = 1000.0
 # Inner edges of the attribution's groups, logit: fine near zero, where most features are.
 PHI_EDGES = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-FEATURE_SUMS = ("n", "known", "abs", "phi", "square", "z", "z-square", "z-phi", "variance")
+FEATURE_SUMS = ("n", "known", "abs", "phi", "square", "z", "z-square", "z-phi", "se")
+
+_COUNTS = ("sites", "sites-present", "n", "events", "present")
 
 Sums = dict[str, np.ndarray]
 
@@ -28,6 +31,8 @@ def modality_quantities(n_strata: int, n_modalities: int) -> Quantities:
     each, pair = (s, m), (s, m, m)
     phi, square = MAX_PATIENTS * MAX_PHI, MAX_PATIENTS * MAX_PHI**2
     return {
+        "sites": Quantity((s,), 1, 0),
+        "sites-present": Quantity((m,), 1, 0),
         "n": Quantity((s,), MAX_PATIENTS, 0),
         "events": Quantity((s,), MAX_PATIENTS, 0),
         "present": Quantity(each, MAX_PATIENTS, 0),
@@ -48,16 +53,51 @@ def modality_quantities(n_strata: int, n_modalities: int) -> Quantities:
     }
 
 
-def check_counts(arrays: Mapping[str, np.ndarray]) -> None:
-    """The counts of `modality_sums` do not contradict each other.
+def check_sums(arrays: Mapping[str, np.ndarray]) -> None:
+    """The sums of one hospital do not contradict each other.
 
     Raises:
-        ProtocolError: they are no counts, or of a part there are more than of the whole.
+        ProtocolError: counts are none, a part is more than its whole, or values are larger than so many patients have.
     """
-    n, events, present = (arrays[name] for name in ("n", "events", "present"))
-    whole = all(np.array_equal(count, np.rint(count)) for count in (n, events, present))
-    if not whole or (events > n).any() or (n > n[0]).any() or (present > n[:, None]).any():
-        raise ProtocolError("explanation: expected counts of patients that fit each other, got others.")
+    n, present = arrays["n"], arrays["present"]
+    each, slack = n[:, None], 1e-6 * (1 + n[:, None])
+    k, w, wy, wyy = (arrays[f"between/{name}"] for name in ("k", "w", "wy", "wyy"))
+    rules = [
+        all(np.array_equal(arrays[name], np.rint(arrays[name])) for name in (*_COUNTS, "between/k")),
+        (arrays["events"] <= n).all(),
+        (n <= n[0]).all(),
+        (present <= each).all(),
+        (arrays["abs"] <= each * MAX_PHI + slack).all(),
+        (np.abs(arrays["phi"]) <= arrays["abs"] + slack).all(),
+        (arrays["abs-present"] <= arrays["abs"] + slack).all(),
+        (np.einsum("sii->si", arrays["outer"]) <= each * MAX_PHI**2 + slack).all(),
+        (arrays["local"].sum(axis=1) <= n + slack[:, 0]).all(),
+        (arrays["local-square"] <= arrays["local"] + slack).all(),
+        (arrays["abs-probability"] <= each + slack).all(),
+        ((wy <= w) & (wyy <= wy) & (w <= k / SMALLEST_VARIANCE)).all(),
+        *(_features_agree(arrays, name, slack=float(slack[0, 0])) for name in _modalities_with_features(arrays)),
+    ]
+    if not all(rules):
+        raise ProtocolError("explanation: expected sums that fit the number of patients, got others.")
+
+
+def _modalities_with_features(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    return [name.removesuffix("/histogram") for name in arrays if name.endswith("/histogram")]
+
+
+def _features_agree(arrays: Mapping[str, np.ndarray], name: str, *, slack: float) -> bool:
+    n, known, histogram = (arrays[f"{name}/{part}"] for part in ("n", "known", "histogram"))
+    return bool(
+        np.array_equal(histogram, np.rint(histogram))
+        and np.array_equal(histogram.sum(axis=(1, 2)), n)
+        and (n <= arrays["feature-patients"]).all()
+        and arrays["feature-patients"] <= arrays["n"][0]
+        and (known <= n).all()
+        and (arrays[f"{name}/abs"] <= n * MAX_PHI + slack).all()
+        and (np.abs(arrays[f"{name}/phi"]) <= arrays[f"{name}/abs"] + slack).all()
+        and (arrays[f"{name}/square"] <= n * MAX_PHI**2 + slack).all()
+        and (np.abs(arrays[f"{name}/z"]) <= known * MAX_Z + slack).all()
+    )
 
 
 def modality_sums(
@@ -81,6 +121,8 @@ def modality_sums(
     local = size / np.where(total > 0, total, 1.0)
     size_present = size * values.present
     return {
+        "sites": members.any(axis=1).astype(np.float64),
+        "sites-present": values.present.any(axis=0).astype(np.float64),
         "n": group.sum(axis=1),
         "events": group @ outcome,
         "present": group @ values.present,
@@ -107,31 +149,33 @@ class FeaturePhi:
 
     Attributes:
         phi: Owen values.
-        variance: their squared standard errors.
+        se: their standard errors.
         values: of the features.
     """
 
     phi: Float64[np.ndarray, "patient feature"]
-    variance: Float64[np.ndarray, "patient feature"]
+    se: Float64[np.ndarray, "patient feature"]
     values: FeatureValues
 
 
 def feature_quantities(features: Mapping[str, Sequence[Feature]]) -> Quantities:
     """The arrays of `feature_sums` for every modality, and of `presence`."""
     phi, square = MAX_PATIENTS * MAX_PHI, MAX_PATIENTS * MAX_PHI**2
-    limits = dict.fromkeys(FEATURE_SUMS, square) | {
-        "n": MAX_PATIENTS,
-        "known": MAX_PATIENTS,
-        "abs": phi,
-        "phi": phi,
-        "z": MAX_PATIENTS * MAX_Z,
-        "z-square": MAX_PATIENTS * MAX_Z**2,
-        "z-phi": MAX_PATIENTS * MAX_Z * MAX_PHI,
+    limits = {
+        "n": (MAX_PATIENTS, 0),
+        "known": (MAX_PATIENTS, 0),
+        "abs": (phi, 0),
+        "phi": (phi, -phi),
+        "square": (square, 0),
+        "z": (MAX_PATIENTS * MAX_Z, -MAX_PATIENTS * MAX_Z),
+        "z-square": (MAX_PATIENTS * MAX_Z**2, 0),
+        "z-phi": (MAX_PATIENTS * MAX_Z * MAX_PHI, -MAX_PATIENTS * MAX_Z * MAX_PHI),
+        "se": (phi, 0),
     }
     quantities: dict[str, Quantity] = {}
     for name, own in features.items():
         n, groups = len(own), _n_groups(own)
-        quantities |= {f"{name}/{part}": Quantity((n,), limit) for part, limit in limits.items()}
+        quantities |= {f"{name}/{part}": Quantity((n,), *limit) for part, limit in limits.items()}
         quantities[f"{name}/group-phi"] = Quantity((n, groups), phi)
         quantities[f"{name}/group-square"] = Quantity((n, groups), square, 0)
         quantities[f"{name}/histogram"] = Quantity((n, groups, len(PHI_EDGES) + 1), MAX_PATIENTS, 0)
@@ -163,7 +207,7 @@ def feature_sums(
         "z": (known * values.z).sum(axis=0),
         "z-square": (known * np.square(values.z)).sum(axis=0),
         "z-phi": (known * values.z * phi).sum(axis=0),
-        "variance": found.variance.sum(axis=0),
+        "se": found.se.sum(axis=0),
     }
     histogram = np.zeros((n, groups, len(PHI_EDGES) + 1))
     by_group, by_group_square = np.zeros((n, groups)), np.zeros((n, groups))

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from shared_model.fusion import MultimodalModel
 from shared_model.preprocessing import Preprocessing, compress_events
 from shared_model.schema import STATIC, Schema
-from shared_model.shapley.common_background import BIN_WIDTH, Columns, Draw
+from shared_model.shapley.common_background import BIN_WIDTH, RARE, Columns, Draw
 from shared_model.shapley.features import category_widths
 
 
@@ -97,6 +97,7 @@ def _draw_levels(
     uniforms: Float64[np.ndarray, "row"], counts: Float64[np.ndarray, "level"], order: Float64[np.ndarray, "level"]
 ) -> Int64[np.ndarray, "row"]:
     """Levels in proportion to their counts; ordered by their first column, so correlations keep their sign."""
+    counts = np.where(counts < RARE, 0.0, counts) if counts.max() >= RARE else counts  # no rare level is drawn
     ranked = np.argsort(order, kind="stable")
     cumulative = np.cumsum(counts[ranked]) / max(counts.sum(), 1.0)
     return np.asarray(ranked[np.minimum(np.searchsorted(cumulative, uniforms, side="right"), len(counts) - 1)])

@@ -155,3 +155,19 @@ def test_model_that_keeps_batch_norm_at_home_is_refused_without_it(tmp_path: Pat
 
     with pytest.raises(SettingsError, match="BatchNorm layers: expected this hospital's own"):
         elsewhere.model()
+
+
+def test_part_of_the_run_is_not_told_where_the_hospital_cannot_know_it(finished: FinishedRun, tmp_path: Path) -> None:
+    elsewhere = FinishedRun(finished.run, finished.cohort, tmp_path / "other-cache")
+
+    assert _explain(elsewhere, PATIENT)["part_of_run"] is None
+
+
+def test_patient_is_not_among_those_they_are_compared_with(finished: FinishedRun) -> None:
+    site = finished.site()
+    trained = site.split(finished.model().settings).train
+    patients = site.patients.patient_ids
+
+    content = _explain(finished, patients[trained[0]])
+
+    assert content["views"]["local"]["rows"] == len(trained) - 1

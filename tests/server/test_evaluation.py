@@ -126,15 +126,17 @@ def test_all_rows_are_shown_when_every_site_released_its_own(sites: dict[str, Si
     assert set(shown["curves"]) == {"roc", "precision_recall", "calibration", "decision"}
 
 
-def test_one_hidden_site_of_four_hides_a_second_so_that_nobody_can_subtract(sites: dict[str, Site]) -> None:
+def test_one_hidden_site_of_four_hides_two_more_so_that_no_hospital_can_subtract(
+    sites: dict[str, Site],
+) -> None:
     rows = {name: HIDDEN if name == "west" else _row(site) for name, site in sites.items()}
 
     shown = describe_scores(_pool(sites), rows, RULE)
 
-    # the smallest of the released ones goes along
-    assert [name for name, row in shown["sites"].items() if row == HIDDEN] == ["south", "west"]
+    # the smallest of the released ones go along: south knows its own row and must not be left with west's
+    assert [name for name, row in shown["sites"].items() if row == HIDDEN] == ["north", "south", "west"]
     left = shown["pooled"]["n"] - sum(row["n"] for row in shown["sites"].values() if row != HIDDEN)
-    assert left == 50 + 80
+    assert left == 60 + 50 + 80
 
 
 def test_more_sites_are_hidden_until_the_hidden_ones_together_are_a_group(sites: dict[str, Site]) -> None:
@@ -143,8 +145,8 @@ def test_more_sites_are_hidden_until_the_hidden_ones_together_are_a_group(sites:
 
     shown = describe_scores(_pool(small), rows, RULE)
 
-    # south and west together have 2 events, fewer than the rule's 5
-    assert [name for name, row in shown["sites"].items() if row == HIDDEN] == ["north", "south", "west"]
+    # south and west together have 2 events, fewer than the rule's 5, and north knows its own
+    assert [name for name, row in shown["sites"].items() if row == HIDDEN] == ["east", "north", "south", "west"]
     assert shown["pooled"]["n"] == 183
 
 

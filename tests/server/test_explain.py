@@ -162,7 +162,9 @@ def test_hospital_whose_counts_contradict_each_other_is_named(
     model, background, found = explain(link, with_series)
 
     shape = build_model(model.plan.schema, model.plan.settings)
-    content = describe_explanation(model.plan, shape, background, found, model_hash=model.sha256)
+    content = describe_explanation(
+        model.plan, shape, background, found, model_hash=model.sha256, evaluated=list(found.rows)
+    )
     assert list(content["failed"]) == ["west"]
     assert content["n"] == 36
 
@@ -216,7 +218,7 @@ RULE = SmallCellRule()
 
 
 def own_row(**changes: Any) -> dict[str, Any]:
-    entry = {"share": 0.5, "share_ci": [0.4, 0.6], "mean_abs": 0.3, "n_present": 30}
+    entry = {"share": 0.5, "share_ci": [0.4, 0.6], "mean_abs": 0.3}
     return {"n": 40, "events": 10, "modalities": {name: dict(entry) for name in NAMES}, **changes}
 
 

@@ -64,7 +64,7 @@ def shown(groups: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["share", "mean_local_share", "share_present", "share_probability"])
 def test_shares_sum_to_one(kind: str, content: Content) -> None:
-    assert sum(entry[kind] for entry in content["modalities"].values()) == pytest.approx(1.0, abs=1e-6)
+    assert sum(entry[kind] for entry in content["modalities"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["share", "mean_local_share", "share_present", "mean_abs"])
@@ -124,7 +124,7 @@ def test_features_and_presence_sum_to_the_modality(name: str, content: Content) 
     n = content["n"]
     total = sum(feature["mean_phi"] * feature["n"] for feature in features) / n + presence["mean_phi"]
     assert presence["name"] == "presence"
-    assert total == pytest.approx(content["modalities"][name]["mean_phi"], abs=1e-9)
+    assert total == pytest.approx(content["modalities"][name]["mean_phi"], abs=1e-3)  # four digits each
 
 
 def test_features_are_listed_by_size(content: Content) -> None:
@@ -155,6 +155,8 @@ def test_group_of_few_patients_is_hidden_and_never_alone(content: Content) -> No
         for feature in entries[:-1]:
             groups = [group for group in feature["groups"] if "suppressed" not in group]
             assert all(group["n"] >= 10 for group in groups)
+            if not feature["groups"]:
+                continue  # a hidden stratum of the same column
             left = feature["n"] - sum(group["n"] for group in groups)
             hidden = len(feature["groups"]) - len(groups)
             hidden_anywhere += left > 0
@@ -186,28 +188,39 @@ def test_outcome_groups_hold_deaths_or_none(content: Content) -> None:
     assert groups["1"]["events"] == groups["1"]["n"] == content["events"]
     assert groups["0"]["n"] + groups["1"]["n"] == content["n"]
     for group in groups.values():
-        assert sum(entry["share"] for entry in group["modalities"].values()) == pytest.approx(1.0, abs=1e-6)
+        assert sum(entry["share"] for entry in group["modalities"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
 def test_small_hospital_is_hidden_with_another_so_that_subtraction_does_not_reveal_it(content: Content) -> None:
     sites = content["sites"]
     assert sites["west"] == SUPPRESSED  # twelve patients, three or four deaths
     released = shown(sites)
-    assert len(released) == 2
+    assert len(released) == 1  # three are hidden, as each hospital knows its own row
     assert content["n"] - sum(row["n"] for row in released.values()) >= 10
     for row in released.values():
-        assert sum(entry["share"] for entry in row["modalities"].values()) == pytest.approx(1.0, abs=1e-6)
+        assert sum(entry["share"] for entry in row["modalities"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("place", ["all", "sites"])
-def test_few_who_have_or_lack_a_modality_are_not_counted(place: str, content: Content) -> None:
+def test_few_who_have_or_lack_a_modality_are_not_counted(content: Content) -> None:
     """A count below ten of those with a modality, or of those without, is a small cell like any other."""
-    groups = [content] if place == "all" else list(shown(content["sites"]).values())
-    for group in groups:
-        for entry in group["modalities"].values():
-            if entry["n_present"] is not None:
-                for size in (entry["n_present"], group["n"] - entry["n_present"]):
-                    assert size == 0 or size >= 10
+    for entry in content["modalities"].values():
+        if entry["n_present"] is not None:
+            for size in (entry["n_present"], content["n"] - entry["n_present"]):
+                assert size == 0 or size >= 10
+
+
+def test_only_all_patients_together_tell_how_many_have_a_modality(content: Content) -> None:
+    """Counts of groups beside that of all would give the rest away."""
+    assert not any(
+        "n_present" in entry for row in shown(content["sites"]).values() for entry in row["modalities"].values()
+    )
+    groups = [group for groups in content["strata"].values() for group in shown(groups).values()]
+    assert all(entry["n_present"] is None for group in groups for entry in group["modalities"].values())
+
+
+def test_numbers_have_four_digits(content: Content) -> None:
+    share = content["modalities"]["static"]["share"]
+    assert share == float(f"{share:.4g}")
 
 
 # --------------------------------------------------------------------------------------------------------------- drift

@@ -136,9 +136,7 @@ def test_segments_converge_to_the_mean_over_all_orders(small_study: Schema) -> N
     assert found.se.max() < 0.02 * np.abs(exact).mean()
 
 
-def test_control_function_leaves_the_estimate(
-    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_control_function_leaves_the_estimate(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     switched = SwitchedCells(
         comparison.game, comparison.encoder, start=comparison.references, end=comparison.own, n_segments=2
     )
