@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from client.patient_case import open_case
 from client.patient_explanation import explain_patient
 from shared_model.errors import SettingsError
 from tests.client.finished_run import FinishedRun, finish_run
@@ -164,10 +166,10 @@ def test_part_of_the_run_is_not_told_where_the_hospital_cannot_know_it(finished:
 
 
 def test_patient_is_not_among_those_they_are_compared_with(finished: FinishedRun) -> None:
-    site = finished.site()
-    trained = site.split(finished.model().settings).train
-    patients = site.patients.patient_ids
+    site, model = finished.site(), finished.model()
+    everyone = replace(model, settings=model.settings.model_copy(update={"background_rows": 1000}))
+    row = int(site.split(model.settings).train[0])
 
-    content = _explain(finished, patients[trained[0]])
+    case = open_case(everyone, site, site.patients.patient_ids[row])
 
-    assert content["views"]["local"]["rows"] == len(trained) - 1
+    assert sorted([*case.local_rows, row]) == site.split(model.settings).train.tolist()
