@@ -229,9 +229,7 @@ def write_agreement(report: Mapping[str, Any], out: Path, *, run: Path, expert: 
         StudyError: it would replace what it was made from, or cannot be written.
     """
     if out.resolve() == expert.resolve() or out.resolve().is_relative_to(run.resolve()):
-        raise StudyError(
-            f"--out at {out}: expected a file of its own outside the run, got another. Name one."
-        )
+        raise StudyError(f"--out at {out}: expected a file of its own outside the run, got another. Name one.")
     try:
         replace_file(out, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
     except OSError as error:
