@@ -54,6 +54,7 @@ def test_boxes_are_summed_at_every_place() -> None:
 def test_whole_benchmark_writes_every_part(tmp_path: Path) -> None:
     small = ["--patients", "360", "--image-size", "33"]
     settings = {
+        "folds": 3,
         "rounds-unimodal": 1,
         "rounds-fusion": 3,
         "rounds-joint": 0,
