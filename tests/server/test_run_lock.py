@@ -39,7 +39,9 @@ def test_lock_is_free_after_its_holder(tmp_path: Path) -> None:
 
 def test_launcher_and_its_app_do_not_lock_each_other_out(tmp_path: Path) -> None:
     with hold_lock(tmp_path, LAUNCHER_LOCK), hold_lock(tmp_path, APP_LOCK):
-        pass
+        holders = [(tmp_path / name).read_text() for name in (LAUNCHER_LOCK, APP_LOCK)]
+
+    assert holders == [str(os.getpid())] * 2
 
 
 def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
