@@ -131,6 +131,7 @@ def explain_part(model: WholeModel, background: CommonBackground, *, part: Part,
     def accept(node: int, record: RecordDict) -> None:
         reply = ExplainReply.from_record(record)
         row = parse_shares(reply.row, plan.rule, shape.modalities)
+        check_row_counts(row, reply.arrays)
         total.add(reply.arrays, where=plan.roster.names[node])
         rows[plan.roster.names[node]] = row
 
@@ -200,6 +201,20 @@ def parse_shares(text: str, rule: SmallCellRule, modalities: tuple[str, ...]) ->
     except (ValidationError, ValueError) as error:
         raise ProtocolError("own shares: expected the agreed numbers, got something else.") from error
     return row.model_dump() if allowed else dict(suppressed_row())
+
+
+def check_row_counts(row: Mapping[str, Any], arrays: Sums) -> None:
+    """A released row tells the counts of the sums beside it: what is hidden with it is chosen by these counts.
+
+    Raises:
+        ProtocolError: other counts, or none.
+    """
+    if row == suppressed_row():
+        return
+    for name in ("n", "events"):
+        counts = np.asarray(arrays.get(name, ())).ravel()
+        if not len(counts) or float(counts[0]) != row[name]:
+            raise ProtocolError("own shares: expected the counts of the sums beside them, got others.")
 
 
 def _model_with(weights: Weights, model: WholeModel) -> MultimodalModel:

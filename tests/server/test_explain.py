@@ -10,7 +10,14 @@ import pytest
 from flwr.app import Array, RecordDict
 
 from client.worker import Worker
-from server.explain import CommonBackground, ExplainedPart, draw_background, explain_part, parse_shares
+from server.explain import (
+    CommonBackground,
+    ExplainedPart,
+    check_row_counts,
+    draw_background,
+    explain_part,
+    parse_shares,
+)
 from server.explanations import describe_explanation
 from server.link import Answer, Link
 from server.whole_model import WholeModel
@@ -258,3 +265,18 @@ def test_row_that_must_not_be_shown_is_hidden(row: dict[str, Any]) -> None:
 def test_row_that_is_no_row_of_shares_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError, match="own shares"):
         parse_shares(text, RULE, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "arrays"),
+    [
+        (own_row(n=41), {"n": np.array([40.0]), "events": np.array([own_row()["events"]])}),
+        (own_row(), {"n": np.array([float(own_row()["n"])]), "events": np.array([own_row()["events"] + 1.0])}),
+        (own_row(), {}),
+    ],
+)
+def test_row_whose_counts_are_not_those_of_its_sums_is_refused(
+    row: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(ProtocolError, match="own shares: expected the counts of the sums"):
+        check_row_counts(row, arrays)
