@@ -16,7 +16,7 @@ from shared_model.config import Scalar, parse_settings
 from shared_model.fusion import MultimodalModel, build_model
 from shared_model.schema import Schema, parse_schema
 from shared_model.shapley.exact import ModalityValues, explain_modalities
-from shared_model.shapley.game import Background, FusionGame, Rows
+from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 
 STUDY = """
 [study]
@@ -83,6 +83,15 @@ def join_rows(first: Rows, second: Rows) -> Rows:
     return Rows(
         {name: torch.cat([value, second.embeddings[name]]) for name, value in first.embeddings.items()},
         {name: torch.cat([value, second.present[name]]) for name, value in first.present.items()},
+    )
+
+
+def game_between(model: MultimodalModel, name: str, *, patient: Rows, background: Rows) -> ModalityGame:
+    """g_m of one patient against some rows."""
+    game = FusionGame(model)
+    own, reference = game.contributions(patient)[0], game.contributions(background)
+    return modality_game(
+        game, name, patient=patient, background=background, patient_parts=own, background_parts=reference
     )
 
 

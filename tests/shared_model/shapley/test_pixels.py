@@ -12,9 +12,9 @@ from shared_model.encoders import ImageEncoder
 from shared_model.errors import StudyError
 from shared_model.fusion import MultimodalModel, build_model
 from shared_model.schema import Schema
-from shared_model.shapley.game import FusionGame, ModalityGame, Rows, modality_game
+from shared_model.shapley.game import ModalityGame, Rows
 from shared_model.shapley.pixels import pixel_values
-from tests.shared_model.shapley.small_games import make_rows, scramble
+from tests.shared_model.shapley.small_games import game_between, make_rows, scramble
 
 NAME, SIZE, REFERENCES = "hip", 33, 4
 
@@ -46,15 +46,7 @@ def _compare(study: Schema, **settings: Scalar) -> Comparison:
     patient, background = make_rows(model, 1, seed=1, absent=0.0), make_rows(model, REFERENCES, seed=2, absent=0.0)
     patient = Rows({**patient.embeddings, NAME: embeddings[:1]}, patient.present)
     background = Rows({**background.embeddings, NAME: embeddings[1:]}, background.present)
-    game = FusionGame(model)
-    modality = modality_game(
-        game,
-        NAME,
-        patient=patient,
-        background=background,
-        patient_parts=game.contributions(patient)[0],
-        background_parts=game.contributions(background),
-    )
+    modality = game_between(model, NAME, patient=patient, background=background)
     return Comparison(model, modality, encoder, images[0], images[1:])
 
 

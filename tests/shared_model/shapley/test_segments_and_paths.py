@@ -18,7 +18,7 @@ from shared_model.encoders.series import time_since_measured
 from shared_model.fusion import MultimodalModel, build_model
 from shared_model.preprocessing import feature_sums, fit_preprocessing
 from shared_model.schema import Schema
-from shared_model.shapley.game import FusionGame, ModalityGame, Rows, modality_game
+from shared_model.shapley.game import ModalityGame, Rows
 from shared_model.shapley.owen import owen_values
 from shared_model.shapley.paths import FIRST_POINTS, RESIDUAL_TOLERANCE, integrated_gradients
 from shared_model.shapley.segments import (
@@ -27,7 +27,7 @@ from shared_model.shapley.segments import (
     segment_of_step,
     with_pattern_of,
 )
-from tests.shared_model.shapley.small_games import make_rows, scramble
+from tests.shared_model.shapley.small_games import game_between, make_rows, scramble
 
 NAME = "vitals"
 STEPS, CHANNELS = 4, 2  # of the small study
@@ -237,15 +237,7 @@ def _comparison_of(model: MultimodalModel, *, n: int) -> Comparison:
     references, own = _recordings(n, seed=1), _recordings(1, seed=2)
     patient = _with_embedding(make_rows(model, 1, seed=1, absent=0.0), encoder, own)
     background = _with_embedding(make_rows(model, n, seed=2, absent=0.0), encoder, references)
-    game = FusionGame(model)
-    modality = modality_game(
-        game,
-        NAME,
-        patient=patient,
-        background=background,
-        patient_parts=game.contributions(patient)[0],
-        background_parts=game.contributions(background),
-    )
+    modality = game_between(model, NAME, patient=patient, background=background)
     return Comparison(modality, encoder, references, own.expand(n))
 
 
