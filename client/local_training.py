@@ -105,7 +105,7 @@ def _train_locally(local: LocalModel, source: Source, *, settings: Settings, req
         proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
         anchor={name: parameter.detach().clone() for name, parameter in parameters.items()},
     )
-    optimiser = build_optimiser(local.model, parameters, settings)
+    optimiser = build_optimiser(local.model, parameters, settings, n_train=local.preprocessing.n)
     rng = seeded_rng(settings.seed, local.site.name, request.phase, request.round_number)
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
     loss_sum = 0.0

@@ -65,7 +65,9 @@ class Settings(BaseModel):
     image_learning_rate: float = Field(0.01, gt=0, description="of image encoders")
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, description="of the weights, not the biases and norms, of all encoders")
-    head_weight_decay: float = Field(0.1, ge=0, description="of the weights, not the biases, of all heads")
+    head_penalty: float = Field(
+        70.0, ge=0, description="of the weights of all heads: half their squared norm, beside the summed log loss"
+    )
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"
 

@@ -122,19 +122,26 @@ def prepare_phase(model: MultimodalModel, phase: Phase) -> dict[str, nn.Paramete
 
 
 def build_optimiser(
-    model: MultimodalModel, parameters: Mapping[str, nn.Parameter], settings: Settings
+    model: MultimodalModel, parameters: Mapping[str, nn.Parameter], settings: Settings, *, n_train: int
 ) -> torch.optim.Optimizer:
     """SGD: on small hospitals it beat Adam, and it leaves no state to keep between rounds.
 
-    Heads have a weight decay of their own: with some 70 deaths a linear head needs a strong one, which would stop an
-    encoder from learning. Image encoders have a learning rate of their own: at the heads' they memorise the deaths.
-    Biases and norms have no decay, so the mean risk stays calibrated.
+    Heads have a penalty of their own: with some 70 deaths a linear head needs a strong one, which would stop an
+    encoder from learning. It is that of a penalised regression on all patients, so it counts for less the more they
+    are. Image encoders have a learning rate of their own: at the heads' they memorise the deaths. Biases and norms
+    have no decay, so the mean risk stays calibrated.
+
+    Args:
+        model: whose parameters they are.
+        parameters: what trains, by name.
+        settings: of the run.
+        n_train: training patients of all hospitals together.
     """
     images = tuple(f"encoders.{name}." for name, encoder in model.encoders.items() if isinstance(encoder, ImageEncoder))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         of_head = name.startswith(("head.", "unimodal."))
-        decay = settings.head_weight_decay if of_head else settings.weight_decay
+        decay = settings.head_penalty / n_train if of_head else settings.weight_decay
         rate = settings.image_learning_rate if name.startswith(images) else settings.learning_rate
         groups.setdefault((rate, 0.0 if parameter.ndim < 2 else decay), []).append(parameter)
     return torch.optim.SGD(

@@ -73,7 +73,7 @@ def test_frozen_weights_are_asked_for_once_a_run(small_site: Site) -> None:
 
 
 def test_reply_is_the_change_times_patients_of_a_full_batch_step(small_site: Site) -> None:
-    settings = small_settings(batch_size=1000, learning_rate=0.3, head_weight_decay=0.0, max_gradient_norm=1e6)
+    settings = small_settings(batch_size=1000, learning_rate=0.3, head_penalty=0.0, max_gradient_norm=1e6)
     request = train_request(small_site, settings)
 
     arrays = _train(small_site, settings, request)
@@ -95,7 +95,7 @@ def test_reply_is_the_change_times_patients_of_a_full_batch_step(small_site: Sit
 
 
 def test_gradient_is_clipped_to_its_largest_norm(small_site: Site) -> None:
-    settings = small_settings(batch_size=1000, learning_rate=1.0, head_weight_decay=0.0, max_gradient_norm=0.01)
+    settings = small_settings(batch_size=1000, learning_rate=1.0, head_penalty=0.0, max_gradient_norm=0.01)
 
     arrays = _train(small_site, settings, train_request(small_site, settings))
 

@@ -46,7 +46,7 @@ def test_one_full_batch_step_of_three_hospitals_is_the_step_on_their_pooled_pati
         batch_size=1000,
         learning_rate=0.2,
         max_gradient_norm=1e6,
-        head_weight_decay=0.3,
+        head_penalty=30.0,
         momentum=0.0,
     )
     schema = load_schema(cohort / "schema.toml")
@@ -75,7 +75,7 @@ def test_one_full_batch_step_of_three_hospitals_is_the_step_on_their_pooled_pati
     trained = load_file(folder.path / "model.safetensors")
     for name, parameter in model.named_parameters():
         if name.startswith("head."):
-            decay = 0.3 if parameter.ndim == 2 else 0.0
+            decay = 30 / n if parameter.ndim == 2 else 0.0
             expected = parameter - 0.2 * (parameter.grad + decay * parameter)  # type: ignore[operator]
             np.testing.assert_allclose(trained[name], expected.detach().numpy(), rtol=1e-4, atol=1e-6)
     # the bias starts at the pooled odds, where its gradient is zero

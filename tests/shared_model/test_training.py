@@ -83,7 +83,7 @@ def run_epoch(
         model,
         lambda rows: encode(model, hospital.batch_of(rows), device=CPU),
         shuffled_batches(12, batch_size=batch_size, rng=np.random.default_rng(0)),
-        optimiser=build_optimiser(model, parameters, chosen),
+        optimiser=build_optimiser(model, parameters, chosen, n_train=700),
         objective=objective(phase),
         max_gradient_norm=chosen.max_gradient_norm,
     )
@@ -246,7 +246,7 @@ def optimiser_values(hospital: Hospital, key: str, **settings: Scalar) -> dict[s
     """One value of the optimiser's groups by the name of each parameter."""
     model = hospital.build(head="8")
     chosen = parse_settings({name.replace("_", "-"): value for name, value in settings.items()})
-    optimiser = build_optimiser(model, dict(model.named_parameters()), chosen)
+    optimiser = build_optimiser(model, dict(model.named_parameters()), chosen, n_train=100)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     values = {names[id(each)]: group[key] for group in optimiser.param_groups for each in group["params"]}
     assert set(values) == set(names.values())
@@ -254,7 +254,7 @@ def optimiser_values(hospital: Hospital, key: str, **settings: Scalar) -> dict[s
 
 
 def test_optimiser_decays_heads_and_encoders_by_their_own_weight_and_no_bias_or_norm(hospital: Hospital) -> None:
-    decay = optimiser_values(hospital, "weight_decay", weight_decay=0.25, head_weight_decay=0.5)
+    decay = optimiser_values(hospital, "weight_decay", weight_decay=0.25, head_penalty=50.0)
     assert decay["head.linear.weight"] == decay["head.perceptron.0.weight"] == decay["unimodal.hip.weight"] == 0.5
     assert decay["encoders.hip.network.conv1.weight"] == decay["encoders.vitals.lstm.weight_ih_l0"] == 0.25
     assert decay["head.linear.bias"] == decay["unimodal.hip.bias"] == decay["encoders.hip.network.fc.bias"] == 0
