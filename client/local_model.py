@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
-from shared_model.fusion import MultimodalModel, empty_model
+from shared_model.fusion import Embeddings, MultimodalModel, empty_model
 from shared_model.messages import Part, WholeModelRequest
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
@@ -57,20 +57,30 @@ class LocalModel:
                 raise ProtocolError(f"weights, {name}: expected finite values of shape {tuple(state[name].shape)}.")
         self.model.load_state_dict(to_tensors(weights), strict=False)
 
-    def encode_all(self, rows: Rows) -> Encoded:
-        """Embeddings in eval mode, without gradients."""
-        return encode_all(self.model, self._batch, rows, device=self.device)
+    def encode_all(self, rows: Rows, known: Embeddings | None = None) -> Encoded:
+        """Embeddings in eval mode, without gradients; `known` ones of these rows are not computed again."""
+        return encode_all(self.model, self.batch, rows, device=self.device, known=known or {})
 
     def rows(self, part: Part) -> Rows:
         """Rows of one part of the patients."""
         return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[part]
 
-    def encoding_source(self, rows: Rows) -> Source:
-        """Embeddings of chosen positions of `rows`, computed afresh with gradients."""
-        return lambda chosen: encode(self.model, self._batch(rows[chosen]), device=self.device)
+    def encoding_source(self, rows: Rows, known: Embeddings | None = None) -> Source:
+        """Embeddings of chosen positions of `rows`, computed afresh with gradients, but for those `known`."""
+        before = known or {}
 
-    def _batch(self, rows: Rows) -> Batch:
-        return self.preprocessing.batch(self.site.patients, rows, schema=self.site.schema, device=self.device)
+        def source(chosen: Rows) -> Encoded:
+            index = torch.from_numpy(chosen).to(self.device)
+            of_chosen = {name: value[index] for name, value in before.items()}
+            return encode(self.model, self.batch(rows[chosen], known=before), device=self.device, known=of_chosen)
+
+        return source
+
+    def batch(self, rows: Rows, known: Collection[str] = ()) -> Batch:
+        """Inputs of some patients; without the images whose embeddings are `known`."""
+        return self.preprocessing.batch(
+            self.site.patients, rows, schema=self.site.schema, device=self.device, without=known
+        )
 
 
 def embedding_key(site: Site, preprocessing: Preprocessing, weights: str) -> str:
@@ -98,8 +108,8 @@ class GivenModel:
     encoded: Encoded
 
 
-def open_given_model(site: Site, settings: Settings, request: WholeModelRequest) -> GivenModel:
-    """The model of a question; weights and embeddings are kept, so the next question about it needs neither again.
+def open_whole_model(site: Site, settings: Settings, request: WholeModelRequest) -> LocalModel:
+    """The model of a question; its weights are kept, so the next question about it need not carry them.
 
     Raises:
         NeedsWeightsError: the weights did not come and are not kept.
@@ -121,6 +131,18 @@ def open_given_model(site: Site, settings: Settings, request: WholeModelRequest)
         # From the first round of phase `unimodal` on, every hospital that trains has layers of its own.
         if not loaded and settings.rounds_unimodal and request.weights_round:
             raise ProtocolError("BatchNorm layers: expected this hospital's own (local-norm), got none.")
+    return local
+
+
+def open_given_model(site: Site, settings: Settings, request: WholeModelRequest) -> GivenModel:
+    """As `open_whole_model`, with the embeddings of the patients in question, which are kept as well.
+
+    Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
+        ProtocolError: the weights do not fit the model, or are not those that the question names.
+    """
+    local = open_whole_model(site, settings, request)
+    state = RunState.of(site.state_dir, request.study.run_id)
     rows = local.rows(request.part)
     key = embedding_key(
         site, local.preprocessing, f"{request.weights_sha256}{request.weights_round}{request.discarded}"

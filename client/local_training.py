@@ -63,10 +63,11 @@ def _open_sources(
 ) -> tuple[Encoded, Source]:
     """The validation part's embeddings, and the source of the training part's.
 
-    With frozen encoders both come from a file after the first round: then a round needs no image and no encoder.
+    What frozen encoders make of the patients comes from a file after the first round: in phase `fusion` all of it, so
+    a round needs no encoder; elsewhere the images whose encoders stay fixed.
     """
-    split = local.split
-    if request.phase != "fusion":
+    split, frozen = local.split, local.model.frozen_encoders(request.phase)
+    if not frozen:
         _load_frozen(local, settings, request, state)
         return local.encode_all(split.val), local.encoding_source(split.train)
     key = embedding_key(local.site, local.preprocessing, request.frozen_sha256)
@@ -74,10 +75,12 @@ def _open_sources(
     val = state.load_embeddings("val", key, device=local.device)
     if train is None or val is None:
         _load_frozen(local, settings, request, state)
-        train, val = local.encode_all(split.train), local.encode_all(split.val)
+        train, val = local.encode_all(split.train).only(frozen), local.encode_all(split.val).only(frozen)
         state.save_embeddings("train", key, train)
         state.save_embeddings("val", key, val)
-    return val, train.select
+    if set(frozen) == set(local.model.modalities):
+        return val, train.select
+    return local.encode_all(split.val, val.embeddings), local.encoding_source(split.train, train.embeddings)
 
 
 def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, state: RunState) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flwr.app import RecordDict
 
+from client.components import answer_components
 from client.evaluation import answer_evaluate
 from client.explain import answer_background, answer_explain, answer_spread
 from client.local_training import answer_train
@@ -20,6 +21,7 @@ from shared_model.config import Settings, parse_settings
 from shared_model.errors import HipfedError, ProtocolError
 from shared_model.messages import (
     BACKGROUND,
+    COMPONENTS,
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
@@ -28,6 +30,7 @@ from shared_model.messages import (
     STATISTICS,
     TRAIN,
     BackgroundRequest,
+    ComponentsRequest,
     EvaluateRequest,
     ExplainRequest,
     HandshakeReply,
@@ -116,6 +119,7 @@ def _answer_statistics(site: Site, settings: Settings, request: Request, gate: G
 _ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
     HANDSHAKE: (HandshakeRequest, _answer_handshake),
     STATISTICS: (StatisticsRequest, _answer_statistics),
+    COMPONENTS: (ComponentsRequest, answer_components),
     TRAIN: (TrainRequest, answer_train),
     EVALUATE: (EvaluateRequest, answer_evaluate),
     BACKGROUND: (BackgroundRequest, answer_background),

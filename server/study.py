@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from server.checkpoints import Progress, has_progress, load_progress, save_progress
+from server.components import fit_components
 from server.drift import describe_drift
 from server.evaluation import evaluate_test
 from server.explain import draw_background, explain_part
@@ -87,6 +88,8 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         event_weight=event_weight(settings, preprocessing),
     )
     progress = kept or start_progress(plan)
+    if not kept:
+        fit_components(link, plan, progress)
 
     def keep(progress: Progress) -> None:
         folder.write_rounds(progress.rounds)
@@ -175,6 +178,10 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
     if settings.local_norm and not has_images:
         raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
+    if settings.local_norm and settings.image_training == "fixed":
+        raise SettingsError(
+            "local-norm: expected image-training=trained (FedBN is for layers that train), got fixed. Set both."
+        )
     check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")

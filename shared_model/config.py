@@ -42,6 +42,9 @@ class Settings(BaseModel):
     modalities: str = Field("", description="comma-separated subset of the study's modalities; empty = all")
     image_encoder: Literal["resnet18", "resnet50"] = "resnet18"
     image_weights: str = Field("", description="torchvision state dict on the coordinator's disk; empty = random start")
+    image_training: Literal["fixed", "trained"] = Field(
+        "fixed", description="of image encoders: stay as they start, ending in principal components, or train"
+    )
     image_embedding: int = Field(16, ge=1, le=2048)
     series_embedding: int = Field(16, ge=1, le=512)
     head: str = Field("32", description="comma-separated hidden widths of the fusion head; empty = a linear head")

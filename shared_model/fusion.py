@@ -28,6 +28,7 @@ class MultimodalModel(nn.Module, ABC):
 
     Attributes:
         modalities: names in schema order; the order in which embeddings are concatenated.
+        fixed: those whose encoder stays as it starts.
         fusion_parts: prefixes of the parameters that fuse; they train in the phases `fusion` and `joint`.
     """
 
@@ -39,19 +40,26 @@ class MultimodalModel(nn.Module, ABC):
         _refuse_reserved_names(self.modalities)
         encoders = {name: _build_encoder(name, schema, settings) for name in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
+        self.fixed = tuple(self.image_encoders()) if settings.image_training == "fixed" else ()
         self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in self.widths.items()})
         self.unimodal = nn.ModuleDict({name: nn.Linear(width, 1) for name, width in self.widths.items()})
 
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
+    def encode(self, batch: Batch, known: Embeddings | None = None) -> dict[str, Tensor]:
         """Embedding of each modality for the patients who have it, zero for the others.
 
         Only present rows pass through an encoder: the blank image of a patient without an X-ray would bias
         BatchNorm's moments.
+
+        Args:
+            batch: the patients.
+            known: embeddings of these patients that were computed before; their inputs are not read.
         """
         n = len(batch.outcome)
-        embeddings = {}
+        embeddings = dict(known or {})
         for name in self.modalities:
+            if name in embeddings:
+                continue
             present = batch.present[name]
             embedding = batch.outcome.new_zeros(n, self.widths[name])
             if bool(present.any()):
@@ -104,6 +112,14 @@ class MultimodalModel(nn.Module, ABC):
         """Logit of death."""
         return self.fuse(self.encode(batch), batch.present)
 
+    def image_encoders(self) -> dict[str, ImageEncoder]:
+        """The encoders of images, by modality."""
+        return {name: each for name, each in self.encoders.items() if isinstance(each, ImageEncoder)}
+
+    def image_features(self) -> dict[str, int]:
+        """How many features each fixed image encoder makes before its projection."""
+        return {name: encoder.n_features for name, encoder in self.image_encoders().items() if name in self.fixed}
+
     def trained_in(self, phase: Phase) -> tuple[str, ...]:
         """Names of the parameters and BatchNorm moments that change in a phase, sorted."""
         parts = {
@@ -111,7 +127,12 @@ class MultimodalModel(nn.Module, ABC):
             "fusion": self.fusion_parts,
             "joint": ("encoders.", *self.fusion_parts),
         }[phase]
-        return tuple(name for name in self.learned_names() if name.startswith(parts))
+        stays = tuple(f"encoders.{name}." for name in self.fixed)
+        return tuple(name for name in self.learned_names() if name.startswith(parts) and not name.startswith(stays))
+
+    def frozen_encoders(self, phase: Phase) -> tuple[str, ...]:
+        """The modalities whose embeddings do not change in a phase."""
+        return self.modalities if phase == "fusion" else self.fixed
 
     def travelling_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
         """What goes back and forth in each round of a phase: what trains, without what stays at home under FedBN."""
@@ -119,7 +140,7 @@ class MultimodalModel(nn.Module, ABC):
         return tuple(name for name in self.trained_in(phase) if name not in at_home)
 
     def frozen_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
-        """What a phase needs besides what travels: the encoders in `fusion`, a first BatchNorm under FedBN."""
+        """What a phase needs besides what travels: encoders that it does not train, a first BatchNorm under FedBN."""
         travelling = set(self.travelling_in(phase, local_norm=local_norm))
         needed = {*self.trained_in(phase), *(name for name in self.learned_names() if name.startswith("encoders."))}
         return tuple(sorted(needed - travelling))
@@ -347,9 +368,8 @@ def load_image_weights(model: MultimodalModel, path: Path) -> None:
     Raises:
         SettingsError: the file does not fit.
     """
-    for encoder in model.encoders.values():
-        if isinstance(encoder, ImageEncoder):
-            encoder.load_pretrained(path)
+    for encoder in model.image_encoders().values():
+        encoder.load_pretrained(path)
 
 
 def _refuse_reserved_names(modalities: tuple[str, ...]) -> None:

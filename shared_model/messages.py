@@ -8,6 +8,7 @@ files it can ask for again, so a restarted hospital simply goes on.
 |---|---|---|
 | query.handshake | HandshakeRequest | HandshakeReply |
 | query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
+| query.components | ComponentsRequest | SumsReply (components.component_quantities) |
 | train | TrainRequest | SumsReply (updates.round_quantities) |
 | evaluate | EvaluateRequest | EvaluateReply |
 | query.background | BackgroundRequest | SumsReply (common_background.background_quantities) |
@@ -26,10 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from shared_model.config import Phase, Scalar
 from shared_model.errors import ProtocolError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
+COMPONENTS = "query.components"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
-KINDS = (HANDSHAKE, STATISTICS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
+KINDS = (HANDSHAKE, STATISTICS, COMPONENTS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
 
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
@@ -217,6 +219,10 @@ class WholeModelRequest(Request):
     weights_sha256: Sha256
     part: Part
     weights: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class ComponentsRequest(WholeModelRequest):
+    """Coordinator to hospital: sums of the features of your images, for encoders that stay fixed."""
 
 
 class EvaluateRequest(WholeModelRequest):

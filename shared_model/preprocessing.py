@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,7 +152,13 @@ class Preprocessing:
         return cls(**json.loads(text))
 
     def batch(
-        self, arrays: PatientArrays, rows: Int64[np.ndarray, "row"], *, schema: Schema, device: torch.device
+        self,
+        arrays: PatientArrays,
+        rows: Int64[np.ndarray, "row"],
+        *,
+        schema: Schema,
+        device: torch.device,
+        without: Collection[str] = (),
     ) -> Batch:
         """Standardised model inputs of some patients.
 
@@ -161,6 +167,7 @@ class Preprocessing:
             rows: indices of the wanted patients.
             schema: the study that `arrays` and this preprocessing belong to.
             device: where the tensors go.
+            without: images that are not needed, for they are the bulk.
         """
         numbers = arrays.numbers[rows]
         missing = np.isnan(numbers)
@@ -173,7 +180,9 @@ class Preprocessing:
             levels=torch.from_numpy(np.where(levels < 0, n_levels, levels)).to(device),
             series={name: _tensor(self._series(arrays, rows, name), device) for name in schema.series},
             events={name: _tensor(self._events(arrays, rows, name, schema), device) for name in schema.events},
-            images={name: _tensor(self._images(arrays, rows, name), device) for name in schema.images},
+            images={
+                name: _tensor(self._images(arrays, rows, name), device) for name in schema.images if name not in without
+            },
             present={name: torch.from_numpy(arrays.present[name][rows]).to(device) for name in schema.modalities},
             outcome=_tensor(arrays.outcome[rows], device),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from shared_model.batch import Batch
 from shared_model.config import Phase, Settings
-from shared_model.encoders import ImageEncoder
 from shared_model.errors import SettingsError
 from shared_model.fusion import Embeddings, MultimodalModel, Present
 from shared_model.losses import outcome_loss, unimodal_loss
@@ -44,6 +43,10 @@ class Encoded:
             {name: value[index] for name, value in self.present.items()},
             self.outcome[index],
         )
+
+    def only(self, modalities: Collection[str]) -> Encoded:
+        """The same patients with the embeddings of some modalities."""
+        return Encoded({name: self.embeddings[name] for name in modalities}, self.present, self.outcome)
 
 
 Source = Callable[[Rows], Encoded]
@@ -107,7 +110,7 @@ def train_one_epoch(
 
 
 def prepare_phase(model: MultimodalModel, phase: Phase) -> dict[str, nn.Parameter]:
-    """Freeze what the phase does not train, and put frozen encoders (their BatchNorm) into eval mode.
+    """Freeze what the phase does not train, and put frozen encoders into eval mode, for their BatchNorm.
 
     Returns:
         The parameters that train, by name.
@@ -116,8 +119,8 @@ def prepare_phase(model: MultimodalModel, phase: Phase) -> dict[str, nn.Paramete
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     model.train()
-    if phase == "fusion":
-        model.encoders.eval()
+    for name in model.frozen_encoders(phase):
+        model.encoders[name].eval()
     return {name: parameter for name, parameter in model.named_parameters() if name in trained}
 
 
@@ -137,7 +140,7 @@ def build_optimiser(
         settings: of the run.
         n_train: training patients of all hospitals together.
     """
-    images = tuple(f"encoders.{name}." for name, encoder in model.encoders.items() if isinstance(encoder, ImageEncoder))
+    images = tuple(f"encoders.{name}." for name in model.image_encoders())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         of_head = name.startswith(("head.", "unimodal."))
@@ -178,11 +181,18 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def encode(model: MultimodalModel, batch: Batch, *, device: torch.device) -> Encoded:
-    """Embeddings of a batch, in mixed precision (bfloat16, channels last) on a GPU that has it."""
+def encode(model: MultimodalModel, batch: Batch, *, device: torch.device, known: Embeddings | None = None) -> Encoded:
+    """Embeddings of a batch, in mixed precision (bfloat16, channels last) on a GPU that has it.
+
+    Args:
+        model: in the mode that it is to be used in.
+        batch: the patients.
+        device: of both.
+        known: embeddings that were computed before.
+    """
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-        embeddings = model.encode(batch)
+        embeddings = model.encode(batch, known)
     return Encoded(embeddings, batch.present, batch.outcome)
 
 
@@ -205,14 +215,25 @@ def encode_all(
     rows: Rows,
     *,
     device: torch.device,
+    known: Embeddings | None = None,
     batch_size: int = 128,
 ) -> Encoded:
-    """Embeddings of many patients in eval mode, encoded in chunks so that memory stays flat; the mode is restored."""
+    """Embeddings of many patients in eval mode, encoded in chunks so that memory stays flat; the mode is restored.
+
+    Args:
+        model: in any mode.
+        batch_of: inputs of chosen patients.
+        rows: the patients.
+        device: of the model.
+        known: embeddings of these rows that were computed before.
+        batch_size: patients at a time.
+    """
     with _eval_mode(model):
-        chunks = [
-            encode(model, batch_of(rows[start : start + batch_size]), device=device)
-            for start in range(0, len(rows), batch_size)
-        ]
+        chunks = []
+        for start in range(0, len(rows), batch_size):
+            span = slice(start, start + batch_size)
+            before = {name: value[span] for name, value in (known or {}).items()}
+            chunks.append(encode(model, batch_of(rows[span]), device=device, known=before))
     return Encoded(
         {name: torch.cat([chunk.embeddings[name] for chunk in chunks]) for name in model.modalities},
         {name: torch.cat([chunk.present[name] for chunk in chunks]) for name in chunks[0].present},

@@ -26,15 +26,23 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, *, architecture: str, width: int) -> None:
         super().__init__()
-        self.network = ARCHITECTURES[architecture](weights=None, num_classes=width)
+        self.network = ARCHITECTURES[architecture](weights=None)
+        self.n_features: int = self.network.fc.in_features
+        self.network.fc = nn.Identity()
+        self.projection = nn.Linear(self.n_features, width)
         self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.width = width
 
     def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch {self.width}"]:
         """Embedding of a standardised image."""
-        embedding: Tensor = self.network(image)
+        embedding: Tensor = self.projection(self.features(image))
         return embedding
+
+    def features(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch {self.n_features}"]:
+        """What the residual network makes of a standardised image: averages over the image of its last maps."""
+        features: Tensor = self.network(image)
+        return features
 
     def load_pretrained(self, path: Path) -> None:
         """Start from a torchvision classifier's state dict (.safetensors or .pth); its class layer is left out.
@@ -66,7 +74,7 @@ class ImageEncoder(nn.Module):
             weights["conv1.weight"] = stem.sum(dim=1, keepdim=True)
         kept = {key: value for key, value in weights.items() if not key.startswith("fc.")}
         # torchvision's older files have no BatchNorm step counters, and nothing reads them.
-        needed = [key for key in own if not key.startswith("fc.") and not key.endswith(".num_batches_tracked")]
+        needed = [key for key in own if not key.endswith(".num_batches_tracked")]
         wrong = [key for key in needed if key not in kept or kept[key].shape != own[key].shape]
         if wrong:
             raise SettingsError(

@@ -266,7 +266,7 @@ def _scale(model: EarlyFusionModel, background: Batch) -> None:
         encoder = model.encoders[name]
         assert isinstance(encoder, ImageEncoder)  # noqa: S101 - as the schema says
         embedding = torch.cat([encoder(chunk) for chunk in torch.split(background.images[name], LONGEST_CHUNK)])
-        last: nn.Linear = encoder.network.fc
+        last: nn.Linear = encoder.projection
         sd = embedding.std(dim=0)
         last.bias.copy_((last.bias - embedding.mean(dim=0)) / sd)
         last.weight.div_(sd.unsqueeze(1))

@@ -167,7 +167,7 @@ def test_fusion_leaves_the_encoders_as_they_are(image_site: Site) -> None:
 def test_fedbn_goes_on_from_the_norms_of_the_best_round_and_not_of_a_discarded_one(
     image_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = small_settings(local_norm=True)
+    settings = small_settings(local_norm=True, image_training="trained")
     loaded: list[str] = []
     load_file: Callable[..., dict[str, torch.Tensor]] = vars(client.run_state)["load_file"]
 
@@ -198,7 +198,7 @@ def test_fedbn_goes_on_from_the_norms_of_the_best_round_and_not_of_a_discarded_o
 
 def test_batch_norm_moments_travel_as_sums_over_patients(image_site: Site) -> None:
     """Pooled variance needs n (variance + mean^2): at one hospital alone the totals give back its own moments."""
-    settings = small_settings(learning_rate=1e-9)
+    settings = small_settings(learning_rate=1e-9, image_training="trained")
     request = train_request(image_site, settings, phase="joint")
     layer = "encoders.hip.network.bn1."
     request.weights[f"{layer}running_mean"][:] = 5.0

@@ -144,7 +144,7 @@ def test_unknown_patient_is_refused_without_naming_others(finished: FinishedRun)
 
 
 def test_model_that_keeps_batch_norm_at_home_finds_it_in_the_hospitals_cache(tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, local_norm=True, rounds_joint=1, explain="modalities")
+    finished = finish_run(tmp_path, local_norm=True, image_training="trained", rounds_joint=1, explain="modalities")
 
     content = _explain(finished, PATIENT)
 
@@ -152,7 +152,7 @@ def test_model_that_keeps_batch_norm_at_home_finds_it_in_the_hospitals_cache(tmp
 
 
 def test_model_that_keeps_batch_norm_at_home_is_refused_without_it(tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, local_norm=True, rounds_joint=1, explain="modalities")
+    finished = finish_run(tmp_path, local_norm=True, image_training="trained", rounds_joint=1, explain="modalities")
     elsewhere = FinishedRun(finished.run, finished.cohort, tmp_path / "other-cache")
 
     with pytest.raises(SettingsError, match="BatchNorm layers: expected this hospital's own"):

@@ -18,6 +18,7 @@ from client.worker import Worker
 from shared_model.errors import SettingsError
 from shared_model.messages import (
     BACKGROUND,
+    COMPONENTS,
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
@@ -68,7 +69,9 @@ def test_worker_refuses_an_unknown_kind(small_site: Site, kind: str) -> None:
     refusal = _refusal(Worker(small_site).answer(kind, _handshake(small_site)))
 
     assert refusal.site == "east"
-    assert refusal.reason.startswith("message: expected one of query.handshake, query.statistics, train, evaluate")
+    assert refusal.reason.startswith(
+        "message: expected one of query.handshake, query.statistics, query.components, train"
+    )
     assert len(refusal.reason) < 200
 
 
@@ -329,7 +332,7 @@ def test_worker_answers_every_kind_and_logs_each_release_without_values(small_si
     assert ExplainReply.from_record(replies[EXPLAIN]).arrays["n"][0] == 12
     assert set(SumsReply.from_record(replies[SPREAD]).arrays) == {f"between/{x}" for x in ("k", "w", "wy", "wyy", "ww")}
     lines = [json.loads(line) for line in (small_site.state_dir / "audit.jsonl").read_text().splitlines()]
-    rows = [f"{EVALUATE}, own row", BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD]
+    rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD]
     assert [line["kind"] for line in lines] == [STATISTICS, TRAIN, EVALUATE, *rows]
     assert all(set(line) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"} for line in lines)
     for reply in replies.values():

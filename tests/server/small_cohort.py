@@ -20,6 +20,7 @@ from shared_model.config import Phase, Scalar, Settings, parse_settings
 from shared_model.fusion import build_model
 from shared_model.messages import (
     BACKGROUND,
+    COMPONENTS,
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
@@ -28,6 +29,7 @@ from shared_model.messages import (
     STATISTICS,
     TRAIN,
     BackgroundRequest,
+    ComponentsRequest,
     EvaluateRequest,
     ExplainRequest,
     HandshakeRequest,
@@ -279,6 +281,7 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
         STATISTICS: StatisticsRequest(study=study),
         TRAIN: train_request(site, settings),
         EVALUATE: given,
+        COMPONENTS: ComponentsRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
         BACKGROUND: BackgroundRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
         EXPLAIN: explain,
         SPREAD: SpreadRequest(

@@ -153,7 +153,7 @@ def test_hospital_that_lost_its_state_is_sent_the_frozen_weights_again(cohort: P
 def local_norm_run(image_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RecordingLink]:
     folder = tmp_path_factory.mktemp("fedbn")
     link = RecordingLink(InProcessLink(open_workers(image_cohort, folder / "cache")))
-    settings = small_settings(rounds_fusion=0, rounds_joint=1, local_norm=True, patience=1)
+    settings = small_settings(rounds_fusion=0, rounds_joint=1, local_norm=True, image_training="trained", patience=1)
     return run_small_study(image_cohort, folder / "run", settings=settings, link=link), link
 
 
@@ -199,7 +199,9 @@ def test_fedbn_is_refused_without_images(cohort: Path, tmp_path: Path) -> None:
 def test_settings_for_images_are_refused_when_the_chosen_modalities_have_none(image_cohort: Path) -> None:
     schema = load_schema(image_cohort / "schema.toml")
 
-    check_settings(schema, small_settings(local_norm=True))
+    check_settings(schema, small_settings(local_norm=True, image_training="trained"))
+    with pytest.raises(SettingsError, match=r"expected image-training=trained .* got fixed"):
+        check_settings(schema, small_settings(local_norm=True))
     with pytest.raises(SettingsError, match="local-norm"):
         check_settings(schema, small_settings(local_norm=True, modalities="static"))
     with pytest.raises(SettingsError, match="image-weights"):
@@ -208,7 +210,7 @@ def test_settings_for_images_are_refused_when_the_chosen_modalities_have_none(im
 
 def test_study_with_images_goes_through_all_phases(image_cohort: Path, tmp_path: Path) -> None:
     link = RecordingLink(InProcessLink(open_workers(image_cohort, tmp_path / "cache")))
-    settings = small_settings(rounds_unimodal=1, rounds_fusion=1, rounds_joint=1)
+    settings = small_settings(image_training="trained", rounds_unimodal=1, rounds_fusion=1, rounds_joint=1)
 
     folder = run_small_study(image_cohort, tmp_path / "run", settings=settings, link=link)
 

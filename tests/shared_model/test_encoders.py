@@ -152,8 +152,8 @@ def test_pretrained_encoder_sees_gray_as_the_colour_network_sees_it_in_all_three
     gray = torch.randn(2, 1, 40, 40)
     # Of the class layer only the first five rows are asked for, and the encoder has its own: both get the same.
     with torch.no_grad():
-        encoder.network.fc.weight.copy_(colour_network.get_parameter("fc.weight")[:5])
-        encoder.network.fc.bias.copy_(colour_network.get_parameter("fc.bias")[:5])
+        encoder.projection.weight.copy_(colour_network.get_parameter("fc.weight")[:5])
+        encoder.projection.bias.copy_(colour_network.get_parameter("fc.bias")[:5])
         expected = colour_network(gray.expand(-1, 3, -1, -1))[:, :5]
         assert torch.allclose(encoder(gray), expected, rtol=1e-4, atol=1e-4)
 
@@ -161,9 +161,9 @@ def test_pretrained_encoder_sees_gray_as_the_colour_network_sees_it_in_all_three
 def test_pretrained_encoder_keeps_its_own_projection(colour_network: nn.Module, tmp_path: Path) -> None:
     torch.save(colour_network.state_dict(), tmp_path / "weights.pth")
     encoder = ImageEncoder(architecture="resnet18", width=1000)
-    before = encoder.network.fc.weight.clone()
+    before = encoder.projection.weight.clone()
     encoder.load_pretrained(tmp_path / "weights.pth")
-    assert torch.equal(encoder.network.fc.weight, before)
+    assert torch.equal(encoder.projection.weight, before)
 
 
 def test_pretrained_encoder_takes_weights_with_one_channel_as_they_are(tmp_path: Path) -> None:

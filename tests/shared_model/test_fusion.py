@@ -40,9 +40,8 @@ both_fusions = pytest.mark.parametrize("fusion", ["early", "late"])
 @pytest.fixture
 def build(small_study: Schema) -> Build:
     def build(**settings: Scalar) -> MultimodalModel:
-        return build_model(
-            small_study, parse_settings({key.replace("_", "-"): value for key, value in settings.items()})
-        )
+        chosen = {"image_training": "trained", **settings}
+        return build_model(small_study, parse_settings({key.replace("_", "-"): value for key, value in chosen.items()}))
 
     return build
 
@@ -272,6 +271,30 @@ def test_what_trains_travels_and_the_rest_of_the_encoders_goes_along_frozen(
     assert set(frozen) == (encoders if phase == "fusion" else set())
 
 
+@both_fusions
+@pytest.mark.parametrize("phase", ["unimodal", "joint"])
+def test_fixed_image_encoders_go_along_frozen_and_all_else_trains_as_before(
+    fusion: str, phase: Phase, build: Build
+) -> None:
+    fixed, trained = build(fusion=fusion, image_training="fixed"), build(fusion=fusion)
+    of_images = {name for name in fixed.learned_names() if name.startswith("encoders.hip.")}
+    assert fixed.fixed == ("hip",)
+    assert trained.fixed == ()
+    assert set(fixed.trained_in(phase)) == set(trained.trained_in(phase)) - of_images
+    assert set(fixed.frozen_in(phase, local_norm=False)) == of_images
+    assert fixed.frozen_encoders(phase) == ("hip",)
+    assert fixed.frozen_encoders("fusion") == fixed.modalities
+
+
+def test_known_embeddings_are_taken_and_their_inputs_not_read(build: Build, twelve: Batch) -> None:
+    model = scramble(build()).eval()
+    found = model.encode(twelve)
+    without = dataclasses.replace(twelve, images={}, series={})
+    known = {name: found[name] + 1 for name in ("hip", "vitals")}
+    again = model.encode(without, known)
+    assert all(torch.equal(again[name], known.get(name, found[name])) for name in model.modalities)
+
+
 @pytest.mark.parametrize("phase", ["unimodal", "joint"])
 def test_batch_norm_does_not_travel_when_it_stays_at_the_hospital(phase: Phase, build: Build) -> None:
     model = build()
@@ -338,7 +361,7 @@ def test_empty_model_predicts_as_the_model_whose_weights_it_is_given(
 
 
 def test_empty_model_on_no_device_has_the_names_and_shapes(build: Build, small_study: Schema) -> None:
-    empty = empty_model(small_study, parse_settings({}), device=torch.device("meta"))
+    empty = empty_model(small_study, parse_settings({"image-training": "trained"}), device=torch.device("meta"))
     full = build()
     assert {name: value.shape for name, value in empty.state_dict().items()} == {
         name: value.shape for name, value in full.state_dict().items()

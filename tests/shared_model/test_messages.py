@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared_model.errors import ProtocolError
 from shared_model.messages import (
     BackgroundRequest,
+    ComponentsRequest,
     EvaluateReply,
     EvaluateRequest,
     ExplainReply,
@@ -73,6 +74,7 @@ EXAMPLES: tuple[Message, ...] = (
         weights=WEIGHTS,
         frozen={},
     ),
+    ComponentsRequest(**WHOLE_MODEL, part="train", weights=WEIGHTS),
     EvaluateRequest(**WHOLE_MODEL, part="test", release_row=True, weights=WEIGHTS),
     EvaluateReply(row='{"suppressed": true}', arrays=SUMS),
     BackgroundRequest(**WHOLE_MODEL, part="train", weights=WEIGHTS),
@@ -108,6 +110,7 @@ def test_examples_are_all_messages_of_the_protocol() -> None:
     assert leaves(Request) == {
         HandshakeRequest,
         StatisticsRequest,
+        ComponentsRequest,
         TrainRequest,
         EvaluateRequest,
         BackgroundRequest,

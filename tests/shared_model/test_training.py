@@ -54,7 +54,7 @@ class Hospital:
     batch_of: Callable[[np.ndarray], Batch]
 
     def build(self, **settings: Scalar) -> MultimodalModel:
-        chosen = {key.replace("_", "-"): value for key, value in settings.items()}
+        chosen = {key.replace("_", "-"): value for key, value in {"image_training": "trained", **settings}.items()}
         return build_model(self.schema, parse_settings(chosen))
 
 
@@ -239,7 +239,8 @@ def test_prepared_parameters_are_those_that_train(fusion: str, phase: Phase, hos
     expected = {name for name, _ in model.named_parameters() if name.split(".")[0] in PARTS[fusion, phase]}
     assert set(parameters) == expected
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == expected
-    assert all(module.training == (phase != "fusion") for module in model.encoders.modules())
+    encoders = [module for encoder in model.encoders.values() for module in encoder.modules()]
+    assert all(module.training == (phase != "fusion") for module in encoders)
 
 
 def optimiser_values(hospital: Hospital, key: str, **settings: Scalar) -> dict[str, object]:
@@ -257,7 +258,7 @@ def test_optimiser_decays_heads_and_encoders_by_their_own_weight_and_no_bias_or_
     decay = optimiser_values(hospital, "weight_decay", weight_decay=0.25, head_penalty=50.0)
     assert decay["head.linear.weight"] == decay["head.perceptron.0.weight"] == decay["unimodal.hip.weight"] == 0.5
     assert decay["encoders.hip.network.conv1.weight"] == decay["encoders.vitals.lstm.weight_ih_l0"] == 0.25
-    assert decay["head.linear.bias"] == decay["unimodal.hip.bias"] == decay["encoders.hip.network.fc.bias"] == 0
+    assert decay["head.linear.bias"] == decay["unimodal.hip.bias"] == decay["encoders.hip.projection.bias"] == 0
     assert decay["encoders.hip.network.bn1.weight"] == 0
 
 

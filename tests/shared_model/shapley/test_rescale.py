@@ -299,7 +299,7 @@ def snapshot(network: nn.Module) -> tuple[list[object], dict[str, bytes]]:
 
 def test_network_is_as_before_on_exit() -> None:
     encoder = image_encoder("resnet18")
-    encoder.network.fc.requires_grad_(requires_grad=False)
+    encoder.projection.requires_grad_(requires_grad=False)
     batch = torch.randn(2, 1, 40, 40)
     before, gradient = snapshot(encoder), plain_gradient(encoder, batch)
     explain(encoder, batch[:1], batch[1:])

@@ -1,0 +1,47 @@
+"""Sums of image features at the hospital, for the projections of encoders that stay fixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from client.local_model import LocalModel, open_whole_model
+from client.outbound import Gate
+from client.site import Site
+from shared_model.components import component_quantities, component_sums
+from shared_model.config import Settings
+from shared_model.messages import COMPONENTS, ComponentsRequest, SumsReply
+from shared_model.training import Rows
+
+CHUNK = 128  # patients at a time, so that memory stays flat
+
+
+def answer_components(site: Site, settings: Settings, request: ComponentsRequest, gate: Gate) -> SumsReply:
+    """Sums, over one part's patients, of what each fixed image encoder makes of their images.
+
+    Raises:
+        NeedsWeightsError: the weights did not come and are not kept.
+        ProtocolError: the weights do not fit the model.
+        SuppressedError: too few patients.
+    """
+    local = open_whole_model(site, settings, request)
+    local.model.eval()
+    rows = local.rows(request.part)
+    sums = component_sums({name: _features(local, name, rows) for name in local.model.fixed})
+    released = gate.release_sums(
+        COMPONENTS, sums, component_quantities(local.model.image_features()), n_patients=len(rows)
+    )
+    return SumsReply(arrays=released)
+
+
+@torch.no_grad()
+def _features(local: LocalModel, name: str, rows: Rows) -> Float[np.ndarray, "patient feature"]:
+    """Features of the patients who have the image."""
+    encoder = local.model.image_encoders()[name]
+    here = rows[local.site.patients.present[name][rows]]
+    chunks = [np.zeros((0, encoder.n_features), dtype=np.float32)]
+    for start in range(0, len(here), CHUNK):
+        images = local.batch(here[start : start + CHUNK]).images[name]
+        chunks.append(encoder.features(images).float().cpu().numpy())
+    return np.concatenate(chunks)

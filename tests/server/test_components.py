@@ -1,0 +1,88 @@
+"""The projections of fixed image encoders over the whole protocol, with hospitals in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from client.site import Site
+from server.run_folder import RunFolder
+from shared_model.components import component_sums, principal_components
+from shared_model.encoders import ImageEncoder
+from shared_model.fusion import build_model
+from shared_model.messages import COMPONENTS, TrainRequest
+from shared_model.preprocessing import Preprocessing
+from shared_model.schema import load_schema
+from simulation.in_process import InProcessLink
+from tests.server.faulty_links import RecordingLink
+from tests.server.small_cohort import open_workers, run_small_study, small_settings, write_small_cohort
+
+SETTINGS = small_settings(rounds_unimodal=1, rounds_fusion=1, rounds_joint=1, image_embedding=3)
+
+
+@pytest.fixture(scope="module")
+def image_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_cohort(tmp_path_factory.mktemp("components") / "cohort", images=True, series=True)
+
+
+@pytest.fixture(scope="module")
+def finished(image_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RecordingLink]:
+    folder = tmp_path_factory.mktemp("finished")
+    link = RecordingLink(InProcessLink(open_workers(image_cohort, folder / "cache")))
+    return run_small_study(image_cohort, folder / "run", settings=SETTINGS, link=link), link
+
+
+def test_encoder_ends_in_the_components_of_all_hospitals_training_patients(
+    finished: tuple[RunFolder, RecordingLink], image_cohort: Path, tmp_path: Path
+) -> None:
+    folder, _ = finished
+    preprocessing = Preprocessing.from_json(folder.read_json("model.json")["preprocessing"])
+    schema = load_schema(image_cohort / "schema.toml")
+    encoder = build_model(schema, SETTINGS).eval().encoders["hip"]
+    assert isinstance(encoder, ImageEncoder)
+    features = []
+    for name in ("east", "north", "south"):
+        site = Site(name, image_cohort / name, tmp_path / "cache")
+        rows = site.split(SETTINGS).train
+        images = preprocessing.batch(site.patients, rows, schema=schema, device=torch.device("cpu")).images["hip"]
+        with torch.no_grad():
+            features.append(encoder.features(images).numpy())
+    weight, bias = principal_components(component_sums({"hip": np.concatenate(features)}), "hip", n_components=3)
+
+    trained = load_file(folder.path / "model.safetensors")
+
+    np.testing.assert_allclose(trained["encoders.hip.projection.weight"], weight, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(trained["encoders.hip.projection.bias"], bias, rtol=1e-3, atol=1e-3)
+
+
+def test_fixed_encoder_never_changes_and_the_series_encoder_trains(
+    finished: tuple[RunFolder, RecordingLink], image_cohort: Path
+) -> None:
+    folder, _ = finished
+    start = build_model(load_schema(image_cohort / "schema.toml"), SETTINGS).state_dict()
+    trained = load_file(folder.path / "model.safetensors")
+    network = [name for name in trained if name.startswith("encoders.hip.network.")]
+    assert len(network) > 50
+    assert all(torch.equal(trained[name], start[name]) for name in network)
+    assert not torch.equal(trained["encoders.vitals.lstm.weight_ih_l0"], start["encoders.vitals.lstm.weight_ih_l0"])
+
+
+def test_fixed_encoder_travels_once_a_phase_and_is_asked_about_once(
+    finished: tuple[RunFolder, RecordingLink],
+) -> None:
+    _, link = finished
+    assert sum(kind == COMPONENTS for kind, _, _ in link.questions) == 3  # one question to each of three hospitals
+    requests = [TrainRequest.from_record(record) for kind, _, record in link.questions if kind == "train"]
+    assert len(requests) == 9
+    assert not any(name.startswith("encoders.hip.") for request in requests for name in request.weights)
+
+
+def test_study_without_images_asks_for_no_components(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort")
+    link = RecordingLink(InProcessLink(open_workers(cohort, tmp_path / "cache")))
+    run_small_study(cohort, tmp_path / "run", settings=small_settings(), link=link)
+    assert not any(kind == COMPONENTS for kind, _, _ in link.questions)
