@@ -46,7 +46,9 @@ class Settings(BaseModel):
         "fixed", description="of image encoders: stay as they start, ending in principal components, or train"
     )
     image_embedding: int = Field(16, ge=1, le=2048)
-    series_embedding: int = Field(16, ge=1, le=512)
+    image_skip: bool = Field(default=True, description="skip connections; false = a plain network, for comparison")
+    series_embedding: int = Field(16, ge=0, le=512, description="state of the LSTM; 0 = none, only summaries")
+    series_summaries: bool = Field(default=True, description="of each channel, beside the LSTM")
     head: str = Field("32", description="comma-separated hidden widths of the fusion head; empty = a linear head")
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -102,6 +104,8 @@ class Settings(BaseModel):
             raise ValueError(f"head: expected comma-separated widths such as 64,32, got {self.head!r}") from error
         if any(width < 1 for width in widths):
             raise ValueError(f"head: expected widths of 1 or more, got {self.head!r}")
+        if not (self.series_embedding or self.series_summaries):
+            raise ValueError("series: expected series-embedding of 1 or more, or series-summaries, got neither")
         if not (self.rounds_fusion or self.rounds_joint):
             raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
         return self

@@ -387,7 +387,11 @@ def _build_encoder(name: str, schema: Schema, settings: Settings) -> nn.Module:
         n_levels = [len(column.levels) for column in schema.categories]
         return StaticEncoder(n_numbers=2 * len(schema.numbers), n_levels=n_levels)
     if name in schema.series:
-        return SeriesEncoder(n_channels=len(schema.series[name].channels), hidden=settings.series_embedding)
+        return SeriesEncoder(
+            n_channels=len(schema.series[name].channels),
+            hidden=settings.series_embedding,
+            summaries=settings.series_summaries,
+        )
     if name in schema.events:
         return EventsEncoder(n_items=len(schema.events[name].items))
-    return ImageEncoder(architecture=settings.image_encoder, width=settings.image_embedding)
+    return ImageEncoder(architecture=settings.image_encoder, width=settings.image_embedding, skip=settings.image_skip)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from shared_model.encoders.series import SUMMARIES
+from shared_model.encoders.series import SUMMARIES, SeriesEncoder
 from shared_model.fusion import MultimodalModel
 from shared_model.preprocessing import Preprocessing
 from shared_model.schema import STATIC, Schema
@@ -142,8 +142,10 @@ def _series_features(
     model: MultimodalModel, schema: Schema, preprocessing: Preprocessing, name: str
 ) -> Iterator[Feature]:
     channels = schema.series[name].channels
-    hidden = model.widths[name] - len(SUMMARIES) * len(channels)
-    for c, channel in enumerate(channels):
+    encoder = model.encoders[name]
+    assert isinstance(encoder, SeriesEncoder)  # noqa: S101 - as the schema says
+    hidden = encoder.hidden
+    for c, channel in enumerate(channels if encoder.n_summaries else ()):
         mean, sd = preprocessing.series_mean[name][c], preprocessing.series_sd[name][c]
         for s, summary in enumerate(SUMMARIES):
             columns = (hidden + s * len(channels) + c,)
@@ -156,7 +158,8 @@ def _series_features(
             else:
                 edges = _inside(_Z_EDGES, offset=mean, slope=sd, limits=channel.range)
                 yield Feature(label, channel.unit, columns, edges=edges, measured_count=count, offset=mean, slope=sd)
-    yield Feature(TIME_PATTERN, "", tuple(range(hidden)))
+    if hidden:
+        yield Feature(TIME_PATTERN, "", tuple(range(hidden)))
 
 
 def _inside(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from shared_model.encoders import SeriesEncoder
-from shared_model.encoders.series import SUMMARIES, summarise_channels, time_since_measured
+from shared_model.encoders.series import summarise_channels, time_since_measured
 from shared_model.shapley.coalitions import coalition_members, shapley_matrix
 from shared_model.shapley.game import ModalityGame
 from shared_model.shapley.owen import Prefixes
@@ -101,13 +101,15 @@ class SwitchedCells:
         by_segment = switched.reshape(*switched.shape[:2], -1, self._n_channels)
         mixed = self._mix(rows, by_segment[:, :, self._segment])
         embedding = self._encoder(mixed.inputs()).reshape(*switched.shape[:2], -1)
-        summaries = embedding[:, :, -self._slope.shape[1] :]
+        summaries = embedding[:, :, self._encoder.hidden :]
         control = torch.einsum("bps,bs->bp", summaries, self._slope[rows])
         return Prefixes(self._game.game.contribution(self._game.name, embedding), control)
 
     @torch.no_grad()
     def known_values(self, rows: Tensor) -> Float64[Tensor, "background player"]:
         """Exact values of the linear part in the summaries: each channel is a game of its segments."""
+        if not self._encoder.n_summaries:
+            return self._slope.new_zeros(len(rows), self.n_players)
         n_segments = self.n_players // self._n_channels
         members = torch.from_numpy(coalition_members(n_segments)).to(rows.device) == 1  # (coalition, segment)
         cells = members[:, self._segment, None].expand(-1, -1, self._n_channels)
@@ -130,7 +132,7 @@ class SwitchedCells:
         with torch.enable_grad():
             middle = ((self._game.reference + self._game.own) / 2).requires_grad_()
             (gradient,) = torch.autograd.grad(self._game(middle.unsqueeze(1)).sum(), middle)
-        return gradient @ self._game.game.projection(self._game.name)[:, -len(SUMMARIES) * self._n_channels :]
+        return gradient @ self._game.game.projection(self._game.name)[:, self._encoder.hidden :]
 
 
 def segment_of_step(*, n_steps: int, n_segments: int) -> Int64[Tensor, "time"]:

@@ -92,8 +92,30 @@ def test_series_embedding_is_the_last_state_then_the_summaries() -> None:
     inputs = torch.cat([values.where(measured, 0.0), measured.float(), gap], dim=2)
     embedding = encoder(inputs)
     assert encoder.width == 3 + 6 * 2 == embedding.shape[1]
+    assert encoder.lstm is not None
     assert torch.equal(embedding[:, :3], encoder.lstm(inputs)[0][:, -1])
     assert torch.equal(embedding[:, 3:], summarise_channels(values, measured))
+    alone = SeriesEncoder(n_channels=2, hidden=0)
+    assert torch.equal(alone(inputs), embedding[:, 3:])
+    assert not list(alone.parameters())
+    states = SeriesEncoder(n_channels=2, hidden=3, summaries=False)
+    states.load_state_dict(encoder.state_dict())
+    assert torch.equal(states(inputs), embedding[:, :3])
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_plain_network_has_the_residual_ones_layers_and_adds_nothing(architecture: str) -> None:
+    torch.manual_seed(0)
+    plain = ImageEncoder(architecture=architecture, width=3, skip=False).eval()
+    residual = ImageEncoder(architecture=architecture, width=3).eval()
+    shapes = {name: value.shape for name, value in residual.state_dict().items() if ".downsample." not in name}
+    assert {name: value.shape for name, value in plain.state_dict().items()} == shapes
+    maps = torch.rand(1, residual.network.layer1[1].conv1.in_channels, 8, 8)
+    for network, expected in ((residual.network, maps), (plain.network, torch.zeros_like(maps))):
+        block = network.layer1[1]
+        nn.init.zeros_((block.bn3 if architecture == "resnet50" else block.bn2).weight)  # the branch makes 0
+        assert torch.equal(block(maps), expected)
+    assert plain(torch.rand(2, 1, 40, 40)).shape == (2, 3)
 
 
 def test_static_embedding_is_the_numbers_then_the_row_of_each_level() -> None:

@@ -47,9 +47,9 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def image_encoder(architecture: str) -> ImageEncoder:
+def image_encoder(architecture: str, *, skip: bool = True) -> ImageEncoder:
     """Random weights, and BatchNorm moments around those of random images, in eval mode."""
-    encoder = ImageEncoder(architecture=architecture, width=4)
+    encoder = ImageEncoder(architecture=architecture, width=4, skip=skip)
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1  # takes the batch's moments; with any others the signal fades or explodes on its way
@@ -80,10 +80,15 @@ class ResidualBlock(nn.Module):
 # Completeness: what the multipliers explain is the difference of the outputs.
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+@pytest.mark.parametrize(("architecture", "skip"), [("resnet18", True), ("resnet18", False), ("resnet50", True)])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["double", "single"])
-def test_multipliers_of_the_image_encoder_are_complete(architecture: str, dtype: torch.dtype, error: float) -> None:
-    encoder = image_encoder(architecture).to(dtype)
+def test_multipliers_of_the_image_encoder_are_complete(
+    architecture: str,
+    skip: bool,  # noqa: FBT001 - pytest passes it by name
+    dtype: torch.dtype,
+    error: float,
+) -> None:
+    encoder = image_encoder(architecture, skip=skip).to(dtype)
     x, r = torch.randn(1, 1, 64, 64, dtype=dtype).expand(3, -1, -1, -1), torch.randn(3, 1, 64, 64, dtype=dtype)
     multipliers, differences = explain(encoder, x, r)
     assert ((explained(multipliers, x, r) - differences).abs() <= error * differences.abs()).all()

@@ -55,10 +55,9 @@ def _recordings(n: int, *, seed: int, measured: float = 0.7) -> Recordings:
     return Recordings(values.where(known, 0.0), known)
 
 
-def _compare(study: Schema, *, n: int, seed: int = 3) -> Comparison:
-    return _comparison_of(
-        scramble(build_model(study, parse_settings({"head": "8", "series-embedding": 3})), seed=seed), n=n
-    )
+def _compare(study: Schema, *, n: int, seed: int = 3, **settings: int) -> Comparison:
+    chosen = {"series-embedding": 3, **{key.replace("_", "-"): value for key, value in settings.items()}}
+    return _comparison_of(scramble(build_model(study, parse_settings({"head": "8", **chosen})), seed=seed), n=n)
 
 
 @torch.no_grad()
@@ -104,6 +103,19 @@ def test_segments_share_out_the_exact_value_of_the_modality(comparison: Comparis
     found = owen_values(comparison.game, switched, rng=np.random.default_rng(0), max_rounds=2)
 
     assert found.phi.sum() == pytest.approx(float(comparison.game.values().mean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("part", [{"series_embedding": 0}, {"series_summaries": False}], ids=["no LSTM", "LSTM alone"])
+def test_segments_share_out_the_value_of_an_encoder_with_one_part_only(
+    small_study: Schema, part: dict[str, int]
+) -> None:
+    comparison = _compare(small_study, n=5, **part)
+    switched = SwitchedCells(
+        comparison.game, comparison.encoder, start=comparison.references, end=comparison.own, n_segments=2
+    )
+    found = owen_values(comparison.game, switched, rng=np.random.default_rng(0), max_rounds=2)
+    assert found.phi.sum() == pytest.approx(float(comparison.game.values().mean()), abs=1e-12)
+    assert np.abs(found.phi).sum() > 0.01
 
 
 def test_segments_converge_to_the_mean_over_all_orders(small_study: Schema) -> None:
