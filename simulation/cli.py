@@ -17,6 +17,7 @@ from shared_model.command_version import Version
 from shared_model.config import parse_assignments
 from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
+from simulation.compare.cli import compare
 from simulation.flower_run import INTERRUPTED
 from simulation.run import run_cohort
 from simulation.said_plainly import said_plainly
@@ -24,6 +25,7 @@ from simulation.said_plainly import said_plainly
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 app.add_typer(bench, name="bench")
+app.command()(compare)
 _SCENARIO_HELP = "; ".join(f"{name}: {text}" for name, text in SCENARIOS.items())
 
 

@@ -1,0 +1,141 @@
+"""One network of a comparison: trained over the whole protocol in this process, then asked for its test patients."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from client.run_model import open_run
+from client.site import Site
+from client.worker import Worker
+from server.run_folder import RunFolder
+from server.study import run_study
+from shared_model.config import Settings
+from shared_model.errors import HipfedError
+from shared_model.losses import logit_correction
+from shared_model.schema import Schema
+from shared_model.training import Rows, encode_all, predict_logits
+from simulation.compare.arms import Arm
+from simulation.in_process import InProcessLink
+from simulation.pooled import PooledSite
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one task of an arm found.
+
+    Attributes:
+        predictions: site, patient_id, outcome, logit; one row for each test patient.
+        runs: of each model trained: rounds, seconds, bytes, shares of the modalities where they may be shown.
+        untrained: by hospital, why it has no model (local training of a hospital with too few patients).
+    """
+
+    predictions: pd.DataFrame
+    runs: list[dict[str, Any]]
+    untrained: dict[str, str]
+
+
+def train_networks(arm: Arm, sites: Sequence[Site], settings: Settings, schema: Schema) -> Outcome:
+    """Train what the arm asks for, and predict the test part of every hospital (`held-out`: all its patients).
+
+    Args:
+        arm: a network's.
+        sites: all hospitals.
+        settings: of the run, fold and seed included.
+        schema: the study.
+    """
+    if arm.kind == "held-out":
+        return _join(_held_out(site, sites, settings, schema) for site in sites)
+    if arm.kind == "local":
+        return _join(_alone(site, settings, schema) for site in sites)
+    if arm.kind == "pooled":
+        pooled = PooledSite("pooled", sites[0].folder, sites[0].cache_dir, hospitals=tuple(sites))
+        settings = settings.model_copy(update={"min_sites": 1})
+        return _train((pooled,), sites, settings, schema)
+    return _train(sites, sites, settings, schema)
+
+
+def _join(parts: Any) -> Outcome:
+    found = list(parts)
+    return Outcome(
+        predictions=pd.concat([part.predictions for part in found], ignore_index=True),
+        runs=[run for part in found for run in part.runs],
+        untrained={site: why for part in found for site, why in part.untrained.items()},
+    )
+
+
+def _held_out(site: Site, sites: Sequence[Site], settings: Settings, schema: Schema) -> Outcome:
+    """External validation: a model of all other hospitals predicts every patient of this one."""
+    others = [other for other in sites if other is not site]
+    settings = settings.model_copy(update={"min_sites": min(settings.min_sites, len(others))})
+    return _train(others, [site], settings, schema, everyone=True)
+
+
+def _alone(site: Site, settings: Settings, schema: Schema) -> Outcome:
+    """A hospital's own model; none where the hospital lacks what training needs."""
+    has = [name for name in settings.chosen_modalities(schema) if site.patients.present[name].any()]
+    settings = settings.model_copy(update={"min_sites": 1, "modalities": ",".join(has)})
+    try:
+        return _train([site], [site], settings, schema)
+    except HipfedError as error:
+        return Outcome(pd.DataFrame(columns=["site", "patient_id", "outcome", "logit"]), [], {site.name: str(error)})
+
+
+def _train(
+    trainers: Sequence[Site],
+    tested: Sequence[Site],
+    settings: Settings,
+    schema: Schema,
+    *,
+    everyone: bool = False,
+) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="hipfed-compare-") as folder:
+        path = Path(folder)
+        link = InProcessLink([Worker(site) for site in trainers])
+        run_study(link, schema=schema, settings=settings, folder=RunFolder(path))
+        tables = [predict(path, site, everyone=everyone) for site in tested]
+        return Outcome(pd.concat(tables, ignore_index=True), [describe_run(path)], {})
+
+
+def predict(run: Path, site: Site, *, everyone: bool = False) -> pd.DataFrame:
+    """Calibrated logits that a finished, explained run gives a hospital's test patients, or all its patients."""
+    model = open_run(run, site, device=CPU)
+    split = site.split(model.settings)
+    rows = pd.RangeIndex(len(site.patients)).to_numpy() if everyone else split.test
+
+    def batch_of(chosen: Rows) -> Any:
+        return model.preprocessing.batch(site.patients, chosen, schema=site.schema, device=CPU)
+
+    encoded = encode_all(model.model, batch_of, rows, device=CPU)
+    logit = predict_logits(model.model, encoded, phase=model.phase, correction=logit_correction(model.event_weight))
+    return pd.DataFrame(
+        {
+            "site": site.name,
+            "patient_id": [site.patients.patient_ids[row] for row in rows],
+            "outcome": site.patients.outcome[rows],
+            "logit": logit,
+        }
+    )
+
+
+def describe_run(run: Path) -> dict[str, Any]:
+    """Rounds, seconds and bytes of a run, and the shares of its modalities; None where they may not be shown."""
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
+    explanations: Mapping[str, Any] = json.loads((run / "explanations.json").read_text(encoding="utf-8"))
+    shares = {name: entry.get("share") for name, entry in explanations.get("modalities", {}).items()}
+    trained = [line for line in lines if line["train_loss"] is not None]
+    return {
+        "rounds": len(trained),
+        "seconds": sum(line["seconds"] for line in lines),
+        "bytes": sum(line["bytes_down"] + line["bytes_up"] for line in lines),
+        "shares": shares or None,
+    }

@@ -1,0 +1,104 @@
+"""Differences of two arms on the same patients, and how large a difference a cohort can show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int64
+from scipy.stats import rankdata
+
+from shared_model.metrics import Z_95
+from simulation.compare.predictions import KEY
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AUC of one arm less that of another, over the same patients.
+
+    Attributes:
+        n: patients that both arms predict.
+        events: deaths among them.
+        difference: of the AUCs.
+        low: lower end of the 95 % interval; likewise `high`.
+    """
+
+    n: int
+    events: int
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be claimed."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no difference shown"
+
+
+def pair_tables(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The patients of both tables: site, patient_id, outcome, logit_one, logit_other."""
+    return one.merge(other.drop(columns="outcome"), on=KEY, suffixes=("_one", "_other"))
+
+
+def auc_difference(paired: pd.DataFrame, *, within_sites: bool) -> Difference | None:
+    """DeLong's paired difference; None without a pair of a death and a survivor.
+
+    Args:
+        paired: from `pair_tables`.
+        within_sites: only pairs of patients of the same hospital count; hospitals are independent strata.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837.
+    """
+    groups = [rows for _, rows in paired.groupby("site", sort=True)] if within_sites else [paired]
+    total = pairs = variance = 0.0
+    for rows in groups:
+        outcome = rows["outcome"].to_numpy(dtype=np.int64)
+        n_events, n_others = int(outcome.sum()), int((1 - outcome).sum())
+        if not (n_events and n_others):
+            continue
+        of_events, of_others = _placement_differences(
+            rows["logit_one"].to_numpy(dtype=np.float64), rows["logit_other"].to_numpy(dtype=np.float64), outcome
+        )
+        weight = n_events * n_others
+        total += weight * float(of_events.mean())
+        pairs += weight
+        variance += weight**2 * (_variance(of_events) / n_events + _variance(of_others) / n_others)
+    if not pairs:
+        return None
+    difference, half = total / pairs, Z_95 * math.sqrt(variance) / pairs
+    events = int(paired["outcome"].sum())
+    return Difference(len(paired), events, difference, difference - half, difference + half)
+
+
+def _placement_differences(
+    one: Float64[np.ndarray, "patient"], other: Float64[np.ndarray, "patient"], outcome: Int64[np.ndarray, "patient"]
+) -> tuple[Float64[np.ndarray, "event"], Float64[np.ndarray, "survivor"]]:
+    """Per death the share of survivors below it, per survivor the share of deaths above, one score less the other."""
+    died = outcome == 1
+    parts = []
+    for logit in (one, other):
+        everyone = rankdata(logit)
+        below = (everyone[died] - rankdata(logit[died])) / (~died).sum()
+        above = 1 - (everyone[~died] - rankdata(logit[~died])) / died.sum()
+        parts.append((below, above))
+    (below_one, above_one), (below_other, above_other) = parts
+    return below_one - below_other, above_one - above_other
+
+
+def _variance(values: Float64[np.ndarray, "patient"]) -> float:
+    """Sample variance; of a single value its square, which overstates rather than hides it."""
+    return float(values.var(ddof=1)) if len(values) > 1 else float(np.square(values).sum())
+
+
+def standard_error(auc: float, *, events: int, others: int) -> float:
+    """Standard error of an AUC at a cohort's size.
+
+    Source: Hanley and McNeil 1982, Radiology 143:29, with their exponential model for Q1 and Q2.
+    """
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (events - 1) * (q1 - auc**2) + (others - 1) * (q2 - auc**2)
+    return math.sqrt(max(spread, 0.0) / (events * others))

@@ -1,0 +1,165 @@
+"""A whole comparison: all tasks, in parallel and resumable, then tables, figures and the report."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from server.run_lock import hold_lock
+from server.study import check_settings
+from shared_model.config import Settings, parse_settings
+from shared_model.errors import SettingsError, StudyError
+from shared_model.schema import Schema, load_schema
+from simulation.compare import points as points_score
+from simulation.compare.arms import Arm, choose_arms, list_arms
+from simulation.compare.report import write_report
+from simulation.compare.tables import read_arm
+from simulation.compare.tasks import Task, do_task, list_tasks, open_sites
+
+LOCK = ".compare.lock"
+EXAMPLE_SCORE = Path(__file__).with_name("nottingham.toml")
+QUICK = ("federated", "pooled", "modality", "regression")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        cohort: schema.toml and one folder a hospital.
+        out: folder of results; what it holds of the same tasks is used again.
+        folds: held out in turn, their predictions pooled.
+        seeds: how many, from 0; predictions are averaged over them.
+        arms: names or groups of arms; empty = all that the study has.
+        occasions: groups of modalities by name; empty = before and during the operation.
+        points: TOML file of a points score; None = the example, where the study has its columns.
+        assignments: settings of all arms by kebab-case key.
+        workers: processes side by side.
+    """
+
+    cohort: Path
+    out: Path
+    folds: int = 5
+    seeds: int = 3
+    arms: tuple[str, ...] = ()
+    occasions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    points: Path | None = None
+    assignments: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 2
+
+
+def compare_cohort(plan: Plan, *, console: Console) -> None:
+    """Do all tasks that are not done yet and write comparison.md, its tables and figures.
+
+    Args:
+        plan: what to compare.
+        console: where progress is shown.
+
+    Raises:
+        SettingsError: a setting, an arm or the points score is wrong.
+        SchemaError: the cohort has no valid schema.
+        DataError: a hospital's folder breaks the data contract.
+        StudyError: an arm could not be trained; the report is of the others.
+    """
+    schema = load_schema(plan.cohort / "schema.toml")
+    settings = _check(plan, schema)
+    score = _points_file(plan, schema)
+    every = list_arms(schema, occasions=dict(plan.occasions) or None, points=score is not None)
+    arms = choose_arms(every, plan.arms)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    with hold_lock(plan.out, LOCK):
+        tasks = list_tasks(
+            arms,
+            cohort=plan.cohort.resolve(),
+            out=plan.out.resolve(),
+            folds=plan.folds,
+            seeds=plan.seeds,
+            assignments=plan.assignments,
+            points=str(score or ""),
+        )
+        failed = _do_all(tasks, workers=plan.workers, console=console)
+        finished = [read_arm(arm, of_arm) for arm, of_arm in _by_arm(arms, tasks) if all(t.is_done() for t in of_arm)]
+        if not any(one.arm.name == "federated" for one in finished):
+            raise StudyError(f"the federated arm failed: {_first(failed)}")
+        write_report(
+            plan.out, finished, sites=open_sites(plan.cohort.resolve()), settings=settings, folds=plan.folds,
+            seeds=plan.seeds, failed=failed,
+        )  # fmt: skip
+    if failed:
+        raise StudyError(f"{len(failed)} of {len(arms)} arms failed: {', '.join(failed)}. First: {_first(failed)}")
+
+
+def _check(plan: Plan, schema: Schema) -> Settings:
+    """Settings that all arms share; faults are told before anything is trained."""
+    for key in ("fold", "seed", "folds", "explain", "explain-every"):
+        if key in plan.assignments:
+            raise SettingsError(f"--set {key}: expected another setting; a comparison decides this one itself.")
+    settings = parse_settings({**plan.assignments, "folds": plan.folds})
+    check_settings(schema, settings)
+    n_sites = len(open_sites(plan.cohort.resolve()))
+    if n_sites < max(settings.min_sites, 2):
+        raise SettingsError(
+            f"cohort at {plan.cohort}: expected at least {max(settings.min_sites, 2)} hospital folders (min-sites), "
+            f"got {n_sites}."
+        )
+    for name, chosen in plan.occasions.items():
+        unknown = sorted(set(chosen) - set(schema.modalities))
+        if unknown or not chosen:
+            raise SettingsError(
+                f"--group {name}: expected some of {', '.join(schema.modalities)}, got {', '.join(unknown) or 'none'}."
+            )
+    return settings
+
+
+def _points_file(plan: Plan, schema: Schema) -> Path | None:
+    if plan.points is not None:
+        points_score.load_points(plan.points, schema)
+        return plan.points.resolve()
+    return EXAMPLE_SCORE if points_score.fits(EXAMPLE_SCORE, schema) else None
+
+
+def _by_arm(arms: Sequence[Arm], tasks: Sequence[Task]) -> list[tuple[Arm, list[Task]]]:
+    return [(arm, [task for task in tasks if task.arm == arm]) for arm in arms]
+
+
+def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[str, str]:
+    """Do what is not done; returns the reason by name of each arm that failed."""
+    todo = [task for task in tasks if not task.is_done()]
+    if len(todo) < len(tasks):
+        console.print(f"{len(tasks) - len(todo)} of {len(tasks)} models are there already", highlight=False)
+    failed: dict[str, str] = {}
+    if not todo:
+        return failed
+    progress = Progress(
+        TextColumn("models"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[last]}"),
+        console=console,
+    )
+    spawn = multiprocessing.get_context("spawn")
+    with progress, ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
+        bar = progress.add_task("models", total=len(tasks), completed=len(tasks) - len(todo), last="")
+        futures: dict[Future[str], Task] = {pool.submit(do_task, task): task for task in todo}
+        try:
+            for future in as_completed(futures):
+                task, reason = futures[future], future.result()
+                if reason:
+                    failed.setdefault(task.arm.name, reason)
+                    progress.console.print(f"{task.label}: {reason}", markup=False, highlight=False)
+                progress.update(bar, advance=1, last=task.label)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def _first(failed: Mapping[str, str]) -> str:
+    return next(iter(failed.values()), "no reason")
