@@ -26,7 +26,7 @@ from shared_model.training import (
     shuffled_batches,
     train_one_epoch,
 )
-from shared_model.updates import hash_weights, pack_update, round_quantities, to_arrays
+from shared_model.updates import count_patients, hash_weights, pack_update, round_quantities, to_arrays
 
 
 def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Gate) -> SumsReply:
@@ -48,14 +48,17 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     loss_sum = _train_locally(local, source, settings=settings, request=request)
     if settings.local_norm and request.phase != "fusion":
         state.save_norms(local.model, after_round=request.round_number + 1)
-    n = len(local.split.train)
+    n, counted = len(local.split.train), settings.counted_modalities(site.schema)
+    present = {name: site.patients.present[name][local.split.train] for name in counted}
+    counts = count_patients(present, n=n, counted=counted)
     arrays = {
-        **pack_update(request.weights, to_arrays(local.model.state_dict(), request.weights), n=n),
-        "n-train": np.array(float(n)),
+        **pack_update(request.weights, to_arrays(local.model.state_dict(), request.weights), counts=counts),
+        **counts,
         "train-loss-sum": np.array(loss_sum),
         **pack_scores(scores),
     }
-    return SumsReply(arrays=gate.release_sums(TRAIN, arrays, round_quantities(request.weights), n_patients=n))
+    quantities = round_quantities(request.weights, counted=counted)
+    return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=n))
 
 
 def _open_sources(

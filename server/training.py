@@ -27,7 +27,7 @@ from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
 from shared_model.score_quantities import unpack_scores
-from shared_model.updates import Weights, hash_weights, mean_change, round_quantities
+from shared_model.updates import Weights, check_reply, hash_weights, mean_change, round_quantities
 
 log = logging.getLogger("hipfed.server")
 
@@ -103,7 +103,8 @@ def _train_round(
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
-    total = PlainSum(round_quantities(before), agrees=unpack_scores)
+    counted = plan.settings.counted_modalities(plan.schema)
+    total = PlainSum(round_quantities(before, counted=counted), agrees=check_reply)
 
     def accept(node: int, record: RecordDict) -> None:
         total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])

@@ -50,6 +50,9 @@ class Settings(BaseModel):
 
     strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
+    aggregation: Literal["patients", "modalities"] = Field(
+        "patients", description="who counts in the average of a modality's encoder: all patients, or those who have it"
+    )
     proximal_mu: float = Field(0.01, ge=0)
     server_learning_rate: float = Field(0.01, gt=0)
     server_beta_1: float = Field(0.9, ge=0, lt=1)
@@ -130,6 +133,10 @@ class Settings(BaseModel):
                 f"modalities: expected some of {', '.join(schema.modalities)}, got {', '.join(unknown)}."
             )
         return tuple(name for name in schema.modalities if name in chosen)
+
+    def counted_modalities(self, schema: Schema) -> tuple[str, ...]:
+        """The modalities whose training patients are counted in every round; none where all patients weigh alike."""
+        return self.chosen_modalities(schema) if self.aggregation == "modalities" else ()
 
     def to_config(self) -> dict[str, Scalar]:
         """All settings by kebab-case key, as config.json and the messages carry them."""

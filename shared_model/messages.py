@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from shared_model.config import Phase, Scalar
 from shared_model.errors import ProtocolError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
 KINDS = (HANDSHAKE, STATISTICS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
