@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from client.drift_control import open_control
 from client.local_model import LocalModel, embedding_key, open_local_model
 from client.outbound import Gate
 from client.run_state import NeedsWeightsError, RunState
@@ -13,6 +14,7 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.losses import logit_correction
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
+from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import pack_scores
 from shared_model.score_sums import ScoreSums
 from shared_model.training import (
@@ -20,13 +22,14 @@ from shared_model.training import (
     Objective,
     Source,
     build_optimiser,
+    learning_rates,
     predict_logits,
     prepare_phase,
     seeded_rng,
     shuffled_batches,
     train_one_epoch,
 )
-from shared_model.updates import count_patients, hash_weights, pack_update, round_quantities, to_arrays
+from shared_model.updates import Counts, count_patients, hash_weights, pack_update, to_arrays
 
 
 def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Gate) -> SumsReply:
@@ -45,20 +48,19 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         predict_logits(local.model, validation, phase=request.phase, correction=logit_correction(request.event_weight)),
         site.patients.outcome[local.split.val],
     )
-    loss_sum = _train_locally(local, source, settings=settings, request=request)
+    counts = _count_patients(local, settings)
+    learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
     if settings.local_norm and request.phase != "fusion":
         state.save_norms(local.model, after_round=request.round_number + 1)
-    n, counted = len(local.split.train), settings.counted_modalities(site.schema)
-    present = {name: site.patients.present[name][local.split.train] for name in counted}
-    counts = count_patients(present, n=n, counted=counted)
-    arrays = {
-        **pack_update(request.weights, to_arrays(local.model.state_dict(), request.weights), counts=counts),
-        **counts,
-        "train-loss-sum": np.array(loss_sum),
-        **pack_scores(scores),
-    }
-    quantities = round_quantities(request.weights, counted=counted)
-    return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=n))
+    quantities = reply_quantities(request.weights, settings, schema=site.schema)
+    arrays = {**learned, **counts, **pack_scores(scores)}
+    return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train)))
+
+
+def _count_patients(local: LocalModel, settings: Settings) -> dict[str, np.ndarray]:
+    train, counted = local.split.train, settings.counted_modalities(local.site.schema)
+    present = {name: local.site.patients.present[name][train] for name in counted}
+    return count_patients(present, n=len(train), counted=counted)
 
 
 def _open_sources(
@@ -99,8 +101,16 @@ def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, s
         raise NeedsWeightsError("frozen weights: not held here. Send them with the question.")
 
 
-def _train_locally(local: LocalModel, source: Source, *, settings: Settings, request: TrainRequest) -> float:
-    """Train in place; returns the sum over patients of the last epoch's loss."""
+def _train_locally(
+    local: LocalModel,
+    source: Source,
+    *,
+    settings: Settings,
+    request: TrainRequest,
+    counts: Counts,
+    state: RunState,
+) -> dict[str, np.ndarray]:
+    """Train in place; returns the update, and the sum over patients of the last epoch's loss."""
     parameters = prepare_phase(local.model, request.phase)
     objective = Objective(
         phase=request.phase,
@@ -111,14 +121,24 @@ def _train_locally(local: LocalModel, source: Source, *, settings: Settings, req
     optimiser = build_optimiser(local.model, parameters, settings, n_train=local.preprocessing.n)
     rng = seeded_rng(settings.seed, local.site.name, request.phase, request.round_number)
     torch.manual_seed(int(rng.integers(2**31)))  # dropout
-    loss_sum = 0.0
+    control = open_control(request, state) if settings.strategy == "scaffold" else None
+    corrections = control.as_tensors(local.device) if control else {}
+    loss_sum, n_steps = 0.0, 0
     for _ in range(settings.local_epochs):
+        batches = list(shuffled_batches(len(local.split.train), batch_size=settings.batch_size, rng=rng))
+        n_steps += len(batches)
         loss_sum = train_one_epoch(
             local.model,
             source,
-            shuffled_batches(len(local.split.train), batch_size=settings.batch_size, rng=rng),
+            iter(batches),
             optimiser=optimiser,
             objective=objective,
             max_gradient_norm=settings.max_gradient_norm,
+            corrections=corrections,
         )
-    return loss_sum
+    after = to_arrays(local.model.state_dict(), request.weights)
+    arrays = {**pack_update(request.weights, after, counts=counts), "train-loss-sum": np.array(loss_sum)}
+    if control:
+        rates = learning_rates(optimiser, parameters)
+        arrays |= control.advance(request, state, after=after, rates=rates, n_steps=n_steps, counts=counts)
+    return arrays

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shared_model.errors import HipfedError
+from shared_model.errors import HipfedError, ProtocolError
 from shared_model.fusion import MultimodalModel
 from shared_model.training import Encoded
 
@@ -81,6 +82,32 @@ class RunState:
                 return True
         return False
 
+    def save_control(self, control: Mapping[str, np.ndarray], *, after_round: int, counted_round: int) -> None:
+        """SCAFFOLD: keep this hospital's control variates after a round.
+
+        The coordinator may have to ask for the same round again, so those of `counted_round` stay as well.
+        """
+        _write(self._control(after_round), {name: torch.from_numpy(value) for name, value in control.items()})
+        for path in self._control(0).parent.glob("*.safetensors"):
+            if path not in {self._control(after_round), self._control(counted_round)}:
+                path.unlink(missing_ok=True)
+
+    def load_control(self, counted_round: int) -> dict[str, np.ndarray]:
+        """SCAFFOLD: this hospital's control variates as they were after a round; none (all are zero) before the first.
+
+        Raises:
+            ProtocolError: they are not here any more. To go on from zero would bend every hospital's steps for good.
+        """
+        if not counted_round:
+            return {}
+        try:
+            return {name: value.numpy() for name, value in load_file(self._control(counted_round)).items()}
+        except (OSError, SafetensorError) as error:
+            raise ProtocolError(
+                f"control variates (scaffold): expected those that this hospital kept after round {counted_round}, got "
+                "none. It takes part again in the next phase."
+            ) from error
+
     def save_weights(self, sha256: str, weights: Mapping[str, Tensor]) -> None:
         """Keep a whole model, in place of the one that was kept before."""
         path = self._weights(sha256)
@@ -102,6 +129,9 @@ class RunState:
 
     def _weights(self, sha256: str) -> Path:
         return self.folder / "weights" / f"{sha256}.safetensors"
+
+    def _control(self, round_number: int) -> Path:
+        return self.folder / "control" / f"{round_number:06d}.safetensors"
 
     def _norms(self, round_number: int) -> Path:
         return self.folder / "norms" / f"{round_number:06d}.safetensors"

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold"] = "fedavg"
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
     aggregation: Literal["patients", "modalities"] = Field(
         "patients", description="who counts in the average of a modality's encoder: all patients, or those who have it"
@@ -104,7 +104,21 @@ class Settings(BaseModel):
             raise ValueError(f"head: expected widths of 1 or more, got {self.head!r}")
         if not (self.rounds_fusion or self.rounds_joint):
             raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
+        if self.strategy == "scaffold":
+            self._check_scaffold()
         return self
+
+    def _check_scaffold(self) -> None:
+        if self.momentum:
+            raise ValueError(
+                f"momentum: expected 0 with strategy=scaffold, whose control variates are mean gradients, "
+                f"got {self.momentum}"
+            )
+        if self.aggregation != "patients":
+            raise ValueError(
+                f"aggregation: expected patients with strategy=scaffold, whose control variates are means over all "
+                f"patients, got {self.aggregation}"
+            )
 
     @property
     def head_widths(self) -> tuple[int, ...]:

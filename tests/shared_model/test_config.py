@@ -63,6 +63,13 @@ def test_settings_are_refused_when_the_fold_is_not_one_of_the_folds(fold: int) -
         parse_settings({"fold": fold, "folds": 5})
 
 
+@pytest.mark.parametrize(("key", "value"), [("momentum", 0.9), ("aggregation", "modalities")])
+def test_settings_are_refused_that_scaffold_has_no_algebra_for(key: str, value: str | float) -> None:
+    with pytest.raises(SettingsError, match=f"^{key}: expected .* with strategy=scaffold, .* got {value}"):
+        parse_settings({"strategy": "scaffold", key: value})
+    parse_settings({"strategy": "fedavg", key: value})
+
+
 @pytest.mark.parametrize("head", ["64;32", "big", "32.0"])
 def test_settings_are_refused_when_the_head_is_not_a_list_of_widths(head: str) -> None:
     with pytest.raises(SettingsError, match=f"head: expected comma-separated widths such as 64,32, got '{head}'"):
