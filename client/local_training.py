@@ -42,16 +42,15 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     """
     local = open_local_model(site, settings, preprocessing=request.preprocessing)
     state = RunState.of(site.state_dir, request.study.run_id)
-    local.load(request.weights, local.model.travelling_in(request.phase, local_norm=settings.local_norm))
-    validation, source = _open_sources(local, settings, request, state)
+    local.load(request.weights, local.model.travelling_in(request.phase))
+    validation, source = _open_sources(local, request, state)
     scores = ScoreSums.from_scores(
         predict_logits(local.model, validation, phase=request.phase, correction=logit_correction(request.event_weight)),
         site.patients.outcome[local.split.val],
     )
     counts = _count_patients(local, settings)
     learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
-    if settings.local_norm and request.phase != "fusion":
-        state.save_norms(local.model, after_round=request.round_number + 1)
+    state.save_home(local.model, request.phase, after_round=request.round_number + 1)
     quantities = reply_quantities(request.weights, settings, schema=site.schema)
     arrays = {**learned, **counts, **pack_scores(scores)}
     return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train)))
@@ -63,41 +62,36 @@ def _count_patients(local: LocalModel, settings: Settings) -> dict[str, np.ndarr
     return count_patients(present, n=len(train), counted=counted)
 
 
-def _open_sources(
-    local: LocalModel, settings: Settings, request: TrainRequest, state: RunState
-) -> tuple[Encoded, Source]:
+def _open_sources(local: LocalModel, request: TrainRequest, state: RunState) -> tuple[Encoded, Source]:
     """The validation part's embeddings, and the source of the training part's.
 
     With frozen encoders both come from a file after the first round: then a round needs no image and no encoder.
     """
-    split = local.split
+    split, needed = local.split, frozenset(local.model.frozen_in(request.phase))
     if request.phase != "fusion":
-        _load_frozen(local, settings, request, state)
+        _load_frozen(local, request, state, needed=needed)
         return local.encode_all(split.val), local.encoding_source(split.train)
     key = embedding_key(local.site, local.preprocessing, request.frozen_sha256)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
-    if train is None or val is None:
-        _load_frozen(local, settings, request, state)
+    if train is not None and val is not None:
+        _load_frozen(local, request, state, needed=frozenset(n for n in needed if not n.startswith("encoders.")))
+    else:
+        _load_frozen(local, request, state, needed=needed)
         train, val = local.encode_all(split.train), local.encode_all(split.val)
         state.save_embeddings("train", key, train)
         state.save_embeddings("val", key, val)
     return val, train.select
 
 
-def _load_frozen(local: LocalModel, settings: Settings, request: TrainRequest, state: RunState) -> None:
-    """Put what the phase needs and does not train into the model."""
-    needed = local.model.frozen_in(request.phase, local_norm=settings.local_norm)
+def _load_frozen(local: LocalModel, request: TrainRequest, state: RunState, *, needed: frozenset[str]) -> None:
+    """Put what the phase needs and does not travel into the model: what came along, then what this hospital keeps."""
     if request.frozen:
         if hash_weights(request.frozen) != request.frozen_sha256:
             raise ProtocolError("frozen weights: expected the hash that the question names, got another.")
-        local.load(request.frozen, needed)
-    own_norms = settings.local_norm and state.load_norms(
-        local.model, before_round=request.weights_round, discarded=request.discarded
-    )
-    # Where only BatchNorm is frozen, the hospital's own is all that is missing.
-    enough = request.frozen or not needed or (own_norms and request.phase != "fusion")
-    if not enough:
+        local.load(request.frozen, local.model.frozen_in(request.phase))
+    own = state.load_home(local.model, before_round=request.weights_round, discarded=request.discarded)
+    if not request.frozen and not needed <= own:
         raise NeedsWeightsError("frozen weights: not held here. Send them with the question.")
 
 
@@ -116,7 +110,7 @@ def _train_locally(
         phase=request.phase,
         event_weight=request.event_weight,
         proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
-        anchor={name: parameter.detach().clone() for name, parameter in parameters.items()},
+        anchor={name: parameters[name].detach().clone() for name in parameters if name in request.weights},
     )
     optimiser = build_optimiser(local.model, parameters, settings, n_train=local.preprocessing.n)
     rng = seeded_rng(settings.seed, local.site.name, request.phase, request.round_number)

@@ -236,6 +236,9 @@ def write_model(folder: RunFolder, plan: StudyPlan, progress: Progress) -> None:
             "preprocessing": preprocessing,
             "preprocessing_sha256": hashlib.sha256(preprocessing.encode()).hexdigest(),
             "event_weight": plan.event_weight,
-            "local_norm": plan.settings.local_norm,
+            "trained_phases": progress.trained_phases(),
+            "kept_by_hospitals": sorted(
+                empty_model(plan.schema, plan.settings, device=torch.device("meta")).home_parts()
+            ),
         },
     )

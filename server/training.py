@@ -78,9 +78,8 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
 
 def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
     model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    local_norm = plan.settings.local_norm
-    trained = model.travelling_in(phase, local_norm=local_norm)
-    frozen = {name: progress.weights[name] for name in model.frozen_in(phase, local_norm=local_norm)}
+    trained = model.travelling_in(phase)
+    frozen = {name: progress.weights[name] for name in model.frozen_in(phase)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):
         if progress.rounds_since_best >= plan.settings.patience:

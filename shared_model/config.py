@@ -50,6 +50,7 @@ class Settings(BaseModel):
 
     strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold"] = "fedavg"
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
+    local_head: bool = Field(default=False, description="FedPer: the fusion head stays at the hospital")
     aggregation: Literal["patients", "modalities"] = Field(
         "patients", description="who counts in the average of a modality's encoder: all patients, or those who have it"
     )

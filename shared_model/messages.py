@@ -206,6 +206,7 @@ class WholeModelRequest(Request):
         phase: which prediction counts: the mean unimodal logit or the fused one.
         weights_round: rounds that made these weights.
         discarded: as in TrainRequest.
+        trained_phases: phases whose rounds are among those: what of them stays at home, the hospital must have.
         preprocessing: JSON of the common Preprocessing.
         event_weight: as in training; logits are corrected for it.
         weights_sha256: hash of the whole model.
@@ -217,6 +218,7 @@ class WholeModelRequest(Request):
     phase: Phase
     weights_round: int = Field(ge=0)
     discarded: Spans = ()
+    trained_phases: tuple[Phase, ...] = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
     weights_sha256: Sha256
