@@ -14,6 +14,7 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.losses import logit_correction
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
+from shared_model.newton import newton_sums, uses_newton
 from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import pack_scores
 from shared_model.score_sums import ScoreSums
@@ -49,9 +50,13 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         site.patients.outcome[local.split.val],
     )
     counts = _count_patients(local, settings)
-    learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
+    if uses_newton(settings, request.phase):
+        patients = source(np.arange(len(local.split.train)))
+        learned = newton_sums(local.model, patients, event_weight=request.event_weight)
+    else:
+        learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
     state.save_home(local.model, request.phase, after_round=request.round_number + 1)
-    quantities = reply_quantities(request.weights, settings, schema=site.schema)
+    quantities = reply_quantities(request.weights, settings, phase=request.phase, schema=site.schema)
     arrays = {**learned, **counts, **pack_scores(scores)}
     return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train)))
 

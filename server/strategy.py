@@ -6,7 +6,6 @@ FedAvg: McMahan et al. 2017. FedProx (Li et al. 2020) differs at the hospital on
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +31,8 @@ class RoundTotal:
     round_number: int
 
 
-class Strategy(ABC):
-    """One server step a round. Its state is plain arrays, so a checkpoint can hold it."""
+class Strategy:
+    """One server step a round: FedAvg, and what the others differ in. Its state is plain arrays, for a checkpoint."""
 
     def __init__(self, state: Mapping[str, np.ndarray] | None = None) -> None:
         self.state: dict[str, np.ndarray] = dict(state or {})
@@ -63,16 +62,8 @@ class Strategy(ABC):
             stepped[name] = (start.astype(np.float64) + moved).astype(np.float32)
         return stepped
 
-    @abstractmethod
-    def optimise(self, name: str, change: np.ndarray) -> np.ndarray:
-        """What to add to a parameter, float64."""
-
-
-class FedAvg(Strategy):
-    """The average change itself."""
-
     def optimise(self, name: str, change: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The change."""
+        """What to add to a parameter, float64: the average change itself."""
         return change
 
 
@@ -99,7 +90,7 @@ class FedAdaptive(Strategy):
         return moved
 
 
-class Scaffold(FedAvg):
+class Scaffold(Strategy):
     """FedAvg with control variates: c + sum n_i (c_i+ - c_i) / N over those who answered, with server step 1.
 
     The state remembers, too, in which round a hospital's answer counted last: an answer that came too late changed the
@@ -141,6 +132,6 @@ def build_strategy(settings: Settings, *, n_train: int, state: Mapping[str, np.n
     """
     if settings.strategy == "scaffold":
         return Scaffold(n_train=n_train, state=state)
-    if settings.strategy in {"fedavg", "fedprox"}:
-        return FedAvg(state)
+    if settings.strategy in {"fedavg", "fedprox", "newton"}:
+        return Strategy(state)
     return FedAdaptive(settings, yogi=settings.strategy == "fedyogi", state=state)

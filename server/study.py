@@ -32,6 +32,7 @@ from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.newton import newton_quantities
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
@@ -175,6 +176,8 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
     if settings.local_norm and not has_images:
         raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
+    if settings.strategy == "newton":
+        newton_quantities(sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()))
     check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")

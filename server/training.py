@@ -17,6 +17,7 @@ from server.checkpoints import Progress
 from server.drift import explain_round, explains_round
 from server.evaluation import score_part
 from server.link import Link
+from server.newton import NewtonStep
 from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
@@ -27,6 +28,7 @@ from shared_model.errors import StudyError
 from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
+from shared_model.newton import uses_newton
 from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import unpack_scores
 from shared_model.updates import Weights, check_reply, hash_weights
@@ -104,8 +106,8 @@ def _train_round(
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
-    total = PlainSum(reply_quantities(before, plan.settings, schema=plan.schema), agrees=check_reply)
-    strategy = build_strategy(plan.settings, n_train=plan.preprocessing.n, state=progress.strategy_state)
+    total = PlainSum(reply_quantities(before, plan.settings, phase=parts.phase, schema=plan.schema), agrees=check_reply)
+    strategy = choose_strategy(plan, parts.phase, progress.strategy_state)
 
     def accept(node: int, record: RecordDict) -> None:
         total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
@@ -133,6 +135,13 @@ def _train_round(
     stepped = strategy.advance(before, RoundTotal(sums, attendance.answered, round_number))
     progress.strategy_state = strategy.state
     return metrics, stepped
+
+
+def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
+    """The strategy of a phase: under `newton` FedAvg where the encoders train, too."""
+    if uses_newton(plan.settings, phase):
+        return NewtonStep(penalty=plan.settings.head_penalty, state=state)
+    return build_strategy(plan.settings, n_train=plan.preprocessing.n, state=state)
 
 
 def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strategy: Strategy) -> dict[int, RecordDict]:

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton"] = "fedavg"
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
     local_head: bool = Field(default=False, description="FedPer: the fusion head stays at the hospital")
     aggregation: Literal["patients", "modalities"] = Field(
@@ -107,6 +107,8 @@ class Settings(BaseModel):
             raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
         if self.strategy == "scaffold":
             self._check_scaffold()
+        if self.strategy == "newton":
+            self._check_newton()
         return self
 
     def _check_scaffold(self) -> None:
@@ -119,6 +121,18 @@ class Settings(BaseModel):
             raise ValueError(
                 f"aggregation: expected patients with strategy=scaffold, whose control variates are means over all "
                 f"patients, got {self.aggregation}"
+            )
+
+    def _check_newton(self) -> None:
+        if self.fusion != "early" or self.head_widths:
+            raise ValueError(
+                f"head: expected an empty one with fusion=early (a linear head) with strategy=newton, "
+                f"got {self.head!r} with fusion={self.fusion}"
+            )
+        if self.local_head or not self.rounds_fusion:
+            raise ValueError(
+                "strategy: expected newton with a common head (local-head=false) and rounds-fusion of 1 or more, "
+                f"got local-head={self.local_head} and rounds-fusion={self.rounds_fusion}"
             )
 
     @property
