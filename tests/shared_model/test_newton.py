@@ -34,7 +34,7 @@ def test_sums_are_the_derivatives_of_the_summed_log_loss(
     )
     with torch.no_grad():
         for parameter in (model.head.linear.weight, *model.absent.values()):  # type: ignore[union-attr]
-            parameter.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))  # type: ignore[operator,union-attr]
+            parameter.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
         model.head.linear.bias.fill_(-0.7)  # type: ignore[operator,union-attr]
         fused = torch.cat(list(model.fused_inputs(encoded.embeddings, encoded.present).values()), dim=1).double()
     inputs = torch.cat([fused, torch.ones(24, 1, dtype=torch.float64)], dim=1)
