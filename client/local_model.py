@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from client.run_state import RunState
+from client.run_state import RunState, missing_parts
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
@@ -126,11 +126,11 @@ def open_whole_model(site: Site, settings: Settings, request: WholeModelRequest)
         state.save_weights(request.weights_sha256, {name: tensors[name] for name in names})
     else:
         local.model.load_state_dict(state.load_weights(request.weights_sha256), strict=False)
-    if settings.local_norm:
-        loaded = state.load_norms(local.model, before_round=request.weights_round, discarded=request.discarded)
-        # From the first round of phase `unimodal` on, every hospital that trains has layers of its own.
-        if not loaded and settings.rounds_unimodal and request.weights_round:
-            raise ProtocolError("BatchNorm layers: expected this hospital's own (local-norm), got none.")
+    own = state.load_home(local.model, before_round=request.weights_round, discarded=request.discarded)
+    if missing := missing_parts(local.model, own, request.trained_phases):
+        raise ProtocolError(
+            f"{missing}: expected this hospital's own, got none. Only a hospital that trained has such a model."
+        )
     return local
 
 

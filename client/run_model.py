@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file
 
 from client.local_model import embedding_key
-from client.run_state import RunState
+from client.run_state import RunState, missing_parts
 from client.site import Site
 from shared_model.config import Phase, Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
@@ -92,8 +92,7 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
     if set(weights) != set(model.learned_names()):
         raise StudyError(f"{run / 'model.safetensors'}: expected the model's weights, got other names.")
     model.load_state_dict(to_tensors(weights), strict=False)
-    if settings.local_norm:
-        _load_own_norms(model, site, config["run_id"], description)
+    _load_own_parts(model, site, config["run_id"], description)
     return RunModel(
         run_id=config["run_id"],
         model=model.eval(),
@@ -130,11 +129,12 @@ def _read_weights(run: Path, description: dict[str, Any]) -> dict[str, np.ndarra
     return weights
 
 
-def _load_own_norms(model: MultimodalModel, site: Site, run_id: str, description: dict[str, Any]) -> None:
+def _load_own_parts(model: MultimodalModel, site: Site, run_id: str, description: dict[str, Any]) -> None:
     state = RunState.of(site.state_dir, run_id)
-    if not state.load_norms(model, before_round=description["rounds"], discarded=_spans(description)):
+    own = state.load_home(model, before_round=description["rounds"], discarded=_spans(description))
+    if missing := missing_parts(model, own, description["trained_phases"]):
         raise SettingsError(
-            "BatchNorm layers: expected this hospital's own, as the run has local-norm, got none in its cache. "
+            f"{missing}: expected this hospital's own, which never leave it, got none in its cache. "
             "Such a model works only where it was trained: name that cache with --cache."
         )
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shared_model.errors import HipfedError
-from shared_model.fusion import MultimodalModel
+from shared_model.config import Phase
+from shared_model.errors import HipfedError, ProtocolError
+from shared_model.fusion import HomePart, MultimodalModel
 from shared_model.training import Encoded
 
 KEPT_RUNS = 20
@@ -55,15 +57,17 @@ class RunState:
         """Keep embeddings of one part of the patients by frozen encoders."""
         _write(self._embeddings(part, key), _flatten(encoded))
 
-    def save_norms(self, model: MultimodalModel, *, after_round: int) -> None:
-        """FedBN: keep this hospital's BatchNorm after a round."""
-        state = model.state_dict()
-        _write(self._norms(after_round), {name: state[name] for name in model.batch_norm_names()})
+    def save_home(self, model: MultimodalModel, phase: Phase, *, after_round: int) -> None:
+        """Keep what of this hospital's own parts a round of this phase has trained."""
+        state, trained = model.state_dict(), frozenset(model.trained_in(phase))
+        for part, names in model.home_parts().items():
+            if names & trained:
+                _write(self._home(part, after_round), {name: state[name] for name in names & trained})
 
-    def load_norms(
+    def load_home(
         self, model: MultimodalModel, *, before_round: int, discarded: Sequence[tuple[int, int]] = ()
-    ) -> bool:
-        """FedBN: put this hospital's latest BatchNorm of the first `before_round` rounds into the model.
+    ) -> frozenset[str]:
+        """Put this hospital's own parts, as the first `before_round` rounds left them, into the model.
 
         Args:
             model: to be completed.
@@ -71,15 +75,48 @@ class RunState:
             discarded: ranges (after, up to) of rounds whose weights were dropped.
 
         Returns:
-            Whether there was one.
+            Names of what there was.
         """
-        for round_number in range(before_round, 0, -1):
-            dropped = any(after < round_number <= last for after, last in discarded)
-            path = self._norms(round_number)
-            if not dropped and path.exists():
-                model.load_state_dict(load_file(path), strict=False)
-                return True
-        return False
+        own: dict[str, Tensor] = {}
+        rounds = [
+            number
+            for number in range(before_round, 0, -1)
+            if not any(after < number <= last for after, last in discarded)
+        ]
+        for part, names in model.home_parts().items():
+            for path in (self._home(part, number) for number in rounds):
+                if names <= set(own):
+                    break
+                if path.exists():
+                    own = load_file(path) | own
+        model.load_state_dict(own, strict=False)
+        return frozenset(own)
+
+    def save_control(self, control: Mapping[str, np.ndarray], *, after_round: int, counted_round: int) -> None:
+        """SCAFFOLD: keep this hospital's control variates after a round.
+
+        The coordinator may have to ask for the same round again, so those of `counted_round` stay as well.
+        """
+        _write(self._control(after_round), {name: torch.from_numpy(value) for name, value in control.items()})
+        for path in self._control(0).parent.glob("*.safetensors"):
+            if path not in {self._control(after_round), self._control(counted_round)}:
+                path.unlink(missing_ok=True)
+
+    def load_control(self, counted_round: int) -> dict[str, np.ndarray]:
+        """SCAFFOLD: this hospital's control variates as they were after a round; none (all are zero) before the first.
+
+        Raises:
+            ProtocolError: they are not here any more. To go on from zero would bend every hospital's steps for good.
+        """
+        if not counted_round:
+            return {}
+        try:
+            return {name: value.numpy() for name, value in load_file(self._control(counted_round)).items()}
+        except (OSError, SafetensorError) as error:
+            raise ProtocolError(
+                f"control variates (scaffold): expected those that this hospital kept after round {counted_round}, got "
+                "none. It takes part again in the next phase."
+            ) from error
 
     def save_weights(self, sha256: str, weights: Mapping[str, Tensor]) -> None:
         """Keep a whole model, in place of the one that was kept before."""
@@ -103,11 +140,22 @@ class RunState:
     def _weights(self, sha256: str) -> Path:
         return self.folder / "weights" / f"{sha256}.safetensors"
 
-    def _norms(self, round_number: int) -> Path:
-        return self.folder / "norms" / f"{round_number:06d}.safetensors"
+    def _control(self, round_number: int) -> Path:
+        return self.folder / "control" / f"{round_number:06d}.safetensors"
+
+    def _home(self, part: HomePart, round_number: int) -> Path:
+        return self.folder / part / f"{round_number:06d}.safetensors"
 
     def _embeddings(self, part: str, key: str) -> Path:
         return self.folder / "embeddings" / f"{part}-{key}.safetensors"
+
+
+def missing_parts(model: MultimodalModel, own: frozenset[str], phases: Sequence[Phase]) -> str:
+    """What the hospital should keep of a model that these phases trained, and does not; empty if it has all."""
+    trained = frozenset(name for phase in phases for name in model.trained_in(phase))
+    described: dict[HomePart, str] = {"norms": "BatchNorm layers (local-norm)", "head": "fusion head (local-head)"}
+    lacking = [part for part, names in model.home_parts().items() if not names & trained <= own]
+    return " and ".join(described[part] for part in lacking)
 
 
 def forget_old_runs(state_dir: Path, *, keep: int = KEPT_RUNS) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from server.run_folder import replace_file
+from shared_model.config import PHASES, Phase
 from shared_model.errors import StudyError
 
 FILE = "progress.safetensors"
@@ -52,6 +53,16 @@ class Progress:
     discarded: list[tuple[int, int]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     preprocessing: str = ""
+
+    def trained_phases(self) -> tuple[Phase, ...]:
+        """The phases of the rounds that made the weights, without those that were dropped."""
+        kept = {
+            line["phase"]
+            for line in self.rounds
+            if line["round"] <= self.weights_round
+            and not any(after < line["round"] <= last for after, last in self.discarded)
+        }
+        return tuple(phase for phase in PHASES if phase in kept and self.weights_round)
 
 
 def save_progress(folder: Path, progress: Progress) -> None:

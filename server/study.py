@@ -33,6 +33,7 @@ from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.newton import newton_quantities
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
@@ -182,6 +183,8 @@ def check_settings(schema: Schema, settings: Settings) -> None:
         raise SettingsError(
             "local-norm: expected image-training=trained (FedBN is for layers that train), got fixed. Set both."
         )
+    if settings.strategy == "newton":
+        newton_quantities(sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()))
     check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")
@@ -243,6 +246,9 @@ def write_model(folder: RunFolder, plan: StudyPlan, progress: Progress) -> None:
             "preprocessing": preprocessing,
             "preprocessing_sha256": hashlib.sha256(preprocessing.encode()).hexdigest(),
             "event_weight": plan.event_weight,
-            "local_norm": plan.settings.local_norm,
+            "trained_phases": progress.trained_phases(),
+            "kept_by_hospitals": sorted(
+                empty_model(plan.schema, plan.settings, device=torch.device("meta")).home_parts()
+            ),
         },
     )

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,21 @@ from server.checkpoints import Progress
 from server.drift import explain_round, explains_round
 from server.evaluation import score_part
 from server.link import Link
+from server.newton import NewtonStep
 from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
-from server.strategy import build_strategy
+from server.strategy import RoundTotal, Strategy, build_strategy
 from server.whole_model import WholeModel
 from shared_model.config import Phase
 from shared_model.errors import StudyError
 from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
+from shared_model.newton import uses_newton
+from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import unpack_scores
-from shared_model.updates import Weights, hash_weights, mean_change, round_quantities
+from shared_model.updates import Weights, check_reply, hash_weights
 
 log = logging.getLogger("hipfed.server")
 
@@ -76,9 +80,8 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
 
 def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
     model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    local_norm = plan.settings.local_norm
-    trained = model.travelling_in(phase, local_norm=local_norm)
-    frozen = {name: progress.weights[name] for name in model.frozen_in(phase, local_norm=local_norm)}
+    trained = model.travelling_in(phase)
+    frozen = {name: progress.weights[name] for name in model.frozen_in(phase)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
     while progress.rounds_in_phase < plan.settings.rounds(phase):
         if progress.rounds_since_best >= plan.settings.patience:
@@ -103,7 +106,8 @@ def _train_round(
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
-    total = PlainSum(round_quantities(before), agrees=unpack_scores)
+    total = PlainSum(reply_quantities(before, plan.settings, phase=parts.phase, schema=plan.schema), agrees=check_reply)
+    strategy = choose_strategy(plan, parts.phase, progress.strategy_state)
 
     def accept(node: int, record: RecordDict) -> None:
         total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
@@ -112,7 +116,7 @@ def _train_round(
     attendance = ask_sites(
         link,
         TRAIN,
-        _questions(plan, parts, progress, before),
+        _questions(plan, parts, progress, strategy),
         names=plan.roster.names,
         deadline_s=plan.settings.deadline_s,
         accept=accept,
@@ -128,16 +132,26 @@ def _train_round(
     if len(attendance.answered) < plan.settings.min_sites:
         keep(progress)  # so that rounds.jsonl shows the round that ends the run
     require_quorum(attendance, min_sites=plan.settings.min_sites, step=f"round {round_number} ({parts.phase})")
-    strategy = build_strategy(plan.settings, progress.strategy_state)
-    stepped = strategy.step(before, mean_change(sums, before))
+    stepped = strategy.advance(before, RoundTotal(sums, attendance.answered, round_number))
     progress.strategy_state = strategy.state
     return metrics, stepped
 
 
-def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before: Weights) -> dict[int, RecordDict]:
-    """The same record for all hospitals, with the frozen weights for those that have not shown to hold them."""
+def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
+    """The strategy of a phase: under `newton` FedAvg where the encoders train, too."""
+    if uses_newton(plan.settings, phase):
+        return NewtonStep(penalty=plan.settings.head_penalty, state=state)
+    return build_strategy(plan.settings, n_train=plan.preprocessing.n, state=state)
 
-    def record(frozen: Weights) -> RecordDict:
+
+def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strategy: Strategy) -> dict[int, RecordDict]:
+    """One record for all hospitals alike, with the frozen weights for those that have not shown to hold them.
+
+    Under SCAFFOLD there is one for each round in which a hospital's answer counted last.
+    """
+
+    @cache
+    def record(*, has_frozen: bool, counted_round: int) -> RecordDict:
         return TrainRequest(
             study=plan.study,
             phase=parts.phase,
@@ -147,14 +161,16 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, before:
             preprocessing=plan.preprocessing.to_json(),
             event_weight=plan.event_weight,
             frozen_sha256=parts.frozen_sha256,
-            weights=dict(before),
-            frozen=dict(frozen),
+            weights={name: progress.weights[name] for name in parts.trained},
+            frozen={} if has_frozen else dict(parts.frozen),
+            control=strategy.control(),
+            counted_round=counted_round,
         ).to_record()
 
-    full = record(parts.frozen) if set(plan.roster.names) - parts.holders else None
-    light = record({}) if parts.holders else None
-    questions = {node: light if node in parts.holders else full for node in plan.roster.names}
-    return {node: question for node, question in questions.items() if question is not None}
+    return {
+        node: record(has_frozen=node in parts.holders, counted_round=strategy.counted_round(name))
+        for node, name in plan.roster.names.items()
+    }
 
 
 def _note_validation(progress: Progress, metrics: Metrics) -> None:

@@ -36,6 +36,7 @@ class WholeModel:
             "phase": phase,
             "weights_round": progress.weights_round,
             "discarded": tuple((after, last) for after, last in progress.discarded),
+            "trained_phases": progress.trained_phases(),
             "preprocessing": plan.preprocessing.to_json(),
             "event_weight": plan.event_weight,
             "weights_sha256": self.sha256,

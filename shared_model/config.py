@@ -53,8 +53,12 @@ class Settings(BaseModel):
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton"] = "fedavg"
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
+    local_head: bool = Field(default=False, description="FedPer: the fusion head stays at the hospital")
+    aggregation: Literal["patients", "modalities"] = Field(
+        "patients", description="who counts in the average of a modality's encoder: all patients, or those who have it"
+    )
     proximal_mu: float = Field(0.01, ge=0)
     server_learning_rate: float = Field(0.01, gt=0)
     server_beta_1: float = Field(0.9, ge=0, lt=1)
@@ -108,7 +112,35 @@ class Settings(BaseModel):
             raise ValueError("series: expected series-embedding of 1 or more, or series-summaries, got neither")
         if not (self.rounds_fusion or self.rounds_joint):
             raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
+        if self.strategy == "scaffold":
+            self._check_scaffold()
+        if self.strategy == "newton":
+            self._check_newton()
         return self
+
+    def _check_scaffold(self) -> None:
+        if self.momentum:
+            raise ValueError(
+                f"momentum: expected 0 with strategy=scaffold, whose control variates are mean gradients, "
+                f"got {self.momentum}"
+            )
+        if self.aggregation != "patients":
+            raise ValueError(
+                f"aggregation: expected patients with strategy=scaffold, whose control variates are means over all "
+                f"patients, got {self.aggregation}"
+            )
+
+    def _check_newton(self) -> None:
+        if self.fusion != "early" or self.head_widths:
+            raise ValueError(
+                f"head: expected an empty one with fusion=early (a linear head) with strategy=newton, "
+                f"got {self.head!r} with fusion={self.fusion}"
+            )
+        if self.local_head or not self.rounds_fusion:
+            raise ValueError(
+                "strategy: expected newton with a common head (local-head=false) and rounds-fusion of 1 or more, "
+                f"got local-head={self.local_head} and rounds-fusion={self.rounds_fusion}"
+            )
 
     @property
     def head_widths(self) -> tuple[int, ...]:
@@ -137,6 +169,10 @@ class Settings(BaseModel):
                 f"modalities: expected some of {', '.join(schema.modalities)}, got {', '.join(unknown)}."
             )
         return tuple(name for name in schema.modalities if name in chosen)
+
+    def counted_modalities(self, schema: Schema) -> tuple[str, ...]:
+        """The modalities whose training patients are counted in every round; none where all patients weigh alike."""
+        return self.chosen_modalities(schema) if self.aggregation == "modalities" else ()
 
     def to_config(self) -> dict[str, Scalar]:
         """All settings by kebab-case key, as config.json and the messages carry them."""

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +21,7 @@ from shared_model.schema import STATIC, Schema
 Embeddings = Mapping[str, Float[Tensor, "batch _width"]]
 Present = Mapping[str, Bool[Tensor, "batch"]]
 
-BATCH_NORM_MOMENTS = (".running_mean", ".running_var")
+HomePart = Literal["norms", "head"]
 
 
 class MultimodalModel(nn.Module, ABC):
@@ -44,6 +45,7 @@ class MultimodalModel(nn.Module, ABC):
         self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in self.widths.items()})
         self.unimodal = nn.ModuleDict({name: nn.Linear(width, 1) for name, width in self.widths.items()})
+        self._local_norm, self._local_head = settings.local_norm, settings.local_head
 
     def encode(self, batch: Batch, known: Embeddings | None = None) -> dict[str, Tensor]:
         """Embedding of each modality for the patients who have it, zero for the others.
@@ -134,14 +136,23 @@ class MultimodalModel(nn.Module, ABC):
         """The modalities whose embeddings do not change in a phase."""
         return self.modalities if phase == "fusion" else self.fixed
 
-    def travelling_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
-        """What goes back and forth in each round of a phase: what trains, without what stays at home under FedBN."""
-        at_home = self.batch_norm_names() if local_norm else frozenset()
+    def home_parts(self) -> dict[HomePart, frozenset[str]]:
+        """What each hospital keeps: BatchNorm (FedBN, Li et al. 2021), the fusion (FedPer, Arivazhagan et al. 2019).
+
+        It trains with the rest and never travels; the coordinator only has what it starts from.
+        """
+        head = frozenset(name for name in self.learned_names() if name.startswith(self.fusion_parts))
+        parts: dict[HomePart, frozenset[str]] = {"norms": self.batch_norm_names()} if self._local_norm else {}
+        return parts | {"head": head} if self._local_head else parts
+
+    def travelling_in(self, phase: Phase) -> tuple[str, ...]:
+        """What goes back and forth in each round of a phase: what trains, without what stays at home."""
+        at_home = frozenset[str]().union(*self.home_parts().values())
         return tuple(name for name in self.trained_in(phase) if name not in at_home)
 
-    def frozen_in(self, phase: Phase, *, local_norm: bool) -> tuple[str, ...]:
-        """What a phase needs besides what travels: encoders that it does not train, a first BatchNorm under FedBN."""
-        travelling = set(self.travelling_in(phase, local_norm=local_norm))
+    def frozen_in(self, phase: Phase) -> tuple[str, ...]:
+        """What a phase needs besides what travels: encoders that it does not train, a start of what stays at home."""
+        travelling = set(self.travelling_in(phase))
         needed = {*self.trained_in(phase), *(name for name in self.learned_names() if name.startswith("encoders."))}
         return tuple(sorted(needed - travelling))
 
@@ -150,7 +161,7 @@ class MultimodalModel(nn.Module, ABC):
         return tuple(sorted(name for name in self.state_dict() if not name.endswith(".num_batches_tracked")))
 
     def batch_norm_names(self) -> frozenset[str]:
-        """Names of all that belongs to a BatchNorm layer: what FedBN keeps at the hospital (Li et al. 2021)."""
+        """Names of all that belongs to a BatchNorm layer."""
         return frozenset(
             f"{layer}.{part}"
             for layer, module in self.named_modules()

@@ -9,7 +9,7 @@ files it can ask for again, so a restarted hospital simply goes on.
 | query.handshake | HandshakeRequest | HandshakeReply |
 | query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
 | query.components | ComponentsRequest | SumsReply (components.component_quantities) |
-| train | TrainRequest | SumsReply (updates.round_quantities) |
+| train | TrainRequest | SumsReply (reply_quantities) |
 | evaluate | EvaluateRequest | EvaluateReply |
 | query.background | BackgroundRequest | SumsReply (common_background.background_quantities) |
 | query.explain | ExplainRequest | ExplainReply |
@@ -182,9 +182,12 @@ class TrainRequest(Request):
         frozen_sha256: hash of the weights that the phase needs and does not train.
         weights: what changes in this phase, by parameter name.
         frozen: what the phase needs and does not train; empty once the hospital has answered in this phase.
+        control: SCAFFOLD's control variate of all hospitals, by parameter name; empty in a phase's first round.
+        counted_round: the last round of this phase in which this hospital's answer counted, so that it goes on from the
+            control variate which it kept then; 0 = none.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen")
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen", "control")
     phase: Phase
     round_number: int = Field(ge=0)
     weights_round: int = Field(ge=0)
@@ -194,6 +197,8 @@ class TrainRequest(Request):
     frozen_sha256: Sha256
     weights: dict[str, np.ndarray] = Field(default_factory=dict)
     frozen: dict[str, np.ndarray] = Field(default_factory=dict)
+    control: dict[str, np.ndarray] = Field(default_factory=dict)
+    counted_round: int = Field(default=0, ge=0)
 
 
 class WholeModelRequest(Request):
@@ -203,6 +208,7 @@ class WholeModelRequest(Request):
         phase: which prediction counts: the mean unimodal logit or the fused one.
         weights_round: rounds that made these weights.
         discarded: as in TrainRequest.
+        trained_phases: phases whose rounds are among those: what of them stays at home, the hospital must have.
         preprocessing: JSON of the common Preprocessing.
         event_weight: as in training; logits are corrected for it.
         weights_sha256: hash of the whole model.
@@ -214,6 +220,7 @@ class WholeModelRequest(Request):
     phase: Phase
     weights_round: int = Field(ge=0)
     discarded: Spans = ()
+    trained_phases: tuple[Phase, ...] = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
     weights_sha256: Sha256

@@ -17,6 +17,7 @@ from shared_model.config import Phase, Settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import Embeddings, MultimodalModel, Present
 from shared_model.losses import outcome_loss, unimodal_loss
+from shared_model.scaffold import correct_gradients
 
 Rows = Int64[np.ndarray, "row"]
 
@@ -91,19 +92,30 @@ def train_one_epoch(
     optimiser: torch.optim.Optimizer,
     objective: Objective,
     max_gradient_norm: float,
+    corrections: Mapping[str, Tensor] | None = None,
 ) -> float:
     """One pass over the batches; the model is changed in place.
+
+    Args:
+        model: with what trains in the phase.
+        source: gives a batch's embeddings.
+        batches: rows of each batch.
+        optimiser: takes the steps.
+        objective: is minimised.
+        max_gradient_norm: longer gradients are shortened to it.
+        corrections: added to the gradients after that, by parameter name (SCAFFOLD).
 
     Returns:
         Sum over patients of the loss at the moment their batch was seen.
     """
-    total = 0.0
+    total, parameters = 0.0, dict(model.named_parameters())
     for rows in batches:
         encoded = source(rows)
         loss = objective.loss(model, encoded)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+        correct_gradients(parameters, corrections or {})
         optimiser.step()
         total += float(loss.detach()) * len(rows)
     return total
@@ -152,6 +164,12 @@ def build_optimiser(
         lr=settings.learning_rate,
         momentum=settings.momentum,
     )
+
+
+def learning_rates(optimiser: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
+    """The learning rate of each parameter, by name."""
+    rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    return {name: rates[id(parameter)] for name, parameter in parameters.items()}
 
 
 def shuffled_batches(n: int, *, batch_size: int, rng: np.random.Generator) -> Iterator[Rows]:

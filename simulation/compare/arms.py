@@ -107,6 +107,12 @@ def _strategy_arms(schema: Schema) -> Iterator[Arm]:
     yield Arm("fedprox", "strategy", "FedProx", settings={"strategy": "fedprox"})
     yield Arm("fedadam", "strategy", "FedAdam", settings={"strategy": "fedadam"})
     yield Arm("fedyogi", "strategy", "FedYogi", settings={"strategy": "fedyogi"})
+    yield Arm("scaffold", "strategy", "SCAFFOLD", settings={"strategy": "scaffold"})
+    yield Arm("local-head", "strategy", "FedPer: a head of its own at each hospital", settings={"local-head": "true"})
+    yield Arm("by-modality", "strategy", "branches averaged by who has them", settings={"aggregation": "modalities"})
+    linear = {"head": "", "rounds-joint": "0"}
+    yield Arm("linear", "strategy", "a linear head, FedAvg", settings=linear)
+    yield Arm("newton", "strategy", "a linear head, Newton steps", settings={**linear, "strategy": "newton"})
     if schema.images:
         local_norm = {"local-norm": "true", "image-training": "trained"}
         yield Arm("fedbn", "strategy", "FedBN: BatchNorm stays at the hospital", settings=local_norm)

@@ -89,8 +89,8 @@ def _head(metrics: pd.DataFrame, sites: Sequence[Site], *, folds: int, seeds: in
             f"With {events} deaths an AUC of {auc:.3f} has a standard error of {error:.3f} (Hanley and McNeil): two "
             f"unpaired AUCs must differ by {2 * 1.96 * error / 2**0.5:.3f} before it means anything. Differences below "
             "are paired (DeLong). Where the interval holds 0 no difference is shown, which is not the same as no "
-            f"difference; among {len(metrics) - 1} comparisons about one in twenty looks real by chance. The intervals are for "
-            "patients drawn anew, with the models as they are."
+            f"difference; among {len(metrics) - 1} comparisons about one in twenty looks real by chance. The intervals "
+            "are for patients drawn anew, with the models as they are."
         ),
     ]
     lines += [f"\n**{arm} could not be trained**: {reason}" for arm, reason in failed.items()]

@@ -11,6 +11,7 @@ import pytest
 
 from client.patient_case import open_case
 from client.patient_explanation import explain_patient
+from shared_model.config import Scalar
 from shared_model.errors import SettingsError
 from tests.client.finished_run import FinishedRun, finish_run
 
@@ -143,19 +144,29 @@ def test_unknown_patient_is_refused_without_naming_others(finished: FinishedRun)
     assert "east-" not in str(caught.value)
 
 
-def test_model_that_keeps_batch_norm_at_home_finds_it_in_the_hospitals_cache(tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, local_norm=True, image_training="trained", rounds_joint=1, explain="modalities")
+TRAINED = {"image_training": "trained"}
+KEPT: list[dict[str, Scalar]] = [
+    {"local_norm": True, **TRAINED},
+    {"local_head": True},
+    {"local_norm": True, "local_head": True, **TRAINED},
+]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
+def test_model_finds_what_stays_at_home_in_the_hospitals_cache(kept: dict[str, Scalar], tmp_path: Path) -> None:
+    finished = finish_run(tmp_path, **kept, rounds_joint=1, explain="modalities")
 
     content = _explain(finished, PATIENT)
 
     assert content["views"]["common"]["additivity_error"] < 1e-5
 
 
-def test_model_that_keeps_batch_norm_at_home_is_refused_without_it(tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, local_norm=True, image_training="trained", rounds_joint=1, explain="modalities")
+@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
+def test_model_is_refused_without_what_stays_at_home(kept: dict[str, Scalar], tmp_path: Path) -> None:
+    finished = finish_run(tmp_path, **kept, rounds_joint=1, explain="modalities")
     elsewhere = FinishedRun(finished.run, finished.cohort, tmp_path / "other-cache")
 
-    with pytest.raises(SettingsError, match="BatchNorm layers: expected this hospital's own"):
+    with pytest.raises(SettingsError, match=r"(BatchNorm|head).*: expected this hospital's own, which never leave it"):
         elsewhere.model()
 
 

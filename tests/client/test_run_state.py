@@ -23,7 +23,10 @@ def state(tmp_path: Path) -> RunState:
 @pytest.fixture
 def image_model(tmp_path: Path) -> MultimodalModel:
     cohort = write_small_cohort(tmp_path / "cohort", hospitals=1, patients=10, images=True)
-    return build_model(Site("east", cohort / "east", tmp_path / "cache").schema, small_settings())
+    return build_model(
+        Site("east", cohort / "east", tmp_path / "cache").schema,
+        small_settings(local_norm=True, image_training="trained"),
+    )
 
 
 def _encoded(value: float) -> Encoded:
@@ -72,27 +75,46 @@ def test_latest_norms_before_a_round_are_loaded(state: RunState, image_model: Mu
     for after_round, value in ((1, 10.0), (3, 30.0)):
         with torch.no_grad():
             image_model.state_dict()[name].fill_(value)
-        state.save_norms(image_model, after_round=after_round)
+        state.save_home(image_model, "joint", after_round=after_round)
 
     loaded = {}
     for before_round in range(5):
         with torch.no_grad():
             image_model.state_dict()[name].fill_(-1.0)
-        found = state.load_norms(image_model, before_round=before_round)
-        loaded[before_round] = (found, float(image_model.state_dict()[name][0]))
+        found = state.load_home(image_model, before_round=before_round)
+        loaded[before_round] = (name in found, float(image_model.state_dict()[name][0]))
 
     assert loaded == {0: (False, -1.0), 1: (True, 10.0), 2: (True, 10.0), 3: (True, 30.0), 4: (True, 30.0)}
 
 
 def test_norms_hold_batch_norm_and_nothing_else(state: RunState, image_model: MultimodalModel) -> None:
-    state.save_norms(image_model, after_round=1)
+    state.save_home(image_model, "joint", after_round=1)
     filters = "encoders.hip.network.conv1.weight"
     with torch.no_grad():
         image_model.state_dict()[filters].fill_(7.0)
 
-    state.load_norms(image_model, before_round=1)
+    state.load_home(image_model, before_round=1)
 
     assert bool((image_model.state_dict()[filters] == 7.0).all())
+
+
+def test_each_part_comes_from_the_last_round_that_trained_it(tmp_path: Path, state: RunState) -> None:
+    """The vital signs' own head of late fusion trains in phase `unimodal`, the weights of the heads do not."""
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=1, patients=10)
+    schema = Site("east", cohort / "east", tmp_path / "cache").schema
+    model = build_model(schema, small_settings(fusion="late", local_head=True))
+    values = model.state_dict()
+    for phase, after_round, value in (("fusion", 1, 1.0), ("unimodal", 2, 2.0), ("fusion", 3, 3.0)):
+        for tensor in values.values():
+            tensor.fill_(value)
+        state.save_home(model, phase, after_round=after_round)  # type: ignore[arg-type]
+    for tensor in values.values():
+        tensor.fill_(-1.0)
+
+    found = state.load_home(model, before_round=3, discarded=((2, 3),))
+
+    assert found == {"head.log_weights", "unimodal.static.weight", "unimodal.static.bias"}
+    assert (float(values["head.log_weights"][0]), float(values["unimodal.static.bias"][0])) == (1.0, 2.0)
 
 
 def test_only_the_latest_runs_are_kept(tmp_path: Path) -> None:

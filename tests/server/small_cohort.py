@@ -192,7 +192,7 @@ def train_request(
     """The first question of a phase to this hospital alone, with the weights that the seed draws."""
     model = build_model(site.schema, settings)
     weights = to_arrays(model.state_dict(), model.learned_names())
-    frozen = {name: weights[name] for name in model.frozen_in(phase, local_norm=settings.local_norm)}
+    frozen = {name: weights[name] for name in model.frozen_in(phase)}
     return TrainRequest(
         study=describe_study(site, settings),
         phase=phase,
@@ -201,7 +201,7 @@ def train_request(
         preprocessing=fit_site(site, settings).to_json(),
         event_weight=1.0,
         frozen_sha256=hash_weights(frozen),
-        weights={name: weights[name] for name in model.travelling_in(phase, local_norm=settings.local_norm)},
+        weights={name: weights[name] for name in model.travelling_in(phase)},
         frozen=frozen if with_frozen else {},
     )
 

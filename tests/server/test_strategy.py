@@ -26,7 +26,7 @@ def _settings(strategy: str) -> Settings:
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedprox"])
 def test_fedavg_adds_the_average_change(strategy: str) -> None:
-    stepped = build_strategy(_settings(strategy)).step(
+    stepped = build_strategy(_settings(strategy), n_train=100).step(
         {"w": np.array([1.0, -2.0], dtype=np.float32)}, {"w": np.array([0.5, 0.25])}
     )
 
@@ -36,7 +36,7 @@ def test_fedavg_adds_the_average_change(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["fedadam", "fedyogi"])
 def test_adaptive_step_is_that_of_algorithm_2_over_two_rounds(strategy: str) -> None:
-    optimiser = build_strategy(_settings(strategy))
+    optimiser = build_strategy(_settings(strategy), n_train=100)
     w = np.array([1.0], dtype=np.float32)
 
     first = optimiser.step({"w": w}, {"w": np.array([0.2])})["w"]
@@ -56,7 +56,7 @@ def test_adaptive_step_is_that_of_algorithm_2_over_two_rounds(strategy: str) -> 
 
 
 def test_fedyogi_lets_the_second_moment_fall_by_the_square_of_a_small_change() -> None:
-    optimiser = build_strategy(_settings("fedyogi"))
+    optimiser = build_strategy(_settings("fedyogi"), n_train=100)
 
     optimiser.step({"w": np.ones(1, dtype=np.float32)}, {"w": np.array([0.001])})
 
@@ -68,10 +68,10 @@ def test_fedyogi_lets_the_second_moment_fall_by_the_square_of_a_small_change() -
 def test_adaptive_step_continues_from_its_state_as_if_never_stopped(strategy: str) -> None:
     settings, w = _settings(strategy), {"w": np.ones(3, dtype=np.float32)}
     changes = [{"w": np.array([0.3, -0.2, 0.0])}, {"w": np.array([0.1, 0.1, -0.4])}]
-    whole = build_strategy(settings)
+    whole = build_strategy(settings, n_train=100)
     whole.step(w, changes[0])
 
-    resumed = build_strategy(settings, whole.state)
+    resumed = build_strategy(settings, n_train=100, state=whole.state)
 
     np.testing.assert_array_equal(resumed.step(w, changes[1])["w"], whole.step(w, changes[1])["w"])
 
@@ -79,7 +79,7 @@ def test_adaptive_step_continues_from_its_state_as_if_never_stopped(strategy: st
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedyogi"])
 def test_batch_norm_moments_are_replaced_and_never_optimised(strategy: str) -> None:
     names = ("bn1.running_mean", "bn1.running_var")
-    optimiser = build_strategy(_settings(strategy))
+    optimiser = build_strategy(_settings(strategy), n_train=100)
 
     stepped = optimiser.step(
         {name: np.array([2.0], dtype=np.float32) for name in names}, {name: np.array([0.75]) for name in names}
@@ -90,7 +90,7 @@ def test_batch_norm_moments_are_replaced_and_never_optimised(strategy: str) -> N
 
 
 def test_adaptive_step_does_not_move_when_nothing_changed() -> None:
-    optimiser = build_strategy(_settings("fedadam"))
+    optimiser = build_strategy(_settings("fedadam"), n_train=100)
 
     stepped = optimiser.step({"w": np.array([3.0], dtype=np.float32)}, {"w": np.array([0.0])})
 

@@ -264,8 +264,8 @@ def test_what_trains_travels_and_the_rest_of_the_encoders_goes_along_frozen(
     fusion: str, phase: Phase, build: Build
 ) -> None:
     model = build(fusion=fusion)
-    travelling = model.travelling_in(phase, local_norm=False)
-    frozen = model.frozen_in(phase, local_norm=False)
+    travelling = model.travelling_in(phase)
+    frozen = model.frozen_in(phase)
     assert travelling == model.trained_in(phase)
     encoders = {name for name in model.learned_names() if name.startswith("encoders.")}
     assert set(frozen) == (encoders if phase == "fusion" else set())
@@ -281,7 +281,7 @@ def test_fixed_image_encoders_go_along_frozen_and_all_else_trains_as_before(
     assert fixed.fixed == ("hip",)
     assert trained.fixed == ()
     assert set(fixed.trained_in(phase)) == set(trained.trained_in(phase)) - of_images
-    assert set(fixed.frozen_in(phase, local_norm=False)) == of_images
+    assert set(fixed.frozen_in(phase)) == of_images
     assert fixed.frozen_encoders(phase) == ("hip",)
     assert fixed.frozen_encoders("fusion") == fixed.modalities
 
@@ -297,10 +297,22 @@ def test_known_embeddings_are_taken_and_their_inputs_not_read(build: Build, twel
 
 @pytest.mark.parametrize("phase", ["unimodal", "joint"])
 def test_batch_norm_does_not_travel_when_it_stays_at_the_hospital(phase: Phase, build: Build) -> None:
-    model = build()
+    model = build(local_norm=True)
     norms = model.batch_norm_names()
-    assert set(model.travelling_in(phase, local_norm=True)) == set(model.trained_in(phase)) - norms
-    assert set(model.frozen_in(phase, local_norm=True)) == norms  # where a hospital starts from
+    assert set(model.travelling_in(phase)) == set(model.trained_in(phase)) - norms
+    assert set(model.frozen_in(phase)) == norms  # where a hospital starts from
+
+
+@both_fusions
+def test_head_does_not_travel_when_it_stays_at_the_hospital(fusion: str, build: Build) -> None:
+    model = build(fusion=fusion, local_head=True)
+    head = {name for name in model.learned_names() if name.startswith(model.fusion_parts)}
+    encoders = {name for name in model.learned_names() if name.startswith("encoders.")}
+    assert head
+    assert model.travelling_in("fusion") == ()
+    assert set(model.frozen_in("fusion")) == encoders | head  # where a hospital starts from
+    assert set(model.travelling_in("joint")) == encoders
+    assert set(model.frozen_in("joint")) == head
 
 
 def test_batch_norm_names_are_those_of_the_image_encoders(build: Build) -> None:

@@ -1,0 +1,237 @@
+"""Newton's steps over hospitals end where pooled logistic regression does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from client.worker import Worker
+from server.newton import NewtonStep, newton_direction
+from server.run_folder import RunFolder
+from server.strategy import RoundTotal
+from server.study import check_settings
+from shared_model.config import Scalar, Settings
+from shared_model.errors import SettingsError
+from shared_model.messages import TRAIN, TrainRequest
+from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN
+from shared_model.schema import load_schema
+from simulation.in_process import InProcessLink
+from simulation.pooled import PooledSite
+from tests.server.faulty_links import FAULTS, FaultyLink, InterruptedLink, RecordingLink
+from tests.server.pooled_inputs import fused_training_inputs, last_head, pooled_optimum
+from tests.server.small_cohort import (
+    open_workers,
+    read_rounds,
+    read_weights,
+    run_small_study,
+    small_settings,
+    write_small_cohort,
+)
+
+NAMES = ("east", "north", "south")
+PENALTY = 5.0
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60, 45 and 30 patients; the south has no vital signs."""
+    cohort = write_small_cohort(tmp_path_factory.mktemp("uneven") / "cohort", series=True)
+    for index, name in enumerate(NAMES):
+        table = cohort / name / "patients.csv"
+        table.write_text("".join(table.read_text().splitlines(keepends=True)[: 61 - 15 * index]))
+        kept = {line.split(",")[0] for line in table.read_text().splitlines()}
+        for other in ("vitals.csv", "drugs.csv"):
+            lines = (cohort / name / other).read_text().splitlines(keepends=True)
+            (cohort / name / other).write_text("".join(line for line in lines if line.split(",")[0] in kept))
+    (cohort / "south" / "vitals.csv").unlink()
+    return cohort
+
+
+def _settings(**changes: Scalar) -> Settings:
+    values: dict[str, Scalar] = {
+        "strategy": "newton",
+        "head": "",
+        "head_penalty": PENALTY,
+        "rounds_unimodal": 1,
+        "rounds_fusion": 8,
+        "patience": 100,
+        "explain": "none",
+    }
+    return small_settings(**{**values, **changes})
+
+
+def _run(cohort: Path, folder: Path, **changes: Scalar) -> tuple[RunFolder, RecordingLink]:
+    link = RecordingLink(InProcessLink(open_workers(cohort, folder / "cache")))
+    return run_small_study(cohort, folder / "run", settings=_settings(**changes), link=link), link
+
+
+def _last_head(link: RecordingLink) -> np.ndarray:
+    """After the last round of phase `fusion`: the first whole model asked about is that of phase `unimodal`."""
+    questions = [RecordingLink(link.inner, link.questions[start:]) for start in range(len(link.questions))]
+    after = [index for index, (kind, _, _) in enumerate(link.questions) if kind == TRAIN][-1]
+    return last_head(questions[after])
+
+
+@pytest.mark.parametrize("penalty", [0.5, PENALTY, 70.0])
+def test_federated_newton_ends_at_the_pooled_optimum_within_eight_rounds(
+    uneven: Path, tmp_path: Path, penalty: float
+) -> None:
+    folder, link = _run(uneven, tmp_path, head_penalty=penalty)
+
+    inputs, outcome = fused_training_inputs(uneven, folder, _settings(), names=NAMES, cache_dir=tmp_path / "cache")
+    optimum = pooled_optimum(inputs, outcome, penalty=penalty)
+    assert np.abs(optimum).max() > 0.1
+    assert np.abs(_last_head(link) - optimum).max() < 1e-6
+
+
+def test_federated_newton_is_that_of_pooled_patients(uneven: Path, tmp_path: Path) -> None:
+    """Step by step, and not only at the end, from the same encoders: of two studies without unimodal rounds."""
+    federated, _ = _run(uneven, tmp_path, rounds_unimodal=0, rounds_fusion=3)
+    workers = open_workers(uneven, tmp_path / "pooled-cache")
+    everyone = PooledSite(
+        "pooled", uneven / "east", tmp_path / "pooled-cache", hospitals=tuple(worker.site for worker in workers)
+    )
+    pooled = run_small_study(
+        uneven,
+        tmp_path / "pooled",
+        settings=_settings(rounds_unimodal=0, rounds_fusion=3, min_sites=1),
+        link=InProcessLink([Worker(everyone)]),
+    )
+
+    for name, value in load_file(federated.path / "model.safetensors").items():
+        np.testing.assert_allclose(value, load_file(pooled.path / "model.safetensors")[name], atol=1e-6)
+    losses = [[line["val_loss"] for line in read_rounds(folder)] for folder in (federated, pooled)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[0][-1] < losses[0][0] - 0.02
+
+
+def test_class_weights_count_in_the_newton_step(uneven: Path, tmp_path: Path) -> None:
+    folder, link = _run(uneven, tmp_path, class_weight="balanced")
+
+    inputs, outcome = fused_training_inputs(uneven, folder, _settings(), names=NAMES, cache_dir=tmp_path / "cache")
+    weight = (len(outcome) - outcome.sum()) / outcome.sum()
+    logit = inputs @ _last_head(link)[:-1] + _last_head(link)[-1]
+    residual = np.where(outcome == 1, weight, 1.0) * (1 / (1 + np.exp(-logit)) - outcome)
+    # at the optimum the gradient is the penalty's
+    np.testing.assert_allclose(residual @ inputs, -PENALTY * _last_head(link)[:-1], atol=1e-4)
+    assert residual.sum() == pytest.approx(0, abs=1e-4)
+
+
+def test_other_phases_are_those_of_fedavg(uneven: Path, tmp_path: Path) -> None:
+    first = [
+        TrainRequest.from_record(record).frozen
+        for strategy in ("newton", "fedavg")
+        for kind, node, record in _run(uneven, tmp_path / strategy, strategy=strategy, rounds_fusion=1)[1].questions
+        if kind == TRAIN and node == 0 and TrainRequest.from_record(record).phase == "fusion"
+    ]
+
+    assert len(first) == 2
+    for name, value in first[0].items():
+        np.testing.assert_array_equal(first[1][name], value)
+
+
+def test_hospital_that_fails_a_round_does_not_count_as_a_loss_that_fell_or_rose(uneven: Path, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def second(kind: str, answer: object) -> object:
+        calls.append(1)
+        return FAULTS["deadline"](kind, answer) if len(calls) == 3 else answer  # type: ignore[arg-type]
+
+    link = RecordingLink(InProcessLink(open_workers(uneven, tmp_path / "cache")))
+    folder = run_small_study(
+        uneven,
+        tmp_path / "run",
+        settings=_settings(min_sites=2),
+        link=FaultyLink(link, 0, second, (TRAIN,)),  # type: ignore[arg-type]
+    )
+
+    assert [list(line["failed"]) for line in read_rounds(folder)][1:5] == [[], [], ["east"], []]
+    inputs, outcome = fused_training_inputs(uneven, folder, _settings(), names=NAMES, cache_dir=tmp_path / "cache")
+    assert np.abs(_last_head(link) - pooled_optimum(inputs, outcome, penalty=PENALTY)).max() < 1e-6
+
+
+def test_newton_resumes_to_the_same_bytes(uneven: Path, tmp_path: Path) -> None:
+    whole, _ = _run(uneven, tmp_path / "whole", patience=3)
+    workers = open_workers(uneven, tmp_path / "cache")
+    settings = _settings(patience=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_small_study(uneven, tmp_path / "run", settings=settings, link=InterruptedLink(InProcessLink(workers), 6))
+    resumed = run_small_study(uneven, tmp_path / "run", settings=settings, link=InProcessLink(workers), resume=True)
+
+    assert read_rounds(resumed) == read_rounds(whole)
+    assert read_weights(resumed) == read_weights(whole)
+
+
+def test_head_that_is_too_wide_is_refused_before_the_run(uneven: Path) -> None:
+    with pytest.raises(SettingsError, match="at most 1024 columns"):
+        check_settings(
+            load_schema(uneven / "schema.toml"),
+            _settings(series_embedding=512, seed=1).model_copy(update={"series_embedding": 1100}),
+        )
+
+
+# ------------------------------------------------------------------------------------------------- one step, by hand
+
+
+def _total(loss: float, gradient: float, *, hessian: float = 1.0, answered: tuple[str, ...] = NAMES) -> RoundTotal:
+    """One weight and an intercept that is where it should be."""
+    sums = {
+        "train-loss-sum": np.array(loss),
+        GRADIENT: np.array([gradient, 0.0]),
+        HESSIAN: np.array([hessian, 0.0, 1.0]),
+    }
+    return RoundTotal(sums, answered, 1)
+
+
+def _head(weight: float) -> dict[str, np.ndarray]:
+    return {
+        HEAD_WEIGHT: np.array([[weight]], dtype=np.float32),
+        HEAD_BIAS: np.zeros(1, dtype=np.float32),
+        "absent.static": np.full(1, 7.0, dtype=np.float32),
+    }
+
+
+def test_step_is_the_penalised_gradient_over_the_penalised_hessian() -> None:
+    stepped = NewtonStep(penalty=2.0).advance(_head(3.0), _total(10.0, 4.0, hessian=6.0))
+
+    assert stepped[HEAD_WEIGHT].tolist() == [[3 - (4 + 2 * 3) / (6 + 2)]]
+    assert stepped[HEAD_BIAS].tolist() == [0]
+    assert stepped["absent.static"].tolist() == [7]
+
+
+def test_step_is_halved_until_the_loss_no_longer_rises() -> None:
+    newton = NewtonStep(penalty=0.0)
+    far = newton.advance(_head(0.0), _total(10.0, 8.0))
+
+    half = newton.advance(far, _total(11.0, 99.0))
+    quarter = newton.advance(half, _total(10.5, 99.0))
+    onwards = newton.advance(quarter, _total(9.0, 1.0))
+
+    assert [float(weights[HEAD_WEIGHT][0, 0]) for weights in (far, half, quarter, onwards)] == [-8, -4, -2, -3]
+
+
+def test_penalty_counts_in_whether_the_loss_rose() -> None:
+    """From 0 to -2 the log loss falls by 1, and a penalty of 2 on 4 adds 4."""
+    newton = NewtonStep(penalty=2.0)
+    far = newton.advance(_head(0.0), _total(10.0, 6.0))
+
+    assert far[HEAD_WEIGHT].tolist() == [[-2]]
+    assert newton.advance(far, _total(9.0, 99.0))[HEAD_WEIGHT].tolist() == [[-1]]
+
+
+def test_losses_of_different_hospitals_are_not_compared() -> None:
+    newton = NewtonStep(penalty=0.0)
+    far = newton.advance(_head(0.0), _total(10.0, 8.0, answered=("east", "north")))
+
+    assert newton.advance(far, _total(99.0, 1.0))[HEAD_WEIGHT].tolist() == [[-9]]
+
+
+def test_direction_leaves_a_column_alone_that_is_zero_everywhere() -> None:
+    found = newton_direction(np.array([2.0, 0.0]), np.diag([4.0, 0.0]))
+
+    assert found.tolist() == pytest.approx([-0.5, 0.0])
+    assert newton_direction(np.array([1e-7, 0.0]), np.diag([4.0, 1.0])).tolist() == [0, 0]  # at the optimum
