@@ -55,10 +55,12 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         learned = newton_sums(local.model, patients, event_weight=request.event_weight)
     else:
         learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
-    state.save_home(local.model, request.phase, after_round=request.round_number + 1)
     quantities = reply_quantities(request.weights, settings, phase=request.phase, schema=site.schema)
     arrays = {**learned, **counts, **pack_scores(scores)}
-    return SumsReply(arrays=gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train)))
+    released = gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train))
+    # After the gate: what diverged is refused there, and must not be what the next round starts from.
+    state.save_home(local.model, request.phase, after_round=request.round_number + 1)
+    return SumsReply(arrays=released)
 
 
 def _count_patients(local: LocalModel, settings: Settings) -> dict[str, np.ndarray]:

@@ -6,7 +6,8 @@ the step is the one on pooled patients, and a few rounds do what hundreds of gra
 
 * What regression sees: the concatenated embeddings, the "absent" embedding where a modality is missing, and an
   intercept. Absent embeddings do not train here. They start at zero, so a patient without a modality gets nothing from
-  it; joint training may move them later.
+  it; joint training may move them later. A column more for each modality that may be missing was tried on the eICU
+  hospitals, where medications are unknown of every sixth patient: it did not raise the AUC.
 * Parameters are the weights in the order of the modalities, then the intercept.
 * Precision: computed and sent in float64, weights travel in float32, so the end is the optimum to some 1e-7.
 * Ranges: an embedding's entries may be a thousand at each of `MAX_PATIENTS` patients; fixed point then resolves 1e-8 of
@@ -75,7 +76,7 @@ def newton_sums(model: MultimodalModel, encoded: Encoded, *, event_weight: float
     state = model.state_dict()
     logit = inputs @ torch.cat([state[HEAD_WEIGHT][0], state[HEAD_BIAS]]).double()
     outcome = encoded.outcome.double()
-    counts = torch.where(outcome > 0, event_weight, 1.0).double()
+    counts = 1 + (event_weight - 1) * outcome
     risk = torch.sigmoid(logit)
     hessian = (inputs * (counts * risk * (1 - risk)).unsqueeze(1)).T @ inputs
     sums = {

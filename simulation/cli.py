@@ -78,7 +78,7 @@ def run(
     cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
     out: Annotated[Path, typer.Option(help="Run folder; must not exist or be empty.")],
     rounds: Annotated[int | None, typer.Option(min=1, help="Most rounds of every phase.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="fedavg, fedprox, fedadam or fedyogi.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="fedavg, fedprox, fedadam, fedyogi, scaffold or newton.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; fold=0..4 runs five folds.")
     ] = None,

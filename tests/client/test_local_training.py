@@ -44,6 +44,16 @@ def test_training_that_diverges_sends_nothing(small_site: Site) -> None:
     assert not (small_site.state_dir / "audit.jsonl").exists()
 
 
+def test_head_that_diverged_is_not_what_the_next_round_starts_from(small_site: Site) -> None:
+    """With a head of its own nothing of it travels, but its loss does."""
+    settings = small_settings(local_head=True, learning_rate=1e30, max_gradient_norm=1e30, batch_size=2)
+
+    with pytest.raises(ProtocolError):
+        _train(small_site, settings, train_request(small_site, settings))
+
+    assert not list(small_site.state_dir.glob("runs/*/head"))
+
+
 def test_hospital_with_too_few_training_patients_sends_nothing(small_site: Site) -> None:
     settings = small_settings()  # 36 patients train
 
