@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -140,8 +141,16 @@ def _train_round(
 def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
     """The strategy of a phase: under `newton` FedAvg where the encoders train, too."""
     if uses_newton(plan.settings, phase):
-        return NewtonStep(penalty=plan.settings.head_penalty, state=state)
+        groups = _modality_columns(plan) if plan.settings.adapt_penalty else []
+        return NewtonStep(penalty=plan.settings.head_penalty, groups=groups, state=state)
     return build_strategy(plan.settings, n_train=plan.preprocessing.n, state=state)
+
+
+def _modality_columns(plan: StudyPlan) -> list[slice]:
+    """Where each modality's weights lie in the linear head."""
+    widths = empty_model(plan.schema, plan.settings, device=torch.device("meta")).widths
+    ends = list(accumulate(widths.values()))
+    return [slice(start, end) for start, end in pairwise([0, *ends])]
 
 
 def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strategy: Strategy) -> dict[int, RecordDict]:

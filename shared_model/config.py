@@ -77,6 +77,9 @@ class Settings(BaseModel):
     head_penalty: float = Field(
         70.0, ge=0, description="of the weights of all heads: half their squared norm, beside the summed log loss"
     )
+    adapt_penalty: bool = Field(
+        default=False, description="newton: a penalty for each modality, by evidence; head-penalty is where they start"
+    )
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"
 
@@ -116,6 +119,8 @@ class Settings(BaseModel):
             self._check_scaffold()
         if self.strategy == "newton":
             self._check_newton()
+        elif self.adapt_penalty:
+            raise ValueError(f"adapt-penalty: expected false without strategy=newton, got strategy={self.strategy}")
         return self
 
     def _check_scaffold(self) -> None:
