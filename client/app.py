@@ -11,7 +11,18 @@ from flwr.clientapp import ClientApp
 from client.data import default_cache_dir, list_hospitals
 from client.site import Site
 from client.worker import Worker
-from shared_model.messages import BACKGROUND, EVALUATE, EXPLAIN, HANDSHAKE, SPREAD, STATISTICS, TRAIN, Refusal
+from shared_model.messages import (
+    BACKGROUND,
+    EVALUATE,
+    EXPLAIN,
+    HANDSHAKE,
+    QUALITY,
+    REFERENCE,
+    SPREAD,
+    STATISTICS,
+    TRAIN,
+    Refusal,
+)
 
 app = ClientApp()
 
@@ -41,7 +52,7 @@ def _hand_over(message: Message, context: Context) -> Message:
     return Message(worker.answer(message.metadata.message_type, message.content), reply_to=message)
 
 
-for _kind in (HANDSHAKE, STATISTICS, BACKGROUND, EXPLAIN, SPREAD):
+for _kind in (HANDSHAKE, REFERENCE, QUALITY, STATISTICS, BACKGROUND, EXPLAIN, SPREAD):
     app.query(_kind.removeprefix("query."))(_hand_over)
 app.train()(_hand_over)
 app.evaluate()(_hand_over)

@@ -1,0 +1,138 @@
+"""Judge what goes with the outcome and should not: a region of an image (a short cut), and missing values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int8, Int64
+from scipy.stats import fisher_exact, norm, rankdata
+
+from client.quality.bench import Bench
+from shared_model.batch import PatientArrays
+from shared_model.quality import (
+    LIMITS,
+    MISSING_BY_OUTCOME,
+    SHORT_CUT,
+    SHORT_CUT_MARGIN,
+    Finding,
+)
+from shared_model.quality_measures import (
+    GRID,
+    KNOWN,
+    PRESENCE,
+    THUMBNAIL,
+    THUMBNAIL_EVENTS,
+    THUMBNAIL_OTHERS,
+    Measured,
+    Moments,
+)
+from shared_model.schema import STATIC
+
+
+def judge_missing_by_outcome(bench: Bench, measured: Measured, outcome: Int8[np.ndarray, " row"]) -> list[Finding]:
+    """Modalities and columns that are missing more often for one outcome, by Fisher's exact test.
+
+    Args:
+        bench: what is judged and how strictly.
+        measured: of the same patients.
+        outcome: 0 or 1.
+    """
+    died = outcome == 1
+    if not bench.rule.may_release(n=len(died), events=int(died.sum())):
+        return []
+    found = []
+    columns = list(_known_columns(bench, measured))
+    for where, known in columns:
+        bench.count(MISSING_BY_OUTCOME, 1)
+        lacking = [int((known[group] == 0).sum()) for group in (died, ~died)]
+        sizes = [int(died.sum()), int((~died).sum())]
+        table = [[n, size - n] for n, size in zip(lacking, sizes, strict=True)]
+        more = lacking[0] / sizes[0] - lacking[1] / sizes[1]
+        if abs(more) >= LIMITS[MISSING_BY_OUTCOME].amber and fisher_exact(table).pvalue <= bench.max_p(len(columns)):
+            found += bench.find(MISSING_BY_OUTCOME, where, effect=abs(more), value=more)
+    return found
+
+
+def _known_columns(
+    bench: Bench, measured: Measured
+) -> Iterator[tuple[tuple[str, str], Float64[np.ndarray, " patient"]]]:
+    """Where, and 1 for each patient who has it."""
+    others = [name for name in bench.chosen if name != STATIC]
+    for i, name in enumerate(others):
+        yield (name, ""), measured[PRESENCE][:, i]
+    if STATIC in bench.chosen:
+        columns = [column.name for column in (*bench.schema.numbers, *bench.schema.categories)]
+        for i, column in enumerate(columns):
+            yield (STATIC, column), measured[f"{STATIC}/{KNOWN}"][:, i]
+
+
+def judge_short_cuts(bench: Bench, measured: Measured, arrays: PatientArrays, rows: Int64[np.ndarray, " row"]) -> list[Finding]:
+    """Of each image the region whose brightness tells the outcome best, if it tells more than a disease would.
+
+    A marker goes with the outcome at one hospital, pathology at all: a region is red only where the others' images,
+    by their sums, do not show the same.
+
+    Args:
+        bench: what is judged and how strictly.
+        measured: of the same patients.
+        arrays: all patients of the hospital.
+        rows: which of them were measured.
+    """
+    found = []
+    for name in (name for name in bench.chosen if name in bench.schema.images):
+        died = arrays.outcome[rows[arrays.present[name][rows]]] == 1
+        if not bench.rule.may_release(n=len(died), events=int(died.sum())):
+            continue
+        bench.count(SHORT_CUT, GRID * GRID)
+        auc = region_auc(measured[f"{name}/{THUMBNAIL}"], died)
+        error = np.sqrt((len(died) + 1) / (12.0 * died.sum() * (~died).sum()))
+        sure = np.abs(auc - 0.5) / error >= bench.min_z(GRID * GRID)
+        found += _find_region(bench, name, auc, sure)
+    return found
+
+
+def _find_region(
+    bench: Bench, name: str, auc: Float64[np.ndarray, " cell"], sure: Bool[np.ndarray, " cell"]
+) -> list[Finding]:
+    limit, strength = LIMITS[SHORT_CUT], np.where(sure, np.maximum(auc, 1 - auc), 0.5)
+    elsewhere = others_auc(bench, name)
+    best = int(strength.argmax())
+    if elsewhere is not None:
+        same_way = np.where(auc >= 0.5, elsewhere, 1 - elsewhere)
+        own_only = np.where(strength - same_way >= SHORT_CUT_MARGIN, strength, 0.5)
+    if elsewhere is not None and limit.grade(own_only.max()) == "red":
+        best = int(own_only.argmax())
+    else:
+        limit = replace(limit, red=None)
+    row, column = divmod(best, GRID)
+    where = (name, f"row {row + 1}, column {column + 1} of {GRID}")
+    return bench.find(SHORT_CUT, where, effect=float(strength[best]), value=float(auc[best]), limit=limit)
+
+
+def region_auc(
+    thumbnails: Float64[np.ndarray, "image cell"], died: Bool[np.ndarray, " image"]
+) -> Float64[np.ndarray, " cell"]:
+    """Probability that a region is brighter in an image of an event than in another; ties count half.
+
+    Args:
+        thumbnails: of the images.
+        died: whether they are of events, some of them and not all.
+    """
+    n_events, n_others = int(died.sum()), int((~died).sum())
+    ranks = np.asarray(rankdata(thumbnails, axis=0))[died].sum(axis=0)
+    auc: Float64[np.ndarray, " cell"] = (ranks - n_events * (n_events + 1) / 2) / (n_events * n_others)
+    return auc
+
+
+def others_auc(bench: Bench, name: str) -> Float64[np.ndarray, " cell"] | None:
+    """The same at the other hospitals, from their sums, as of two normal distributions; None without enough of them."""
+    if not bench.others:
+        return None
+    events, rest = (Moments.read(bench.others, f"{name}/{part}") for part in (THUMBNAIL_EVENTS, THUMBNAIL_OTHERS))
+    if not bench.rule.may_release(n=int(events.n[0] + rest.n[0]), events=int(events.n[0])):
+        return None
+    spread = np.sqrt((np.square(events.sd) + np.square(rest.sd)) / 2)
+    distance = (events.mean - rest.mean) / np.maximum(spread, 1e-3)
+    return np.asarray(norm.cdf(distance / np.sqrt(2)))
