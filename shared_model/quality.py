@@ -91,8 +91,11 @@ UNIT_SHIFT_SD = 1.75  # a unit shift moves the mean logarithm by at least so man
 DOSE_SHIFT_SD = 1.0  # the same for a dose shift: half of the hospitals may give one dose and half another
 INTERVAL_SD = 1.0  # the same for the sampling interval and the duration
 FLAT_SHARE = 0.8  # red flat lines have at least this share of equal successive values
-FLAT_ALONE = Limit("share of successive values that are equal", 0.75, 0.95)
-SATURATED_ALONE = Limit("share of white pixels", 0.25)
+# Of what is otherwise compared with others.
+ALONE: Mapping[str, Limit] = {
+    FLAT_LINES: Limit("share of successive values that are equal", 0.75, 0.95),
+    SATURATION: Limit("share of white pixels", 0.25),
+}
 SHORT_CUT_MARGIN = 0.15  # a region is red if its AUC is so much larger than at the others: pathology shows everywhere
 CORRELATED_ELSEWHERE = 0.75  # a pair so strongly correlated at the others too belongs to the study, not to a hospital
 FEWEST_PAIRS = 30  # patients with both values

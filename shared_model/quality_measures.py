@@ -153,7 +153,7 @@ def hide_few_sites(total: Mapping[str, np.ndarray], *, min_sites: int) -> Sums:
     """The total with zeros in place of items that fewer hospitals have."""
     hidden = {}
     for name, value in total.items():
-        sites = total[f"{name.rpartition('/')[0]}/sites"]
+        sites = total[_sites_of(name)]
         hidden[name] = np.where(np.rint(sites) >= min_sites, value, 0.0)
     return hidden
 
@@ -204,5 +204,14 @@ class Moments:
 
 
 def subtract_own(total: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], quantities: Quantities) -> Sums:
-    """The others' sums: the total less what this hospital added to it, digit for digit."""
-    return {name: total[name] - quantity.decode(quantity.encode(own[name])) for name, quantity in quantities.items()}
+    """The others' sums: the total less what this hospital added to it, digit for digit; zeros where nothing is told."""
+    others = {}
+    for name, quantity in quantities.items():
+        told = np.rint(total[_sites_of(name)]) > 0
+        others[name] = np.where(told, total[name] - quantity.decode(quantity.encode(own[name])), 0.0)
+    return others
+
+
+def _sites_of(name: str) -> str:
+    """Name of the array that counts the hospitals of another one's items."""
+    return f"{name.rpartition('/')[0]}/sites"

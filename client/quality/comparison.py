@@ -10,10 +10,10 @@ from scipy.stats import fisher_exact
 
 from client.quality.bench import Bench
 from shared_model.quality import (
+    ALONE,
     DOSE_SHIFT,
     DOSE_SHIFT_SD,
     DURATION,
-    FLAT_ALONE,
     FLAT_LINES,
     FLAT_SHARE,
     INTERVAL_SD,
@@ -23,7 +23,6 @@ from shared_model.quality import (
     MISSING_VALUES,
     PREVALENCE,
     SAMPLING_INTERVAL,
-    SATURATED_ALONE,
     SATURATION,
     UNIT_SHIFT,
     UNIT_SHIFT_SD,
@@ -142,7 +141,8 @@ def _judge_still(bench: Bench, measure: Measure) -> list[Finding]:
             here = bench.find(FLAT_LINES, where, effect=more, value=more, limit=limit)
         if not here:
             # Beside others, a channel that stands still everywhere may be made so.
-            alone = replace(FLAT_ALONE, amber=FLAT_ALONE.reached("red"), red=None) if bench.others else FLAT_ALONE
+            alone = ALONE[FLAT_LINES]
+            alone = replace(alone, amber=alone.reached("red"), red=None) if bench.others else alone
             here = bench.find(FLAT_LINES, where, effect=share, value=share, limit=alone)
         found += here
     return found
@@ -167,7 +167,7 @@ def _judge_white(bench: Bench, measure: Measure) -> list[Finding]:
         return []
     bench.count(SATURATION, 1)
     share = float(own.mean[i])
-    return bench.find(SATURATION, (measure.modality, ""), effect=share, value=share, limit=SATURATED_ALONE)
+    return bench.find(SATURATION, (measure.modality, ""), effect=share, value=share, limit=ALONE[SATURATION])
 
 
 def _judge_outcome(bench: Bench, measure: Measure) -> list[Finding]:

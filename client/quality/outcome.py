@@ -131,7 +131,7 @@ def others_auc(bench: Bench, name: str) -> Float64[np.ndarray, " cell"] | None:
     if not bench.others:
         return None
     events, rest = (Moments.read(bench.others, f"{name}/{part}") for part in (THUMBNAIL_EVENTS, THUMBNAIL_OTHERS))
-    if not bench.rule.may_release(n=int(events.n[0] + rest.n[0]), events=int(events.n[0])):
+    if events.n[0] < bench.rule.min_events or rest.n[0] < bench.rule.min_non_events:
         return None
     spread = np.sqrt((np.square(events.sd) + np.square(rest.sd)) / 2)
     distance = (events.mean - rest.mean) / np.maximum(spread, 1e-3)
