@@ -36,6 +36,7 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def check(
+    *,
     folder: Annotated[
         Path,
         typer.Argument(

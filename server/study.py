@@ -52,7 +52,7 @@ _PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
 
 
 def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFolder, resume: bool = False) -> None:
-    """Handshake, data quality, statistics, training, evaluation, explanation; all that the coordinator keeps goes to the run folder.
+    """Handshake, data quality, statistics, training, evaluation, explanation; what is kept goes to the run folder.
 
     Args:
         link: the way to the hospitals.

@@ -69,8 +69,8 @@ def print_quality(quality: Mapping[str, Any], console: Console) -> None:
         elif not found:
             green.append(name)
         else:
-            red = "" if entry["grade"] != "red" else " (refused)" if entry["refused"] else " (accepted)"
-            lines[name] = f"{entry['grade']}{red}; {found}"
+            note = "" if entry["grade"] != "red" else " (refused)" if entry["refused"] else " (accepted)"
+            lines[f"{name}{note}"] = found
     for name in sorted(lines):
         console.print(f"data quality: {name}: {lines[name]}", markup=False, highlight=False, soft_wrap=True)
     if green:

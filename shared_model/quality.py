@@ -2,8 +2,8 @@
 
 Red is what almost surely is a fault and would spoil the model; amber is to be looked at. A finding must clear two
 hurdles: an effect that matters (`LIMITS`), and more than chance (`critical_z`, `critical_p`: Bonferroni over all items
-of the measure at all hospitals). The effect's hurdle also protects the innocent: where a share p of the other hospitals'
-patients is shifted by a fault, the difference to them stays below sqrt(p / (1 - p)) of their standard deviations, since
+of the measure at all hospitals). The effect's hurdle also protects the innocent: where a fault shifts a share p of the
+other hospitals' patients, the distance to their mean stays below sqrt(p / (1 - p)) of their standard deviations, since
 the fault widens these too. So a limit of 1 accuses no sound hospital while the faulty ones hold less than half of the
 others' patients, and `UNIT_SHIFT_SD` none below three quarters.
 """
@@ -101,14 +101,14 @@ CORRELATED_ELSEWHERE = 0.75  # a pair so strongly correlated at the others too b
 FEWEST_PAIRS = 30  # patients with both values
 FEWEST_IMAGES = 3  # a share of faulty images is no finding before
 FEWEST_OTHERS = 2  # of two hospitals that differ nobody can say which is wrong: red takes two others that agree
-ALPHA = 0.001  # chance that a measure has any finding at any hospital where there is nothing
+ALPHA = 0.01  # chance that a measure has any finding at any hospital where there is nothing
 
 
 def critical_z(n_tests: int) -> float:
     """Two-sided normal quantile at `ALPHA` over all tests of a measure.
 
     >>> round(critical_z(1), 3), round(critical_z(500), 3)
-    (3.291, 4.892)
+    (2.576, 4.417)
     """
     return float(norm.isf(critical_p(n_tests) / 2))
 

@@ -1,9 +1,9 @@
 """What is measured of a patient for the data-quality report, and the sums of it that make the federation's reference.
 
-A measure is a matrix of patients by items, NaN where a patient has no such number. Of each hospitals send n, sum and sum
-of squares per item; a hospital subtracts its own from the total and so knows mean and spread of the others. An item of
-which a hospital has fewer than `min_patients` values is sent as zeros, and one that fewer than `min-sites` hospitals have
-is not told (`hide_few_sites`): what is left after a subtraction still rests on enough patients of enough hospitals.
+A measure is a matrix of patients by items, NaN where a patient has no such number. Hospitals send n, sum and sum of
+squares per item; a hospital subtracts its own from the total and so knows mean and spread of the others. An item of
+which a hospital has fewer than `min_patients` values is sent as zeros, and one that fewer than `min-sites` hospitals
+have is not told (`hide_few_sites`): what a subtraction leaves still rests on enough patients of enough hospitals.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PIXELS = ("brightness", "contrast", "sharpness", "saturation")
 
 PRESENCE, OUTCOME = "presence", "outcome"
 CORRELATION_SITES, CORRELATION_WEIGHT, CORRELATION_Z = "correlation/sites", "correlation/weight", "correlation/z"
-KNOWN, LEVEL, STILL, INTERVAL, DURATION = "known", "level", "still", "interval", "duration"
+KNOWN, LEVEL, STILL, INTERVAL, SPAN = "known", "level", "still", "interval", "span"
 PIXEL, THUMBNAIL, THUMBNAIL_EVENTS, THUMBNAIL_OTHERS = "pixels", "thumbnail", "thumbnail-events", "thumbnail-others"
 PARTS = ("sites", "n", "sum", "square")
 
@@ -74,7 +74,7 @@ def _modality_measures(schema: Schema, name: str) -> Iterator[Measure]:
         yield Measure(f"{name}/{LEVEL}", name, channels, _LOG_LIMIT)
         yield Measure(f"{name}/{STILL}", name, channels)
         yield Measure(f"{name}/{INTERVAL}", name, ("",), _LOG_LIMIT)
-        yield Measure(f"{name}/{DURATION}", name, ("",), _LOG_LIMIT)
+        yield Measure(f"{name}/{SPAN}", name, ("",), _LOG_LIMIT)
     elif name in schema.images:
         cells = tuple(f"row {row + 1}, column {column + 1} of {GRID}" for row in range(GRID) for column in range(GRID))
         yield Measure(f"{name}/{PIXEL}", name, PIXELS, _LOG_LIMIT)
@@ -195,12 +195,12 @@ class Moments:
     @property
     def mean(self) -> Float64[np.ndarray, " item"]:
         """Means; 0 where there is nothing."""
-        return self.total / np.maximum(self.n, 1)
+        return np.asarray(self.total / np.maximum(self.n, 1))
 
     @property
     def sd(self) -> Float64[np.ndarray, " item"]:
         """Standard deviations, of n."""
-        return np.sqrt(np.maximum(self.square / np.maximum(self.n, 1) - np.square(self.mean), 0.0))
+        return np.asarray(np.sqrt(np.maximum(self.square / np.maximum(self.n, 1) - np.square(self.mean), 0.0)))
 
 
 def subtract_own(total: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], quantities: Quantities) -> Sums:

@@ -102,18 +102,18 @@ class Comparison:
     @property
     def difference(self) -> Float64[np.ndarray, " item"]:
         """Mean here less mean elsewhere."""
-        return self.own.mean - self.others.mean
+        return np.asarray(self.own.mean - self.others.mean)
 
     @property
     def in_sd(self) -> Float64[np.ndarray, " item"]:
         """The difference in the others' standard deviations."""
-        return self.difference / np.maximum(self.others.sd, self.floor)
+        return np.asarray(self.difference / np.maximum(self.others.sd, self.floor))
 
     @property
     def z(self) -> Float64[np.ndarray, " item"]:
         """The difference in standard errors, if this hospital's patients were drawn like the others'."""
         n_own, n_others = np.maximum(self.own.n, 1), np.maximum(self.others.n, 1)
-        return self.in_sd * np.sqrt(n_own * n_others / (n_own + n_others))
+        return np.asarray(self.in_sd * np.sqrt(n_own * n_others / (n_own + n_others)))
 
     @property
     def ratio(self) -> Float64[np.ndarray, " item"]:

@@ -35,13 +35,13 @@ from shared_model.quality_measures import (
     OUTCOME,
     PIXEL,
     PRESENCE,
+    SPAN,
     STILL,
     Measure,
     Moments,
     is_logarithmic,
     list_measures,
 )
-from shared_model.quality_measures import DURATION as DURATION_MEASURE
 from shared_model.schema import STATIC, Range
 
 # Below these spreads between patients a difference is not magnified: of logarithms (2 % and 5 %), shares and gray.
@@ -197,6 +197,6 @@ _JUDGES: Mapping[str, Callable[[Bench, Measure], list[Finding]]] = {
     KNOWN: _judge_share,
     LEVEL: _judge_level,
     INTERVAL: _judge_time,
-    DURATION_MEASURE: _judge_time,
+    SPAN: _judge_time,
     PIXEL: _judge_pixels,
 }

@@ -27,8 +27,8 @@ def measure_images(
         rows: which of them.
 
     Returns:
-        Mean gray, its standard deviation over the image, sharpness (logarithm of the variance of the Laplacian over that
-        of the gray values) and share of white pixels, on a scale of 0 to 1; and the mean gray of GRID x GRID regions.
+        Mean gray, its standard deviation over the image, sharpness (logarithm of the mean square of the Laplacian over
+        the variance of gray) and share of white pixels, on a scale of 0 to 1; the mean gray of GRID x GRID regions.
     """
     numbers, thumbnails = [np.zeros((0, len(PIXELS)))], [np.zeros((0, GRID * GRID))]
     for gray in _gray_chunks(images, rows):

@@ -13,7 +13,16 @@ from client.quality.measuring import measure_patients, sum_measures
 from client.quality.outcome import judge_missing_by_outcome, judge_short_cuts
 from shared_model.batch import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality import BLANK, FEWEST_IMAGES, FEWEST_OTHERS, INVERTED, TURNED, Finding, QualityReport, sort_findings
+from shared_model.quality import (
+    BLANK,
+    FEWEST_IMAGES,
+    FEWEST_OTHERS,
+    INVERTED,
+    TURNED,
+    Finding,
+    QualityReport,
+    sort_findings,
+)
 from shared_model.quality_measures import THUMBNAIL, Measured, Moments
 from shared_model.schema import Schema
 

@@ -9,13 +9,13 @@ from client.quality.images import measure_images
 from shared_model.batch import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.quality_measures import (
-    DURATION,
     INTERVAL,
     KNOWN,
     LEVEL,
     OUTCOME,
     PIXEL,
     PRESENCE,
+    SPAN,
     STILL,
     THUMBNAIL,
     THUMBNAIL_EVENTS,
@@ -92,7 +92,7 @@ def _measure_series(values: Float32[np.ndarray, "patient time channel"], name: s
         f"{name}/{LEVEL}": _levels(mean, [channel.range for channel in series.channels]),
         f"{name}/{STILL}": np.stack([still_share(values[:, :, i]) for i in range(values.shape[2])], axis=1),
         f"{name}/{INTERVAL}": interval[:, None],
-        f"{name}/{DURATION}": duration[:, None],
+        f"{name}/{SPAN}": duration[:, None],
     }
 
 
