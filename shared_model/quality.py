@@ -81,7 +81,7 @@ LIMITS: Mapping[str, Limit] = {
     BLANK: Limit("share of images without content", 0.05, 0.2),
     INVERTED: Limit("share of images with black and white exchanged", 0.05, 0.2),
     TURNED: Limit("share of images that are turned or upside down", 0.05, 0.2),
-    SHORT_CUT: Limit("AUC for the outcome of one region's mean gray", 0.8, 0.85, by_outcome=True),
+    SHORT_CUT: Limit("AUC for the outcome of one region's mean gray", 0.85, 0.85, by_outcome=True),
     CORRELATED: Limit("correlation of two features", 0.9),
     # An outcome column that codes survival as 1 turns 8 % into 92 %: odds ratio 130.
     PREVALENCE: Limit("odds of the outcome by those of the others", 2.0, 50.0, by_outcome=True),
@@ -101,21 +101,25 @@ CORRELATED_ELSEWHERE = 0.75  # a pair so strongly correlated at the others too b
 FEWEST_PAIRS = 30  # patients with both values
 FEWEST_IMAGES = 3  # a share of faulty images is no finding before
 FEWEST_OTHERS = 2  # of two hospitals that differ nobody can say which is wrong: red takes two others that agree
-ALPHA = 0.01  # chance that a measure has any finding at any hospital where there is nothing
+ALPHA = 0.001  # chance that a measure has any finding at any hospital where there is nothing
+REGION_ALPHA = 0.01  # the same for an image's regions, which must differ from the others' by `REGION_Z` too
+REGION_Z = 3.3
+REGION_EVENTS = 8  # fewest events and non-events: of five deaths, real pathology may separate all by chance
+PATHOLOGY_AUC = 0.65  # what disease may show in one region, where no other hospital tells
 
 
 def critical_z(n_tests: int) -> float:
     """Two-sided normal quantile at `ALPHA` over all tests of a measure.
 
     >>> round(critical_z(1), 3), round(critical_z(500), 3)
-    (2.576, 4.417)
+    (3.291, 4.892)
     """
     return float(norm.isf(critical_p(n_tests) / 2))
 
 
-def critical_p(n_tests: int) -> float:
+def critical_p(n_tests: int, *, alpha: float = ALPHA) -> float:
     """Largest two-sided p value that counts."""
-    return ALPHA / max(n_tests, 1)
+    return alpha / max(n_tests, 1)
 
 
 def two_digits(value: float) -> float:

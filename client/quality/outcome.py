@@ -14,6 +14,10 @@ from shared_model.batch import PatientArrays
 from shared_model.quality import (
     LIMITS,
     MISSING_BY_OUTCOME,
+    PATHOLOGY_AUC,
+    REGION_ALPHA,
+    REGION_EVENTS,
+    REGION_Z,
     SHORT_CUT,
     SHORT_CUT_MARGIN,
     Finding,
@@ -87,7 +91,8 @@ def judge_short_cuts(
     found = []
     for name in (name for name in bench.chosen if name in bench.schema.images):
         died = arrays.outcome[rows[arrays.present[name][rows]]] == 1
-        if not bench.rule.may_release(n=len(died), events=int(died.sum())):
+        n, events = len(died), int(died.sum())
+        if not bench.rule.may_release(n=n, events=events) or min(events, n - events) < REGION_EVENTS:
             continue
         bench.count(SHORT_CUT, GRID * GRID)
         found += _find_region(bench, name, measured[f"{name}/{THUMBNAIL}"], died)
@@ -98,17 +103,19 @@ def _find_region(
     bench: Bench, name: str, thumbnails: Float64[np.ndarray, "image cell"], died: Bool[np.ndarray, " image"]
 ) -> list[Finding]:
     auc = region_auc(thumbnails, died)
-    limit, strength = LIMITS[SHORT_CUT], np.maximum(auc, 1 - auc)
-    elsewhere = others_auc(bench, name)
-    best = int(strength.argmax())
-    if elsewhere is not None:
-        same_way = np.where(auc >= 0.5, elsewhere, 1 - elsewhere)
-        own_only = np.where(strength - same_way >= SHORT_CUT_MARGIN, strength, 0.5)
-    if elsewhere is not None and limit.grade(own_only.max()) == "red":
-        best = int(own_only.argmax())
-    else:
+    told = others_auc(bench, name)
+    strength = np.maximum(auc, 1 - auc)
+    elsewhere = np.full(len(auc), PATHOLOGY_AUC) if told is None else np.where(auc >= 0.5, told, 1 - told)
+    limit, beyond = LIMITS[SHORT_CUT], strength - elsewhere
+    beyond = np.where(beyond >= REGION_Z * _auc_error(np.maximum(elsewhere, 0.5), died), beyond, 0.0)
+    here_only = np.where(beyond >= SHORT_CUT_MARGIN, strength, 0.0)
+    everywhere = np.where(elsewhere >= limit.amber - SHORT_CUT_MARGIN, strength, 0.0)
+    if told is None or not here_only.any():
         limit = replace(limit, red=None)
-    if limit.grade(strength[best]) == "green" or region_p(thumbnails[:, best], died) > bench.max_p(GRID * GRID):
+    candidates = here_only if here_only.any() else everywhere
+    best = int(candidates.argmax())
+    sure = region_p(thumbnails[:, best], died) <= bench.max_p(GRID * GRID, alpha=REGION_ALPHA)
+    if limit.grade(candidates[best]) == "green" or not sure:
         return []
     row, column = divmod(best, GRID)
     where = (name, f"row {row + 1}, column {column + 1} of {GRID}")
@@ -128,6 +135,16 @@ def region_auc(
     ranks = np.asarray(rankdata(thumbnails, axis=0))[died].sum(axis=0)
     auc: Float64[np.ndarray, " cell"] = (ranks - n_events * (n_events + 1) / 2) / (n_events * n_others)
     return auc
+
+
+def _auc_error(auc: Float64[np.ndarray, "..."], died: Bool[np.ndarray, " image"]) -> Float64[np.ndarray, "..."]:
+    """Standard error of an AUC where it is truly this (Hanley and McNeil 1982, equation 1)."""
+    n_events, n_others = int(died.sum()), int((~died).sum())
+    both_events, both_others = auc / (2 - auc), 2 * np.square(auc) / (1 + auc)
+    variance = auc * (1 - auc)
+    variance = variance + (n_events - 1) * (both_events - np.square(auc))
+    variance = variance + (n_others - 1) * (both_others - np.square(auc))
+    return np.asarray(np.sqrt(variance / (n_events * n_others)))
 
 
 def region_p(gray: Float64[np.ndarray, " image"], died: Bool[np.ndarray, " image"]) -> float:

@@ -144,9 +144,9 @@ def test_gate_hides_the_quality_row_of_few_patients(gate: Gate) -> None:
     ids=["fine", "nan", "check", "modality", "text"],
 )
 def test_gate_lets_no_quality_row_out_that_is_not_coarse_and_agreed(gate: Gate, finding: Finding) -> None:
+    report = QualityReport(judged=40, by_outcome=True, findings=(finding,))
+
     with pytest.raises(ProtocolError, match="quality row: expected"):
-        gate.release_report(
-            "query.quality", QualityReport(40, True, (finding,)), modalities=MODALITIES, n=20, events=8  # noqa: FBT003
-        )
+        gate.release_report("query.quality", report, modalities=MODALITIES, n=20, events=8)
 
     assert _lines(gate) == []

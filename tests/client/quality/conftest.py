@@ -23,6 +23,7 @@ from tests.server.small_cohort import describe_study, small_settings
 
 NAMES = tuple(f"hospital_{number}" for number in range(1, 6))
 FAULTY = "hospital_2"
+SIDE = 33
 
 Change = Callable[[PatientArrays], PatientArrays]
 
@@ -48,7 +49,8 @@ class Federation:
         workers = []
         for name in names:
             site = Site(name, self.cohort / name, self.cache)
-            site.__dict__["patients"] = (changes or {}).get(name, lambda arrays: arrays)(self.arrays[name])
+            change = (changes or {}).get(name)
+            site.__dict__["patients"] = change(self.arrays[name]) if change else self.arrays[name]
             workers.append(Worker(site))
         roster = Roster(names=dict(enumerate(names)), modalities={}, versions={}, excluded={})
         study = describe_study(workers[0].site, chosen)
@@ -58,7 +60,7 @@ class Federation:
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("quality")
-    write_cohort(folder / "cohort", patients=1200, image_size=40, seed=3)
+    write_cohort(folder / "cohort", patients=1200, image_size=SIDE, seed=3)
     return Federation(folder / "cohort", folder / "cache")
 
 

@@ -68,7 +68,7 @@ def _gradient(size: int = 32) -> np.ndarray:
 
 
 def _as_images(*gray: np.ndarray) -> np.ndarray:
-    return np.rint(np.stack(gray) * 65_535).astype(np.uint16)
+    return np.asarray(np.rint(np.stack(gray) * 65_535), dtype=np.uint16)
 
 
 def test_exposure_is_mean_gray_its_spread_and_the_share_of_white() -> None:
@@ -156,9 +156,7 @@ def test_sums_of_two_hospitals_less_ones_own_are_the_others(small_study: Schema,
     for seed in (1, 2):
         arrays = draw_patients(60, seed=seed)
         measured = _measure(arrays, small_study)
-        sums.append(
-            sum_measures(measured, schema=small_study, chosen=small_study.modalities, rule=SmallCellRule())
-        )
+        sums.append(sum_measures(measured, schema=small_study, chosen=small_study.modalities, rule=SmallCellRule()))
     names = [name for name in quantities if not name.startswith("correlation/")]
     kept = {name: quantities[name] for name in names}
     total = {name: sums[0][name] + sums[1][name] for name in names}
