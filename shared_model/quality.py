@@ -102,8 +102,7 @@ FEWEST_PAIRS = 30  # patients with both values
 FEWEST_IMAGES = 3  # a share of faulty images is no finding before
 FEWEST_OTHERS = 2  # of two hospitals that differ nobody can say which is wrong: red takes two others that agree
 ALPHA = 0.001  # chance that a measure has any finding at any hospital where there is nothing
-REGION_ALPHA = 0.01  # the same for an image's regions, which must differ from the others' by `REGION_Z` too
-REGION_Z = 3.3
+REGION_Z = 3.3  # an image's region must differ from the others' too, by so many standard errors
 REGION_EVENTS = 8  # fewest events and non-events: of five deaths, real pathology may separate all by chance
 PATHOLOGY_AUC = 0.65  # what disease may show in one region, where no other hospital tells
 
@@ -117,9 +116,9 @@ def critical_z(n_tests: int) -> float:
     return float(norm.isf(critical_p(n_tests) / 2))
 
 
-def critical_p(n_tests: int, *, alpha: float = ALPHA) -> float:
+def critical_p(n_tests: int) -> float:
     """Largest two-sided p value that counts."""
-    return alpha / max(n_tests, 1)
+    return ALPHA / max(n_tests, 1)
 
 
 def two_digits(value: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality import ALPHA, FEWEST_OTHERS, LIMITS, Finding, Limit, critical_p, critical_z, two_digits
+from shared_model.quality import FEWEST_OTHERS, LIMITS, Finding, Limit, critical_p, critical_z, two_digits
 from shared_model.quality_measures import Measure, Moments, Sums
 from shared_model.schema import Schema
 
@@ -39,9 +39,9 @@ class Bench:
         """Standard errors that rule out chance, where so many items are judged at every hospital."""
         return critical_z(n_items * self.n_sites)
 
-    def max_p(self, n_items: int, *, alpha: float = ALPHA) -> float:
+    def max_p(self, n_items: int) -> float:
         """The same as a p value."""
-        return critical_p(n_items * self.n_sites, alpha=alpha)
+        return critical_p(n_items * self.n_sites)
 
     def count(self, check: str, n: int) -> None:
         """Note that a check looked at so many numbers."""

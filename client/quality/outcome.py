@@ -15,7 +15,6 @@ from shared_model.quality import (
     LIMITS,
     MISSING_BY_OUTCOME,
     PATHOLOGY_AUC,
-    REGION_ALPHA,
     REGION_EVENTS,
     REGION_Z,
     SHORT_CUT,
@@ -114,7 +113,7 @@ def _find_region(
         limit = replace(limit, red=None)
     candidates = here_only if here_only.any() else everywhere
     best = int(candidates.argmax())
-    sure = region_p(thumbnails[:, best], died) <= bench.max_p(GRID * GRID, alpha=REGION_ALPHA)
+    sure = region_p(thumbnails[:, best], died) <= bench.max_p(GRID * GRID)
     if limit.grade(candidates[best]) == "green" or not sure:
         return []
     row, column = divmod(best, GRID)

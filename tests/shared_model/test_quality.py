@@ -48,7 +48,6 @@ def test_check_without_red_limit_is_amber_however_large_its_effect() -> None:
 def test_chance_is_ruled_out_over_all_tests() -> None:
     assert critical_p(1) == 0.001
     assert critical_p(100) == pytest.approx(0.00001)
-    assert critical_p(2, alpha=0.01) == 0.005
     assert critical_z(1) == pytest.approx(3.2905, abs=1e-4)  # the 99.95th percentile of a normal distribution
     assert critical_z(100) == pytest.approx(4.4172, abs=1e-4)
 

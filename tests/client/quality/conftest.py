@@ -60,7 +60,7 @@ class Federation:
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("quality")
-    write_cohort(folder / "cohort", patients=1200, image_size=SIDE, seed=3)
+    write_cohort(folder / "cohort", patients=1600, image_size=SIDE, seed=3)
     return Federation(folder / "cohort", folder / "cache")
 
 
