@@ -17,10 +17,13 @@ from client.data.hospital import SCHEMA_FILE
 from client.data.screen import print_problems, print_summary
 from client.patient_explanation import explain_patient
 from client.patient_screen import print_explanation, write_private
+from client.quality.judging import judge_alone
+from client.quality.screen import print_quality
 from client.run_model import open_run
 from client.site import Site
 from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, Problem, SettingsError
+from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -33,6 +36,7 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def check(
+    *,
     folder: Annotated[
         Path,
         typer.Argument(
@@ -51,6 +55,9 @@ def check(
             "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
         ),
     ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Also judge images, recordings and columns, without other hospitals.")
+    ] = False,
 ) -> None:
     """Say everything that is wrong with a hospital's data, or summarise what is there.
 
@@ -58,7 +65,7 @@ def check(
     """
     cache_dir = cache or default_cache_dir()
     hospitals = _find_hospitals(folder)
-    fine = sum(_check_hospital(hospital, schema, cache_dir=cache_dir) for hospital in hospitals)
+    fine = sum(_check_hospital(hospital, schema, cache_dir=cache_dir, quality=quality) for hospital in hospitals)
     Console().print(
         f"{fine} of {len(hospitals)} hospitals fine" if len(hospitals) > 1 else "fine" if fine else "not fine"
     )
@@ -115,8 +122,8 @@ def _find_hospitals(folder: Path) -> list[Path]:
     return below if not is_hospital(folder) and any(is_hospital(path) for path in below) else [folder]
 
 
-def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path) -> bool:
-    """Whether a hospital is fine; prints its problems or its summary."""
+def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, quality: bool) -> bool:
+    """Whether a hospital is fine; prints its problems, or its summary and where asked its data quality."""
     console, name = Console(), folder.resolve().name
     try:
         schema = load_schema(schema_file or find_schema(folder))
@@ -138,7 +145,11 @@ def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path) 
         console.print(Text(f"{name}: {error}", style="red"), soft_wrap=True)
         return False
     print_summary(console, name, summarise(hospital.arrays, schema), hospital.notes)
-    return True
+    if not quality:
+        return True
+    report = judge_alone(hospital.arrays, schema, rule=SmallCellRule())
+    print_quality(console, report)
+    return report.grade != "red"
 
 
 def _refuse_other_schema(folder: Path, schema: Schema) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from shared_model.errors import SuppressedError
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
+from shared_model.quality import LIMITS, QualityReport, check_report
 from shared_model.quantities import Quantities, check_arrays
 
 
@@ -59,6 +60,30 @@ class Gate:
         """The hospital's own row as JSON, or the suppressed row, which looks the same whatever the reason."""
         allowed = self.rule.may_release(n=n, events=events)
         text = json.dumps(row if allowed else suppressed_row(), sort_keys=True)
+        self._log(f"{kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
+        return text
+
+    def release_report(
+        self, kind: str, report: QualityReport, *, modalities: Collection[str], n: int, events: int
+    ) -> str:
+        """The hospital's data-quality row as JSON, or the suppressed row where it has too few patients.
+
+        Args:
+            kind: message kind, for the audit log.
+            report: what would leave; findings by outcome stay where events or non-events are too few.
+            modalities: of the study.
+            n: patients that it rests on.
+            events: of them with outcome 1.
+
+        Raises:
+            ProtocolError: a check, a name or a number is not one that may leave.
+        """
+        check_report(report, modalities)
+        if not self.rule.may_release(n=n, events=events):
+            kept = tuple(finding for finding in report.findings if not LIMITS[finding.check].by_outcome)
+            report = replace(report, by_outcome=False, findings=kept)
+        row = report.to_row() if n >= self.rule.min_patients else suppressed_row()
+        text = json.dumps(row, sort_keys=True, allow_nan=False)
         self._log(f"{kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
         return text
 

@@ -14,6 +14,7 @@ from client.evaluation import answer_evaluate
 from client.explain import answer_background, answer_explain, answer_spread
 from client.local_training import answer_train
 from client.outbound import Gate
+from client.quality.answer import answer_quality, answer_reference
 from client.run_state import NeedsWeightsError, forget_old_runs
 from client.site import Site
 from client.statistics import answer_statistics
@@ -26,6 +27,8 @@ from shared_model.messages import (
     EXPLAIN,
     HANDSHAKE,
     PROTOCOL_VERSION,
+    QUALITY,
+    REFERENCE,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -36,6 +39,8 @@ from shared_model.messages import (
     HandshakeReply,
     HandshakeRequest,
     Message,
+    QualityRequest,
+    ReferenceRequest,
     Refusal,
     Request,
     SpreadRequest,
@@ -112,12 +117,18 @@ def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Ga
     )
 
 
+def _answer_reference(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
+    return answer_reference(site, settings, gate)
+
+
 def _answer_statistics(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
     return answer_statistics(site, settings, gate)
 
 
 _ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
     HANDSHAKE: (HandshakeRequest, _answer_handshake),
+    REFERENCE: (ReferenceRequest, _answer_reference),
+    QUALITY: (QualityRequest, answer_quality),
     STATISTICS: (StatisticsRequest, _answer_statistics),
     COMPONENTS: (ComponentsRequest, answer_components),
     TRAIN: (TrainRequest, answer_train),

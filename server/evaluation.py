@@ -1,4 +1,4 @@
-"""Step 4: how good the model is, pooled over patients, and a row for each hospital that may release one."""
+"""Step 5: how good the model is, pooled over patients, and a row for each hospital that may release one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 5 of a run: a common background, the hospitals' summed Shapley values, and the spread between hospitals."""
+"""Step 6 of a run: a common background, the hospitals' summed Shapley values, and the spread between hospitals."""
 
 from __future__ import annotations
 

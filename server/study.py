@@ -22,6 +22,14 @@ from server.explain import draw_background, explain_part
 from server.explanations import describe_explanation
 from server.link import Link
 from server.plan import StudyPlan
+from server.quality import (
+    QUALITY_FILE,
+    describe_quality,
+    exclude_refused,
+    judge_quality,
+    require_hospitals,
+    warn_of_quality,
+)
 from server.quorum import ask_sites, require_quorum
 from server.reduce import PlainSum
 from server.roster import Roster, shake_hands
@@ -46,7 +54,7 @@ _PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
 
 
 def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFolder, resume: bool = False) -> None:
-    """Handshake, statistics, training, evaluation, explanation; all that the coordinator keeps goes to the run folder.
+    """Handshake, data quality, statistics, training, evaluation, explanation; what is kept goes to the run folder.
 
     Args:
         link: the way to the hospitals.
@@ -68,12 +76,8 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         schema_sha256=schema.sha256,
         settings=settings.to_config(),
     )
-    roster = shake_hands(link, study, settings)
-    for name, reason in roster.excluded.items():
-        log.warning("excluded %s: %s", name, reason)
-    log.info("hospitals taking part: %s", ", ".join(roster.names.values()))
-    folder.write_json("config.json", describe_run(study, schema, settings, roster))
     kept = load_progress(folder.checkpoints) if resume and has_progress(folder.checkpoints) else None
+    roster = choose_hospitals(link, study, schema=schema, settings=settings, folder=folder, training=kept is not None)
     # The weights of a checkpoint belong to its preprocessing, whoever takes part now.
     preprocessing = (
         Preprocessing.from_json(kept.preprocessing)
@@ -106,8 +110,43 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         explain_final(final, progress, folder, evaluated=list(test["sites"]))
 
 
+def choose_hospitals(
+    link: Link, study: Study, *, schema: Schema, settings: Settings, folder: RunFolder, training: bool
+) -> Roster:
+    """Steps 1 and 2: who takes part; config.json and quality.json say why the others do not.
+
+    Args:
+        link: the way to the hospitals.
+        study: what every question repeats.
+        schema: the study.
+        settings: of the run.
+        folder: where results go.
+        training: the run is resumed and has a model: who was refused then stays refused, and is not judged again.
+
+    Raises:
+        StudyError: no quorum, or fewer than `min-sites` hospitals are left.
+    """
+    agreed = shake_hands(link, study, settings)
+    for name, reason in agreed.excluded.items():
+        log.warning("excluded %s: %s", name, reason)
+    folder.write_json("config.json", describe_run(study, schema, settings, agreed))
+    quality = folder.read_json(QUALITY_FILE) if training else {}
+    if not quality:
+        judged = judge_quality(link, study, schema=schema, settings=settings, roster=agreed)
+        quality = describe_quality(judged, schema=schema, settings=settings)
+        folder.write_json(QUALITY_FILE, quality)
+    left = exclude_refused(agreed, quality)
+    for name in left.excluded.keys() - agreed.excluded.keys():
+        log.warning("excluded %s: %s", name, left.excluded[name])
+    folder.write_json("config.json", describe_run(study, schema, settings, left))
+    warn_of_quality(left, quality, settings=settings)
+    require_hospitals(agreed, left, settings=settings)
+    log.info("hospitals taking part: %s", ", ".join(left.names.values()))
+    return left
+
+
 def explain_final(final: WholeModel, progress: Progress, folder: RunFolder, *, evaluated: Collection[str]) -> None:
-    """Step 5: explain the final model on the test part; explanations.json and the background it rests on.
+    """Step 6: explain the final model on the test part; explanations.json and the background it rests on.
 
     Raises:
         StudyError: no quorum.
@@ -144,7 +183,7 @@ def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str
 
 
 def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
-    """Step 2: the common preprocessing.
+    """Step 3: the common preprocessing.
 
     Raises:
         StudyError: no quorum, no patients with and without the outcome, or a modality that nobody has.

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from server.quality import QUALITY_FILE, describe_findings
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 
@@ -26,6 +27,9 @@ def print_run(path: Path, console: Console) -> None:
     folder = RunFolder(path)
     for name, why in folder.read_json("config.json").get("excluded", {}).items():
         console.print(f"excluded: {name}: {why}", markup=False)
+    quality = folder.read_json(QUALITY_FILE)
+    if quality:
+        print_quality(quality, console)
     metrics = folder.read_json("metrics.json")
     if metrics:
         print_metrics(metrics, console)
@@ -53,6 +57,24 @@ def _describe_missing(path: Path) -> str:
 def _fold_number(path: Path) -> int:
     number = path.name.removeprefix("fold-")
     return int(number) if number.isdecimal() else 0
+
+
+def print_quality(quality: Mapping[str, Any], console: Console) -> None:
+    """A line for each hospital whose data are amber or red, hidden or not judged, and one for all that are green."""
+    lines, green = dict(quality["failed"]), []
+    for name, entry in quality["hospitals"].items():
+        found = describe_findings(entry)
+        if entry.get("suppressed"):
+            lines[name] = "suppressed"
+        elif not found:
+            green.append(name)
+        else:
+            note = "" if entry["grade"] != "red" else " (refused)" if entry["refused"] else " (accepted)"
+            lines[f"{name}{note}"] = found
+    for name in sorted(lines):
+        console.print(f"data quality: {name}: {lines[name]}", markup=False, highlight=False, soft_wrap=True)
+    if green:
+        console.print(f"data quality: green: {', '.join(green)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Step 3: the training rounds of all phases, with best round, early stopping and a line in rounds.jsonl for each."""
+"""Step 4: the training rounds of all phases, with best round, early stopping and a line in rounds.jsonl for each."""
 
 from __future__ import annotations
 

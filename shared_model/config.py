@@ -95,6 +95,9 @@ class Settings(BaseModel):
     min_patients: int = Field(10, ge=1)
     min_events: int = Field(5, ge=1)
     min_non_events: int = Field(5, ge=1)
+    accept_red: str = Field(
+        "", description="comma-separated hospitals that take part although their data quality is red"
+    )
     wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
     deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
 

@@ -7,6 +7,8 @@ files it can ask for again, so a restarted hospital simply goes on.
 | kind | request | reply |
 |---|---|---|
 | query.handshake | HandshakeRequest | HandshakeReply |
+| query.reference | ReferenceRequest | SumsReply (quality_measures.reference_quantities) |
+| query.quality | QualityRequest | QualityReply |
 | query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
 | query.components | ComponentsRequest | SumsReply (components.component_quantities) |
 | train | TrainRequest | SumsReply (reply_quantities) |
@@ -26,12 +28,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from shared_model.config import Phase, Scalar
 from shared_model.errors import ProtocolError
+from shared_model.quantities import MAX_SITES
 
 PROTOCOL_VERSION = 3
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
-COMPONENTS = "query.components"
+COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
-KINDS = (HANDSHAKE, STATISTICS, COMPONENTS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
+KINDS = (HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
 
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
@@ -156,6 +159,33 @@ class HandshakeReply(Message):
     site: SiteName
     version: str
     modalities: list[str]
+
+
+class ReferenceRequest(Request):
+    """Coordinator to hospital: the sums behind the data-quality reference, over your training part."""
+
+
+class QualityRequest(Request):
+    """Coordinator to hospital: judge your training part against the others, whose sums are these less your own.
+
+    Attributes:
+        n_sites: hospitals in the total, all of which are judged: so many more tests are made.
+        reference: `reference_quantities` summed over the hospitals that answered, this one among them.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("reference",)
+    n_sites: int = Field(ge=1, le=MAX_SITES)
+    reference: dict[str, np.ndarray] = Field(default_factory=dict)
+
+
+class QualityReply(Message):
+    """Hospital to coordinator: what is amber or red of its data, if the small-cell rule lets it.
+
+    Attributes:
+        row: JSON of `quality.QualityReport`, or of the suppressed row.
+    """
+
+    row: str
 
 
 class StatisticsRequest(Request):

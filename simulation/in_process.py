@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import RecordDict
 
 from client.worker import Worker
 from server.link import Answer
+from shared_model.config import Settings
+
+
+def accept_all(settings: Settings, names: Iterable[str]) -> Settings:
+    """The same settings with every hospital accepted: a benchmark measures what faults do to a model."""
+    return settings.model_copy(update={"accept_red": ",".join(names)})
 
 
 class InProcessLink:

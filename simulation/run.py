@@ -184,6 +184,7 @@ class Watch:
     def __init__(self, folder: RunFolder, progress: Progress, *, settings: Settings, n_sites: int) -> None:
         self._folder, self._progress, self._n_sites = folder, progress, n_sites
         self._config_ns = _changed_ns(folder.path / CONFIG)
+        self._shown: set[tuple[str, str]] = set()  # config.json is written again once data quality is known
         self._bars = {
             phase: progress.add_task(f"{folder.path.name} {phase}", total=settings.rounds(phase) + 1, last="")
             for phase in settings.phases
@@ -215,8 +216,10 @@ class Watch:
         if changed_ns == self._config_ns:
             return
         self._config_ns = changed_ns
-        for name, reason in self._folder.read_json(CONFIG).get("excluded", {}).items():
-            self.say(f"excluded: {name}: {reason}")
+        for excluded in self._folder.read_json(CONFIG).get("excluded", {}).items():
+            if excluded not in self._shown:
+                self._shown.add(excluded)
+                self.say("excluded: {}: {}".format(*excluded))
 
 
 def _changed_ns(path: Path) -> int:

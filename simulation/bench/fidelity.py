@@ -22,6 +22,7 @@ from simulation.bench.weights_and_order import deletion_curves, randomised_weigh
 from simulation.cohort import write_cohort
 from simulation.cohort.truth import parse_truth
 from simulation.explained import ExplainedSite, explain_site, explain_sites, pooled_background, run_in_process
+from simulation.in_process import accept_all
 
 IMAGES = ("hip", "chest")
 
@@ -84,7 +85,8 @@ def _study(
     if (run / "explanations.json").exists():
         sites = [Site(folder.name, folder, cache_dir) for folder in list_hospitals(cohort)]
     else:
-        sites = run_in_process(cohort, run, settings, cache_dir=cache_dir)
+        names = [folder.name for folder in list_hospitals(cohort)]
+        sites = run_in_process(cohort, run, accept_all(settings, names), cache_dir=cache_dir)
     return explain_sites(run, sites)
 
 

@@ -20,7 +20,7 @@ from shared_model.metrics import Metrics, summarise
 from shared_model.schema import Schema, load_schema
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
-from simulation.in_process import InProcessLink
+from simulation.in_process import InProcessLink, accept_all
 from simulation.pooled import PooledSite
 
 
@@ -67,6 +67,7 @@ def _score(sites: tuple[Site, ...], plans: list[Settings], schema: Schema) -> Me
     link = InProcessLink([Worker(site) for site in sites])
     for settings in plans:
         with tempfile.TemporaryDirectory(prefix="hipfed-bench-") as folder:
-            run_study(link, schema=schema, settings=settings, folder=RunFolder(Path(folder)))
+            accepting = accept_all(settings, [site.name for site in sites])
+            run_study(link, schema=schema, settings=accepting, folder=RunFolder(Path(folder)))
             sums = sums + unpack_scores(RunFolder(Path(folder)).read_scores())
     return summarise(sums)

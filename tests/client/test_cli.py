@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from client.cli import app
+from tests.server.small_cohort import write_small_cohort
 
 if TYPE_CHECKING:
     from tests.client.conftest import SmallHospital
@@ -118,3 +120,34 @@ def test_check_passes_on_the_real_cohorts(cohort: str, n: int, check: Callable[.
 
     assert result.exit_code == 0, result.output
     assert f"{n} of {n} hospitals fine" in result.output
+
+
+def test_check_judges_quality_where_asked_and_says_what_is_red(tmp_path: Path, check: Callable[..., Result]) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=2, series=True)
+    table = pd.read_csv(cohort / "north" / "vitals.csv")
+    rows = [table.assign(time=table["time"] / 4 + 5 * k, hr=70.0) for k in range(3)]
+    schema = (cohort / "schema.toml").read_text().replace("steps = 4", "steps = 8").replace("step = 5.0", "step = 2.5")
+    (cohort / "schema.toml").write_text(schema)
+    pd.concat(rows).to_csv(cohort / "north" / "vitals.csv", index=False)
+
+    result = check(cohort, "--quality")
+
+    assert result.exit_code == 1
+    assert "data quality, judged alone: green" in result.output
+    assert "data quality, judged alone: red" in result.output
+    assert "red: flat-lines of vitals, hr 1 (limit 0.95): share of successive values that are equal" in result.output
+    assert result.output.splitlines()[-1] == "1 of 2 hospitals fine"
+    assert "data quality" not in check(cohort).output
+
+
+def test_check_notes_pairs_that_go_together_without_a_grade(tmp_path: Path, check: Callable[..., Result]) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=1)
+    table = pd.read_csv(cohort / "east" / "patients.csv")
+    table["age"] = 70 + 20 * table["male"]
+    table.to_csv(cohort / "east" / "patients.csv", index=False)
+
+    result = check(cohort / "east", "--quality")
+
+    assert result.exit_code == 0
+    assert "data quality, judged alone: green" in result.output
+    assert "note: static: age ~ male have a correlation of 1 and split their attribution" in result.output

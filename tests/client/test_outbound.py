@@ -10,6 +10,7 @@ import pytest
 from client.outbound import Gate
 from shared_model.errors import ProtocolError, SuppressedError
 from shared_model.privacy.suppression import SmallCellRule
+from shared_model.quality import Finding, QualityReport
 from shared_model.quantities import Quantity
 
 QUANTITIES = {"sum": Quantity((2,), 100.0, 0.0)}
@@ -101,3 +102,51 @@ def test_audit_log_does_not_tell_which_small_group_was_hidden(gate: Gate) -> Non
 
     empty, small = ({key: value for key, value in line.items() if key != "time"} for line in _lines(gate))
     assert empty == small
+
+
+UNIT = Finding("unit-shift", "static", "age", 0.011, 1.5, "red")
+MARKER = Finding("short-cut", "hip", "row 1, column 1 of 16", 0.95, 0.85, "red")
+REPORT = QualityReport(judged=40, by_outcome=True, findings=(UNIT, MARKER))
+MODALITIES = ("static", "hip")
+
+
+def test_gate_releases_a_quality_row_with_a_line_in_the_audit_log(gate: Gate) -> None:
+    text = gate.release_report("query.quality", REPORT, modalities=MODALITIES, n=20, events=8)
+
+    assert [finding["check"] for finding in json.loads(text)["findings"]] == ["unit-shift", "short-cut"]
+    (line,) = _lines(gate)
+    assert (line["kind"], line["bytes"]) == ("query.quality, own row", len(text))
+
+
+@pytest.mark.parametrize("events", [4, 16, 20])
+def test_gate_keeps_findings_by_outcome_in_where_one_outcome_is_rare(gate: Gate, events: int) -> None:
+    row = json.loads(gate.release_report("query.quality", REPORT, modalities=MODALITIES, n=20, events=events))
+
+    assert [finding["check"] for finding in row["findings"]] == ["unit-shift"]
+    assert row["by_outcome"] is False
+
+
+def test_gate_hides_the_quality_row_of_few_patients(gate: Gate) -> None:
+    text = gate.release_report("query.quality", REPORT, modalities=MODALITIES, n=9, events=4)
+
+    assert text == '{"suppressed": true}'
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        Finding("unit-shift", "static", "age", 0.0113, 1.5, "red"),
+        Finding("unit-shift", "static", "age", float("nan"), 1.5, "red"),
+        Finding("patients", "static", "age", 0.01, 1.5, "red"),
+        Finding("unit-shift", "wards", "age", 0.01, 1.5, "red"),
+        Finding("unit-shift", "static", "P1\n", 0.01, 1.5, "red"),
+    ],
+    ids=["fine", "nan", "check", "modality", "text"],
+)
+def test_gate_lets_no_quality_row_out_that_is_not_coarse_and_agreed(gate: Gate, finding: Finding) -> None:
+    report = QualityReport(judged=40, by_outcome=True, findings=(finding,))
+
+    with pytest.raises(ProtocolError, match="quality row: expected"):
+        gate.release_report("query.quality", report, modalities=MODALITIES, n=20, events=8)
+
+    assert _lines(gate) == []

@@ -24,6 +24,8 @@ from shared_model.messages import (
     HANDSHAKE,
     KINDS,
     PROTOCOL_VERSION,
+    QUALITY,
+    REFERENCE,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -31,6 +33,7 @@ from shared_model.messages import (
     ExplainReply,
     HandshakeReply,
     HandshakeRequest,
+    QualityReply,
     Refusal,
     StatisticsRequest,
     Study,
@@ -69,10 +72,8 @@ def test_worker_refuses_an_unknown_kind(small_site: Site, kind: str) -> None:
     refusal = _refusal(Worker(small_site).answer(kind, _handshake(small_site)))
 
     assert refusal.site == "east"
-    assert refusal.reason.startswith(
-        "message: expected one of query.handshake, query.statistics, query.components, train"
-    )
-    assert len(refusal.reason) < 200
+    assert refusal.reason.startswith("message: expected one of query.handshake, query.reference, query.quality, ")
+    assert len(refusal.reason) < 250
 
 
 def test_worker_refuses_another_protocol_version(small_site: Site) -> None:
@@ -325,6 +326,8 @@ def test_worker_answers_every_kind_and_logs_each_release_without_values(small_si
     replies = {kind: worker.answer(kind, request.to_record()) for kind, request in requests.items()}
 
     assert HandshakeReply.from_record(replies[HANDSHAKE]).site == "east"
+    assert SumsReply.from_record(replies[REFERENCE]).arrays["outcome/n"] == 36  # three of five folds of 60
+    assert json.loads(QualityReply.from_record(replies[QUALITY]).row)["findings"] == []
     assert SumsReply.from_record(replies[STATISTICS]).arrays["n"] == 36  # three of five folds of 60
     assert SumsReply.from_record(replies[TRAIN]).arrays["n-train"] == 36
     assert EvaluateReply.from_record(replies[EVALUATE]).arrays["score/n"] == 12
@@ -333,7 +336,7 @@ def test_worker_answers_every_kind_and_logs_each_release_without_values(small_si
     assert set(SumsReply.from_record(replies[SPREAD]).arrays) == {f"between/{x}" for x in ("k", "w", "wy", "wyy", "ww")}
     lines = [json.loads(line) for line in (small_site.state_dir / "audit.jsonl").read_text().splitlines()]
     rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD]
-    assert [line["kind"] for line in lines] == [STATISTICS, TRAIN, EVALUATE, *rows]
+    assert [line["kind"] for line in lines] == [REFERENCE, f"{QUALITY}, own row", STATISTICS, TRAIN, EVALUATE, *rows]
     assert all(set(line) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"} for line in lines)
     for reply in replies.values():
         assert b"east-0" not in _bytes(reply)

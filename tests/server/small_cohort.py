@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from client.quality.correlation import sum_correlations
+from client.quality.measuring import measure_patients, sum_measures
 from client.site import Site
 from client.worker import Worker
 from server.link import Link
@@ -25,6 +27,8 @@ from shared_model.messages import (
     EXPLAIN,
     HANDSHAKE,
     PROTOCOL_VERSION,
+    QUALITY,
+    REFERENCE,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -34,6 +38,8 @@ from shared_model.messages import (
     ExplainRequest,
     HandshakeRequest,
     Part,
+    QualityRequest,
+    ReferenceRequest,
     Request,
     SpreadRequest,
     StatisticsRequest,
@@ -270,6 +276,16 @@ def explain_request(
     )
 
 
+def quality_request(site: Site, settings: Settings) -> QualityRequest:
+    """A question to this hospital as if it were alone."""
+    chosen = settings.chosen_modalities(site.schema)
+    rows = site.split(settings).train
+    measured = measure_patients(site.patients, rows, schema=site.schema, chosen=chosen)
+    sums = sum_measures(measured, schema=site.schema, chosen=chosen, rule=site.rule)
+    sums |= sum_correlations(site.patients, rows, schema=site.schema, chosen=chosen, rule=site.rule)
+    return QualityRequest(study=describe_study(site, settings), n_sites=1, reference=sums)
+
+
 def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]:
     """One question of each kind that this hospital answers."""
     study = describe_study(site, settings)
@@ -278,6 +294,8 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
     n_modalities = len(settings.chosen_modalities(site.schema))
     return {
         HANDSHAKE: HandshakeRequest(study=study),
+        REFERENCE: ReferenceRequest(study=study),
+        QUALITY: quality_request(site, settings),
         STATISTICS: StatisticsRequest(study=study),
         TRAIN: train_request(site, settings),
         EVALUATE: given,

@@ -182,7 +182,7 @@ def test_same_run_twice_gives_the_same_bytes(whole_run: RunFolder, cohort: Path,
 
     assert read_weights(again) == read_weights(whole_run)
     assert read_rounds(again, without=("seconds",)) == read_rounds(whole_run, without=("seconds",))
-    for name in ("metrics.json", "model.json"):
+    for name in ("metrics.json", "model.json", "quality.json"):
         assert (again.path / name).read_bytes() == (whole_run.path / name).read_bytes()
 
 
@@ -192,8 +192,8 @@ def test_another_seed_gives_another_model(whole_run: RunFolder, cohort: Path, tm
     assert read_weights(other) != read_weights(whole_run)
 
 
-# 1 handshake, 2 statistics, 3 unimodal, 4 its validation, 5-6 fusion, 7, 8 joint, 9, 10 test
-@pytest.mark.parametrize("asked", range(10))
+# 1 handshake, 2-3 data quality, 4 statistics, 5 unimodal, 6 its validation, 7-8 fusion, 9, 10 joint, 11, 12 test
+@pytest.mark.parametrize("asked", range(12))
 def test_run_interrupted_at_any_question_resumes_to_the_same_bytes(
     asked: int, whole_run: RunFolder, cohort: Path, tmp_path: Path
 ) -> None:
@@ -207,7 +207,8 @@ def test_run_interrupted_at_any_question_resumes_to_the_same_bytes(
 
     assert read_weights(resumed) == read_weights(whole_run)
     assert read_rounds(resumed) == read_rounds(whole_run)
-    assert (resumed.path / "metrics.json").read_bytes() == (whole_run.path / "metrics.json").read_bytes()
+    for name in ("metrics.json", "quality.json"):
+        assert (resumed.path / name).read_bytes() == (whole_run.path / name).read_bytes()
 
 
 def test_resume_with_other_settings_is_refused(cohort: Path, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from shared_model.messages import (
     HandshakeReply,
     HandshakeRequest,
     Message,
+    QualityReply,
+    QualityRequest,
+    ReferenceRequest,
     Refusal,
     Request,
     SpreadRequest,
@@ -81,6 +84,9 @@ EXAMPLES: tuple[Message, ...] = (
     ExplainRequest(**WHOLE_MODEL, part="test", **BACKGROUND_ROWS, features=True, release_row=False),
     SpreadRequest(**WHOLE_MODEL, part="val", **BACKGROUND_ROWS, tau2=(0.1 + 0.2, 0.0)),
     ExplainReply(row='{"suppressed": true}', arrays=SUMS),
+    ReferenceRequest(study=STUDY),
+    QualityRequest(study=STUDY, n_sites=3, reference=SUMS),
+    QualityReply(row='{"suppressed": true}'),
     Refusal(site="north", code="needs-weights", reason="not held here"),
 )
 TYPES = [type(example) for example in EXAMPLES]
@@ -109,6 +115,8 @@ def test_examples_are_all_messages_of_the_protocol() -> None:
     assert leaves(Message) == set(TYPES)
     assert leaves(Request) == {
         HandshakeRequest,
+        ReferenceRequest,
+        QualityRequest,
         StatisticsRequest,
         ComponentsRequest,
         TrainRequest,

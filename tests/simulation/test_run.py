@@ -254,6 +254,16 @@ def test_excluded_hospitals_are_shown_once_as_soon_as_the_run_folder_names_them(
     assert screen.getvalue() == "excluded: north: data check failed: [red] (1)\n"
 
 
+def test_hospital_excluded_later_is_shown_without_those_before(tmp_path: Path) -> None:
+    watch, folder, screen = _watch(tmp_path)
+    folder.write_json("config.json", {"excluded": {"north": "schema differs"}})
+    watch()
+    folder.write_json("config.json", {"excluded": {"north": "schema differs", "south": "data quality: red"}})
+    watch()
+
+    assert screen.getvalue() == "excluded: north: schema differs\nexcluded: south: data quality: red\n"
+
+
 def test_exclusion_of_the_run_before_is_not_shown(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").write_json("config.json", {"excluded": {"north": "was away"}})
     watch, _, screen = _watch(tmp_path)

@@ -1,0 +1,59 @@
+"""The hospital's part of the data-quality step: its sums for the reference, then its own row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from client.outbound import Gate
+from client.quality.bench import Bench
+from client.quality.correlation import sum_correlations
+from client.quality.judging import judge_hospital
+from client.quality.measuring import measure_patients, sum_measures
+from client.site import Site
+from shared_model.config import Settings
+from shared_model.messages import QUALITY, REFERENCE, QualityReply, QualityRequest, SumsReply
+from shared_model.quality_measures import (
+    Measured,
+    Sums,
+    reference_quantities,
+    subtract_own,
+    total_quantities,
+)
+from shared_model.quantities import check_arrays
+
+
+def answer_reference(site: Site, settings: Settings, gate: Gate) -> SumsReply:
+    """Sums of the measures over the training part.
+
+    Raises:
+        SuppressedError: too few patients.
+    """
+    rows, sums, _ = _measure(site, settings, gate)
+    quantities = reference_quantities(site.schema, settings.chosen_modalities(site.schema))
+    return SumsReply(arrays=gate.release_sums(REFERENCE, sums, quantities, n_patients=len(rows)))
+
+
+def answer_quality(site: Site, settings: Settings, request: QualityRequest, gate: Gate) -> QualityReply:
+    """The hospital's own row, judged against the total less its own sums.
+
+    Raises:
+        ProtocolError: the total is not one of the agreed arrays.
+    """
+    chosen = settings.chosen_modalities(site.schema)
+    check_arrays(request.reference, total_quantities(site.schema, chosen), where="reference")
+    rows, own, measured = _measure(site, settings, gate)
+    others = subtract_own(request.reference, own, reference_quantities(site.schema, chosen))
+    bench = Bench(site.schema, chosen, gate.rule, own, others, request.n_sites)
+    report = judge_hospital(bench, measured, site.patients, rows)
+    events = int(site.patients.outcome[rows].sum())
+    row = gate.release_report(QUALITY, report, modalities=site.schema.modalities, n=len(rows), events=events)
+    return QualityReply(row=row)
+
+
+def _measure(site: Site, settings: Settings, gate: Gate) -> tuple[np.ndarray, Sums, Measured]:
+    """Rows of the training part, their sums and their measures."""
+    rows, chosen = site.split(settings).train, settings.chosen_modalities(site.schema)
+    measured = measure_patients(site.patients, rows, schema=site.schema, chosen=chosen)
+    sums = sum_measures(measured, schema=site.schema, chosen=chosen, rule=gate.rule)
+    sums |= sum_correlations(site.patients, rows, schema=site.schema, chosen=chosen, rule=gate.rule)
+    return rows, sums, measured
