@@ -41,7 +41,7 @@ from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
-from shared_model.newton import newton_quantities
+from shared_model.newton import newton_quantities, uses_newton
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
@@ -222,7 +222,7 @@ def check_settings(schema: Schema, settings: Settings) -> None:
         raise SettingsError(
             "local-norm: expected image-training=trained (FedBN is for layers that train), got fixed. Set both."
         )
-    if settings.strategy == "newton":
+    if uses_newton(settings, "fusion") and settings.rounds_fusion:
         newton_quantities(sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()))
     check_strata(schema, settings)
     if settings.image_weights and not has_images:

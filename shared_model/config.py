@@ -49,11 +49,13 @@ class Settings(BaseModel):
     image_skip: bool = Field(default=True, description="skip connections; false = a plain network, for comparison")
     series_embedding: int = Field(16, ge=0, le=512, description="state of the LSTM; 0 = none, only summaries")
     series_summaries: bool = Field(default=True, description="of each channel, beside the LSTM")
-    head: str = Field("32", description="comma-separated hidden widths of the fusion head; empty = a linear head")
+    head: str = Field("", description="comma-separated hidden widths of the fusion head; empty = a linear head")
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton"] = Field(
+        "newton", description="newton: Newton steps where a linear head is fitted (see `uses_newton`), fedavg elsewhere"
+    )
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
     local_head: bool = Field(default=False, description="FedPer: the fusion head stays at the hospital")
     aggregation: Literal["patients", "modalities"] = Field(
@@ -66,7 +68,7 @@ class Settings(BaseModel):
     server_tau: float = Field(1e-3, gt=0)
     rounds_unimodal: int = Field(5, ge=0, le=10_000, description="0 skips the phase")
     rounds_fusion: int = Field(40, ge=0, le=10_000, description="0 skips the phase")
-    rounds_joint: int = Field(5, ge=0, le=10_000, description="0 skips the phase")
+    rounds_joint: int = Field(0, ge=0, le=10_000, description="0 skips the phase")
     patience: int = Field(10, ge=1, description="rounds without a better validation log loss before a phase ends")
     local_epochs: int = Field(1, ge=1, le=100)
     batch_size: int = Field(32, ge=2)
@@ -78,7 +80,7 @@ class Settings(BaseModel):
         70.0, ge=0, description="of the weights of all heads: half their squared norm, beside the summed log loss"
     )
     adapt_penalty: bool = Field(
-        default=False, description="newton: a penalty for each modality, by evidence; head-penalty is where they start"
+        default=True, description="newton: a penalty for each modality, by evidence; head-penalty is where they start"
     )
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"
@@ -120,10 +122,6 @@ class Settings(BaseModel):
             raise ValueError("rounds: expected rounds-fusion or rounds-joint of 1 or more, else nothing fuses; got 0")
         if self.strategy == "scaffold":
             self._check_scaffold()
-        if self.strategy == "newton":
-            self._check_newton()
-        elif self.adapt_penalty:
-            raise ValueError(f"adapt-penalty: expected false without strategy=newton, got strategy={self.strategy}")
         return self
 
     def _check_scaffold(self) -> None:
@@ -136,18 +134,6 @@ class Settings(BaseModel):
             raise ValueError(
                 f"aggregation: expected patients with strategy=scaffold, whose control variates are means over all "
                 f"patients, got {self.aggregation}"
-            )
-
-    def _check_newton(self) -> None:
-        if self.fusion != "early" or self.head_widths:
-            raise ValueError(
-                f"head: expected an empty one with fusion=early (a linear head) with strategy=newton, "
-                f"got {self.head!r} with fusion={self.fusion}"
-            )
-        if self.local_head or not self.rounds_fusion:
-            raise ValueError(
-                "strategy: expected newton with a common head (local-head=false) and rounds-fusion of 1 or more, "
-                f"got local-head={self.local_head} and rounds-fusion={self.rounds_fusion}"
             )
 
     @property

@@ -35,8 +35,12 @@ _EMBEDDING = 1e3
 
 
 def uses_newton(settings: Settings, phase: Phase) -> bool:
-    """Whether a round of this phase is a Newton step."""
-    return settings.strategy == "newton" and phase == "fusion"
+    """Whether a round of this phase is a Newton step: early fusion and a head that all hospitals share.
+
+    It moves the head's linear part. A perceptron beside it starts at zero and stays there until phase `joint`.
+    """
+    is_linear = settings.fusion == "early" and not settings.local_head
+    return settings.strategy == "newton" and phase == "fusion" and is_linear
 
 
 def newton_quantities(width: int) -> Quantities:

@@ -14,7 +14,7 @@ from rich.console import Console
 from server.run_folder import read_status
 from server.summary import print_run
 from shared_model.command_version import Version
-from shared_model.config import parse_assignments
+from shared_model.config import parse_assignments, parse_settings
 from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
 from simulation.compare.cli import compare
@@ -77,7 +77,9 @@ def run(
     *,
     cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
     out: Annotated[Path, typer.Option(help="Run folder; must not exist or be empty.")],
-    rounds: Annotated[int | None, typer.Option(min=1, help="Most rounds of every phase.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Most rounds of every phase; --set rounds-PHASE for one.")
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="fedavg, fedprox, fedadam, fedyogi, scaffold or newton.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; fold=0..4 runs five folds.")
@@ -89,7 +91,7 @@ def run(
     with said_plainly():
         named: dict[str, str] = {}
         if rounds is not None:
-            named |= dict.fromkeys(("rounds-unimodal", "rounds-fusion", "rounds-joint"), str(rounds))
+            named |= {f"rounds-{phase}": str(rounds) for phase in parse_settings({}).phases}
         if strategy is not None:
             named["strategy"] = strategy
         assignments = {**named, **parse_assignments(settings or [])}

@@ -8,22 +8,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+FEW_LEVELS = 8
+
 
 class StaticEncoder(nn.Module):
-    """Numbers pass through; each categorical column is looked up in an embedding with one more row for "missing"."""
+    """Numbers pass through; each categorical column is looked up in an embedding with one more row for "missing".
+
+    With at most `FEW_LEVELS` levels the embedding starts as one column a level (and zero where missing), so that a
+    linear head on an untrained encoder is the usual regression; with more it starts at random.
+    """
 
     def __init__(self, *, n_numbers: int, n_levels: Sequence[int]) -> None:
-        """Tables of `min(8, n // 2 + 1)` columns for n levels.
+        """Tables of n columns for n levels, or of `FEW_LEVELS` if there are more.
 
         Args:
             n_numbers: inputs per patient that pass through (value and missing flag of each column).
             n_levels: levels of each categorical column, without "missing".
         """
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(n + 1, min(8, n // 2 + 1)) for n in n_levels)
-        for table in self.tables:
-            nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
-        self.width = n_numbers + sum(min(8, n // 2 + 1) for n in n_levels)
+        self.tables = nn.ModuleList(_level_table(n) for n in n_levels)
+        self.width = n_numbers + sum(min(FEW_LEVELS, n) for n in n_levels)
 
     def forward(
         self, numbers: Float[Tensor, "batch number"], levels: Int64[Tensor, "batch category"]
@@ -31,6 +35,16 @@ class StaticEncoder(nn.Module):
         """Numbers followed by the embedding of each category."""
         looked_up = [table(levels[:, i]) for i, table in enumerate(self.tables)]
         return torch.cat([numbers, *looked_up], dim=1)
+
+
+def _level_table(n_levels: int) -> nn.Embedding:
+    table = nn.Embedding(n_levels + 1, min(FEW_LEVELS, n_levels))
+    if n_levels > FEW_LEVELS:
+        nn.init.normal_(table.weight, std=FEW_LEVELS**-0.5)
+    else:
+        with torch.no_grad():
+            table.weight.copy_(torch.eye(n_levels + 1, n_levels))
+    return table
 
 
 class EventsEncoder(nn.Module):

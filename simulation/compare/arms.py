@@ -92,30 +92,33 @@ def _all_arms(schema: Schema, occasions: Mapping[str, Sequence[str]], *, points:
         yield Arm("points", "reference", "a points score", "points")
 
 
+TRAINED = {"image-training": "trained", "rounds-joint": "5"}
+PERCEPTRON = {"strategy": "fedavg", "head": "32", "rounds-joint": "5"}
+
+
 def _encoder_arms(schema: Schema) -> Iterator[Arm]:
     if schema.series:
         yield Arm("series-summaries", "encoder", "summaries of series, no LSTM", settings={"series-embedding": "0"})
         yield Arm("series-lstm", "encoder", "LSTM, no summaries of series", settings={"series-summaries": "false"})
     if schema.images:
-        trained = {"image-training": "trained"}
-        yield Arm("images-trained", "encoder", "ResNets trained end to end", settings=trained)
-        plain = {**trained, "image-skip": "false"}
+        yield Arm("images-trained", "encoder", "ResNets trained end to end", settings=TRAINED)
+        plain = {**TRAINED, "image-skip": "false"}
         yield Arm("images-plain", "encoder", "trained networks without skip connections", settings=plain)
 
 
 def _strategy_arms(schema: Schema) -> Iterator[Arm]:
-    yield Arm("fedprox", "strategy", "FedProx", settings={"strategy": "fedprox"})
-    yield Arm("fedadam", "strategy", "FedAdam", settings={"strategy": "fedadam"})
-    yield Arm("fedyogi", "strategy", "FedYogi", settings={"strategy": "fedyogi"})
-    yield Arm("scaffold", "strategy", "SCAFFOLD", settings={"strategy": "scaffold"})
+    one_penalty = {"adapt-penalty": "false"}
+    yield Arm("one-penalty", "strategy", "Newton steps, one penalty for all modalities", settings=one_penalty)
+    for name, title in (("fedavg", "FedAvg"), ("fedprox", "FedProx"), ("fedadam", "FedAdam"), ("fedyogi", "FedYogi")):
+        yield Arm(name, "strategy", f"{title}, linear head", settings={"strategy": name})
+    yield Arm("scaffold", "strategy", "SCAFFOLD, linear head", settings={"strategy": "scaffold"})
+    yield Arm("perceptron", "strategy", "FedAvg, perceptron of width 32 trained to the end", settings=PERCEPTRON)
     yield Arm("local-head", "strategy", "FedPer: a head of its own at each hospital", settings={"local-head": "true"})
-    yield Arm("by-modality", "strategy", "branches averaged by who has them", settings={"aggregation": "modalities"})
-    linear = {"head": "", "rounds-joint": "0"}
-    yield Arm("linear", "strategy", "a linear head, FedAvg", settings=linear)
-    yield Arm("newton", "strategy", "a linear head, Newton steps", settings={**linear, "strategy": "newton"})
+    trained = TRAINED if schema.images else {}
+    by_modality = {**trained, "aggregation": "modalities"}
+    yield Arm("by-modality", "strategy", "trained encoders averaged by who has the modality", settings=by_modality)
     if schema.images:
-        local_norm = {"local-norm": "true", "image-training": "trained"}
-        yield Arm("fedbn", "strategy", "FedBN: BatchNorm stays at the hospital", settings=local_norm)
+        yield Arm("fedbn", "strategy", "FedBN: BatchNorm stays home", settings={**TRAINED, "local-norm": "true"})
 
 
 def choose_arms(arms: Sequence[Arm], wanted: Collection[str]) -> list[Arm]:

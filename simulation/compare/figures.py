@@ -1,4 +1,4 @@
-"""The figures of a comparison, as PNG. Every one shows intervals; colours are Okabe and Ito's."""
+"""The figures of a comparison, as PNG."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 from shared_model.metrics import calibration_curve, decision_curve, summarise
 from simulation.compare.arms import FEDERATED, POOLED
+from simulation.compare.depth import draw_depth
 from simulation.compare.predictions import score
+from simulation.compare.style import BLUE, DPI, GRAY, GREEN, ORANGE, VERMILION, plain
 from simulation.compare.tables import Finished
 
 mpl.use("Agg")
 
-BLUE, ORANGE, GREEN, VERMILION, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#555555"
 CURVES = {FEDERATED: BLUE, POOLED: ORANGE, "regression": GREEN, "points": VERMILION}
-DPI = 150
 
 
 def draw_figures(
@@ -30,6 +30,7 @@ def draw_figures(
     metrics: pd.DataFrame,
     differences: pd.DataFrame,
     evidence: pd.DataFrame,
+    depth: pd.DataFrame,
 ) -> list[str]:
     """Write all figures that the tables allow.
 
@@ -39,6 +40,7 @@ def draw_figures(
         metrics: from `metrics_table`.
         differences: from `differences_table`.
         evidence: from `evidence_table`.
+        depth: from `gradient_norms`.
 
     Returns:
         File names.
@@ -55,6 +57,8 @@ def draw_figures(
     drawn["decision.png"] = _decision(curves)
     if len(evidence):
         drawn["shares.png"] = _shares(evidence)
+    if len(depth):
+        drawn["depth.png"] = draw_depth(depth)
     for name, figure in drawn.items():
         figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return sorted(drawn)
@@ -82,7 +86,7 @@ def _forest(table: pd.DataFrame, value: str, low: str, high: str, *, label: str,
         axes.axvline(line, color=GRAY, linewidth=0.8, linestyle=":")
     axes.set_yticks(ticks, names)
     axes.set_xlabel(label)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -101,7 +105,7 @@ def _calibration(curves: dict[str, Any]) -> Figure:
     axes.set_xlabel("predicted risk")
     axes.set_ylabel("observed risk")
     axes.legend(frameon=False, fontsize=8)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -126,7 +130,7 @@ def _decision(curves: dict[str, Any]) -> Figure:
     axes.set_xlabel("threshold probability")
     axes.set_ylabel("net benefit (true positives per patient)")
     axes.legend(frameon=False, fontsize=8)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -153,10 +157,6 @@ def _shares(evidence: pd.DataFrame) -> Figure:
         panels[1].axvline(0, color=GRAY, linewidth=0.8, linestyle=":")
         panels[1].set_xlabel("AUC lost without it (95 %, paired)")
     for axes in panels:
-        _plain(axes)
+        plain(axes)
     figure.tight_layout()
     return figure
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)

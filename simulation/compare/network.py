@@ -23,7 +23,7 @@ from shared_model.losses import logit_correction
 from shared_model.schema import Schema
 from shared_model.training import Rows, encode_all, predict_logits
 from simulation.compare.arms import Arm
-from simulation.in_process import InProcessLink
+from simulation.in_process import InProcessLink, accept_all
 from simulation.pooled import PooledSite
 
 CPU = torch.device("cpu")
@@ -101,7 +101,8 @@ def _train(
     with tempfile.TemporaryDirectory(prefix="hipfed-compare-") as folder:
         path = Path(folder)
         link = InProcessLink([Worker(site) for site in trainers])
-        run_study(link, schema=schema, settings=settings, folder=RunFolder(path))
+        accepting = accept_all(settings, [site.name for site in trainers])
+        run_study(link, schema=schema, settings=accepting, folder=RunFolder(path))
         tables = [predict(path, site, everyone=everyone) for site in tested]
         return Outcome(pd.concat(tables, ignore_index=True), [describe_run(path)], {})
 

@@ -12,6 +12,7 @@ from client.site import Site
 from server.run_folder import replace_file
 from shared_model.config import Settings
 from simulation.compare.arms import FEDERATED, GROUPS
+from simulation.compare.depth import gradient_norms
 from simulation.compare.figures import draw_figures
 from simulation.compare.paired import standard_error
 from simulation.compare.tables import (
@@ -51,22 +52,27 @@ def write_report(
     """
     metrics, differences = metrics_table(arms), differences_table(arms)
     subgroups, shares, evidence = subgroups_table(arms, sites, settings), shares_table(arms), evidence_table(arms)
+    depth = gradient_norms(sites, settings, sites[0].schema)
     tables = {
         "arms": metrics,
         "differences": differences,
         "subgroups": subgroups,
         "shares": shares,
         "evidence": evidence,
+        "depth": depth,
     }
     for name, table in tables.items():
         replace_file(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
-    figures = draw_figures(out / "figures", arms, metrics=metrics, differences=differences, evidence=evidence)
+    figures = draw_figures(
+        out / "figures", arms, metrics=metrics, differences=differences, evidence=evidence, depth=depth
+    )
     parts = [
         _head(metrics, sites, folds=folds, seeds=seeds, failed=failed),
         _arms_section(metrics, differences),
         _cost_section(metrics),
         _evidence_section(evidence, arms),
         _subgroup_section(subgroups),
+        _depth_section(depth),
         _untrained_section(arms),
         "## Figures\n\n" + "\n".join(f"![{name.removesuffix('.png')}](figures/{name})" for name in figures),
     ]
@@ -200,6 +206,21 @@ def _subgroup_section(subgroups: pd.DataFrame) -> str:
         for row in _rows(shown)
     ]
     return "\n".join(lines)
+
+
+def _depth_section(depth: pd.DataFrame) -> str:
+    if not len(depth):
+        return ""
+    lines = [
+        "## Gradients by depth",
+        "",
+        "| image | network | first convolution | last convolution | last / first |",
+        "|---|---|---|---|---|",
+    ]
+    for (image, network), rows in depth.groupby(["image", "network"], sort=False):
+        first, last = float(rows["relative"].iloc[0]), float(rows["relative"].iloc[-1])
+        lines.append(f"| {image} | {network} | {first:.2g} | {last:.2g} | {last / first:.2g} |")
+    return "\n".join([*lines, "", "Gradient norm over weight norm in an untrained network, on a batch of real images."])
 
 
 def _untrained_section(arms: Sequence[Finished]) -> str:

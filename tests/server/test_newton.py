@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from client.worker import Worker
-from server.newton import NewtonStep, newton_direction
+from server.newton import NewtonStep, evidence_penalty, newton_direction
 from server.run_folder import RunFolder
 from server.strategy import RoundTotal
 from server.study import check_settings
@@ -235,3 +235,55 @@ def test_direction_leaves_a_column_alone_that_is_zero_everywhere() -> None:
 
     assert found.tolist() == pytest.approx([-0.5, 0.0])
     assert newton_direction(np.array([1e-7, 0.0]), np.diag([4.0, 1.0])).tolist() == [0, 0]  # at the optimum
+
+
+def test_penalties_by_evidence_are_the_fixed_point_of_mackay() -> None:
+    """One group of one weight, by hand: curvature 4 and penalty 2 decide 4 / 6 of it."""
+    found = evidence_penalty(np.array([0.5, -1.0]), np.diag([4.0, 9.0]), np.array([2.0, 0.0]), groups=[slice(0, 1)])
+    assert found.tolist() == pytest.approx([(4 / 6) / 0.25, 0.0])
+
+
+def test_group_at_zero_keeps_its_penalty_and_none_leaves_its_range() -> None:
+    head = np.array([0.0, 1e-9, 1e3, 2.0])
+    groups = [slice(0, 1), slice(1, 2), slice(2, 3)]
+    found = evidence_penalty(head, np.eye(4), np.array([70.0, 70.0, 70.0, 0.0]), groups=groups)
+    assert found.tolist() == [70.0, 1e5, 1.0, 0.0]
+
+
+def test_without_groups_the_given_penalty_stays() -> None:
+    penalty = np.array([70.0, 0.0])
+    assert evidence_penalty(np.array([3.0, 1.0]), np.eye(2), penalty, groups=[]) is penalty
+
+
+def test_evidence_shrinks_a_group_of_noise_and_keeps_one_that_says_something() -> None:
+    """Ten columns of noise beside two of signal: the penalties come apart by themselves, and predict better."""
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([rng.normal(size=(600, 12)), np.ones((600, 1))], axis=1)
+    outcome = (rng.random(600) < 1 / (1 + np.exp(-inputs[:, :2].sum(axis=1) + 2))).astype(float)
+    groups, head, penalty = [slice(0, 2), slice(2, 12)], np.zeros(13), np.append(np.full(12, 70.0), 0.0)
+    for _ in range(30):
+        risk = 1 / (1 + np.exp(-inputs @ head))
+        curvature = (inputs * (risk * (1 - risk))[:, None]).T @ inputs
+        penalty = evidence_penalty(head, curvature, penalty, groups=groups)
+        head = head + newton_direction(inputs.T @ (risk - outcome) + penalty * head, curvature + np.diag(penalty))
+    assert penalty[0] < 5
+    assert penalty[5] > 100
+    assert np.abs(head[:2] - 1).max() < 0.3
+
+
+def test_run_with_penalties_by_evidence_is_that_of_pooled_patients_and_resumes(uneven: Path, tmp_path: Path) -> None:
+    federated, _ = _run(uneven, tmp_path, rounds_unimodal=0, rounds_fusion=6, adapt_penalty=True)
+    given, _ = _run(uneven, tmp_path / "given", rounds_unimodal=0, rounds_fusion=6)
+    workers = open_workers(uneven, tmp_path / "pooled-cache")
+    everyone = PooledSite(
+        "pooled", uneven / "east", tmp_path / "pooled-cache", hospitals=tuple(worker.site for worker in workers)
+    )
+    pooled = run_small_study(
+        uneven,
+        tmp_path / "pooled",
+        settings=_settings(rounds_unimodal=0, rounds_fusion=6, adapt_penalty=True, min_sites=1),
+        link=InProcessLink([Worker(everyone)]),
+    )
+    found, other = (load_file(folder.path / "model.safetensors") for folder in (federated, pooled))
+    np.testing.assert_allclose(found[HEAD_WEIGHT], other[HEAD_WEIGHT], atol=1e-5)
+    assert not np.allclose(found[HEAD_WEIGHT], load_file(given.path / "model.safetensors")[HEAD_WEIGHT], atol=1e-3)
