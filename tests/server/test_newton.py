@@ -16,7 +16,7 @@ from server.study import check_settings
 from shared_model.config import Scalar, Settings
 from shared_model.errors import SettingsError
 from shared_model.messages import TRAIN, TrainRequest
-from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN
+from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN, uses_newton
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
 from simulation.pooled import PooledSite
@@ -287,3 +287,26 @@ def test_run_with_penalties_by_evidence_is_that_of_pooled_patients_and_resumes(u
     found, other = (load_file(folder.path / "model.safetensors") for folder in (federated, pooled))
     np.testing.assert_allclose(found[HEAD_WEIGHT], other[HEAD_WEIGHT], atol=1e-5)
     assert not np.allclose(found[HEAD_WEIGHT], load_file(given.path / "model.safetensors")[HEAD_WEIGHT], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, True), ({"head": "32"}, True), ({"fusion": "late"}, False), ({"local_head": True}, False)],
+)
+def test_newton_steps_are_for_early_fusion_with_a_common_head(changes: dict[str, Scalar], expected: bool) -> None:  # noqa: FBT001
+    settings = _settings(**changes)
+    assert uses_newton(settings, "fusion") == expected
+    assert not uses_newton(settings, "unimodal")
+    assert not uses_newton(settings, "joint")
+
+
+def test_perceptron_stays_at_zero_until_joint_training(uneven: Path, tmp_path: Path) -> None:
+    linear, _ = _run(uneven, tmp_path, rounds_unimodal=0)
+    beside, _ = _run(uneven, tmp_path / "beside", rounds_unimodal=0, head="4")
+    _, link = _run(uneven, tmp_path / "trained", rounds_unimodal=0, rounds_joint=2, head="4", learning_rate=0.5)
+    heads = [load_file(folder.path / "model.safetensors") for folder in (linear, beside)]
+    np.testing.assert_allclose(heads[1][HEAD_WEIGHT], heads[0][HEAD_WEIGHT], atol=1e-6)
+    assert not heads[1]["head.perceptron.2.weight"].any()
+    asked = [TrainRequest.from_record(record) for kind, _, record in link.questions if kind == TRAIN]
+    assert [request.phase for request in asked[-3:]] == ["joint"] * 3
+    assert asked[-1].weights["head.perceptron.2.weight"].any()  # after a round of joint training

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_model.config import Scalar, parse_assignments, parse_settings
+from shared_model.config import parse_assignments, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.schema import Schema
 
@@ -68,21 +68,6 @@ def test_settings_are_refused_that_scaffold_has_no_algebra_for(key: str, value: 
     with pytest.raises(SettingsError, match=f"^{key}: expected .* with strategy=scaffold, .* got {value}"):
         parse_settings({"strategy": "scaffold", key: value})
     parse_settings({"strategy": "fedavg", key: value})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"head": "32"}, "head: expected an empty one with fusion=early"),
-        ({"fusion": "late"}, "head: expected an empty one with fusion=early"),
-        ({"local-head": True}, "strategy: expected newton with a common head"),
-        ({"rounds-fusion": 0}, "strategy: expected newton with a common head"),
-    ],
-)
-def test_settings_are_refused_that_newton_cannot_work_with(changes: dict[str, Scalar], message: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{message}"):
-        parse_settings({"strategy": "newton", "head": "", **changes})
-    parse_settings({"strategy": "newton", "head": ""})
 
 
 @pytest.mark.parametrize("head", ["64;32", "big", "32.0"])

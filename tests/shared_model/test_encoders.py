@@ -125,11 +125,20 @@ def test_static_embedding_is_the_numbers_then_the_row_of_each_level() -> None:
         rows = torch.arange(weight.shape[0]).view(-1, 1).expand_as(weight)
         table.load_state_dict({"weight": start + rows.float()})
     embedding = encoder(torch.tensor([[0.5, 1.0], [-2.0, 0.0]]), torch.tensor([[0, 1], [3, 2]]))
-    # Both tables have two columns; the last row, 3 and 2, is that of a missing level.
-    assert embedding.tolist() == [[0.5, 1, 10, 10, 21, 21], [-2, 0, 13, 13, 22, 22]]
+    # As many columns as levels; the last row, 3 and 2, is that of a missing level.
+    assert embedding.tolist() == [[0.5, 1, 10, 10, 10, 21, 21], [-2, 0, 13, 13, 13, 22, 22]]
 
 
-@pytest.mark.parametrize(("levels", "columns"), [(2, 2), (3, 2), (8, 5), (14, 8), (100, 8)])
+def test_few_levels_start_as_a_column_each_and_missing_as_zero() -> None:
+    encoder = StaticEncoder(n_numbers=1, n_levels=[3, 9])
+    embedding = encoder(torch.zeros(4, 1), torch.tensor([[0, 0], [1, 0], [2, 0], [3, 0]]))
+    assert embedding[:, 1:4].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    many = encoder.tables[1].get_parameter("weight")
+    assert many.shape == (10, 8)
+    assert 0.2 < float(many.detach().std()) < 0.5  # drawn, about 1 / sqrt(8)
+
+
+@pytest.mark.parametrize(("levels", "columns"), [(2, 2), (3, 3), (8, 8), (14, 8), (100, 8)])
 def test_static_embedding_grows_with_the_levels_up_to_eight_columns(levels: int, columns: int) -> None:
     assert StaticEncoder(n_numbers=4, n_levels=[levels]).width == 4 + columns
 

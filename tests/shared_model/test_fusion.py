@@ -5,27 +5,24 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from shared_model.batch import Batch, PatientArrays
+from shared_model.batch import Batch
 from shared_model.config import Phase, Scalar, parse_settings
 from shared_model.errors import SchemaError, SettingsError
 from shared_model.fusion import (
     EarlyFusionModel,
-    FusionHead,
     LateFusionModel,
-    LateFusionWeights,
     MultimodalModel,
     build_model,
     empty_model,
     load_image_weights,
     set_base_rate,
 )
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.heads import FusionHead, LateFusionWeights
 from shared_model.schema import Schema, parse_schema
 
 CPU = torch.device("cpu")
@@ -44,14 +41,6 @@ def build(small_study: Schema) -> Build:
         return build_model(small_study, parse_settings({key.replace("_", "-"): value for key, value in chosen.items()}))
 
     return build
-
-
-@pytest.fixture(scope="module")
-def twelve(small_study: Schema, draw_patients: Callable[..., PatientArrays]) -> Batch:
-    """Twelve patients; some lack the vitals, some the drugs, every second the X-ray."""
-    arrays, rows = draw_patients(12), np.arange(12)
-    preprocessing = fit_preprocessing(feature_sums(arrays, rows, small_study), small_study)
-    return preprocessing.batch(arrays, rows, schema=small_study, device=CPU)
 
 
 def scramble(model: MultimodalModel) -> MultimodalModel:
@@ -170,9 +159,9 @@ def test_model_of_one_modality_has_its_encoder_only(fusion: str, modality: str, 
 def test_early_fusion_concatenates_in_the_order_of_the_study(build: Build, twelve: Batch) -> None:
     model = build(head="", modalities="drugs,static")
     assert isinstance(model, EarlyFusionModel)
-    assert list(model.widths.items()) == [("static", 2 * 2 + 2), ("drugs", 2)]
+    assert list(model.widths.items()) == [("static", 2 * 2 + 3), ("drugs", 2)]
     with torch.no_grad():
-        model.head.linear.weight.copy_(torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 10]]))
+        model.head.linear.weight.copy_(torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0, 10]]))
         model.absent["drugs"].fill_(0.5)
     insulin = torch.where(twelve.present["drugs"], twelve.events["drugs"][:, 1], 0.5)
     assert torch.allclose(model(twelve), twelve.numbers[:, 0] + 10 * insulin)
@@ -269,30 +258,6 @@ def test_what_trains_travels_and_the_rest_of_the_encoders_goes_along_frozen(
     assert travelling == model.trained_in(phase)
     encoders = {name for name in model.learned_names() if name.startswith("encoders.")}
     assert set(frozen) == (encoders if phase == "fusion" else set())
-
-
-@both_fusions
-@pytest.mark.parametrize("phase", ["unimodal", "joint"])
-def test_fixed_image_encoders_go_along_frozen_and_all_else_trains_as_before(
-    fusion: str, phase: Phase, build: Build
-) -> None:
-    fixed, trained = build(fusion=fusion, image_training="fixed"), build(fusion=fusion)
-    of_images = {name for name in fixed.learned_names() if name.startswith("encoders.hip.")}
-    assert fixed.fixed == ("hip",)
-    assert trained.fixed == ()
-    assert set(fixed.trained_in(phase)) == set(trained.trained_in(phase)) - of_images
-    assert set(fixed.frozen_in(phase)) == of_images
-    assert fixed.frozen_encoders(phase) == ("hip",)
-    assert fixed.frozen_encoders("fusion") == fixed.modalities
-
-
-def test_known_embeddings_are_taken_and_their_inputs_not_read(build: Build, twelve: Batch) -> None:
-    model = scramble(build()).eval()
-    found = model.encode(twelve)
-    without = dataclasses.replace(twelve, images={}, series={})
-    known = {name: found[name] + 1 for name in ("hip", "vitals")}
-    again = model.encode(without, known)
-    assert all(torch.equal(again[name], known.get(name, found[name])) for name in model.modalities)
 
 
 @pytest.mark.parametrize("phase", ["unimodal", "joint"])

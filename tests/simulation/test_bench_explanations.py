@@ -56,7 +56,7 @@ def _additivity_error(subject: Subject, phi: Phi) -> float:
 def test_our_engine_equals_shap_exact_explainer_on_the_same_game(subject: Subject, written: dict[str, Any]) -> None:
     theirs = written["explainers"]["shap-exact"]["modality_values"]
 
-    np.testing.assert_allclose(engine.modality_values(subject)(), theirs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(engine.modality_values(subject)(), theirs, rtol=2e-5, atol=1e-5)
     assert np.abs(theirs).min() > 1e-3  # so that agreement means something
 
 

@@ -63,9 +63,9 @@ def test_features_of_a_modality_own_each_column_of_its_embedding_once(
 def test_value_and_missing_flag_are_one_player_and_so_are_the_columns_of_a_category(
     features: dict[str, tuple[Feature, ...]],
 ) -> None:
-    """Columns of the static embedding: age, male, their flags, then two columns of the three levels of asa."""
+    """Columns of the static embedding: age, male, their flags, then a column for each of the three levels of asa."""
     columns = {feature.name: feature.columns for feature in features["static"]}
-    assert columns == {"age": (0, 2), "male": (1, 3), "asa": (4, 5)}
+    assert columns == {"age": (0, 2), "male": (1, 3), "asa": (4, 5, 6)}
 
 
 def test_channel_of_a_series_has_six_summaries_beside_the_time_pattern_of_the_lstm(

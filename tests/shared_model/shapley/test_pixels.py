@@ -105,7 +105,7 @@ def test_model_is_left_as_it_was(small_study: Schema) -> None:
 
 
 def test_head_that_the_rescale_rule_cannot_pass_is_refused(small_study: Schema) -> None:
-    comparison = _compare(small_study, head_norm="layer")
+    comparison = _compare(small_study, head="8", head_norm="layer")
 
     with pytest.raises(StudyError, match="LayerNorm"):
         comparison.attribute()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared_model.encoders import ImageEncoder
 from shared_model.errors import StudyError
-from shared_model.fusion import FusionHead
+from shared_model.heads import FusionHead
 from shared_model.shapley.rescale import rescale_rule
 
 
@@ -80,15 +80,10 @@ class ResidualBlock(nn.Module):
 # Completeness: what the multipliers explain is the difference of the outputs.
 
 
-@pytest.mark.parametrize(("architecture", "skip"), [("resnet18", True), ("resnet18", False), ("resnet50", True)])
+@pytest.mark.parametrize("network", ["resnet18", "resnet18 plain", "resnet50"])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["double", "single"])
-def test_multipliers_of_the_image_encoder_are_complete(
-    architecture: str,
-    skip: bool,  # noqa: FBT001 - pytest passes it by name
-    dtype: torch.dtype,
-    error: float,
-) -> None:
-    encoder = image_encoder(architecture, skip=skip).to(dtype)
+def test_multipliers_of_the_image_encoder_are_complete(network: str, dtype: torch.dtype, error: float) -> None:
+    encoder = image_encoder(network.split(maxsplit=1)[0], skip="plain" not in network).to(dtype)
     x, r = torch.randn(1, 1, 64, 64, dtype=dtype).expand(3, -1, -1, -1), torch.randn(3, 1, 64, 64, dtype=dtype)
     multipliers, differences = explain(encoder, x, r)
     assert ((explained(multipliers, x, r) - differences).abs() <= error * differences.abs()).all()

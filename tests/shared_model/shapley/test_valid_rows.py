@@ -111,7 +111,7 @@ def test_number_stays_within_the_range_of_the_schema_and_keeps_its_distribution(
 
 def test_level_of_a_category_is_a_row_of_its_table_and_exactly_as_frequent(drawn: Drawn) -> None:
     table = drawn.model.encoders["static"].tables[0].weight.detach().numpy()  # type: ignore[union-attr,index]
-    distance = np.abs(drawn.rows["static"][:, None, 4:6] - table[None]).max(axis=2)
+    distance = np.abs(drawn.rows["static"][:, None, 4:7] - table[None]).max(axis=2)
     assert distance.min(axis=1).max() < 1e-6
     counts = np.bincount(distance.argmin(axis=1), minlength=4)
     levels = np.where(drawn.patients.levels[:, 0] < 0, 3, drawn.patients.levels[:, 0])
