@@ -11,6 +11,7 @@ from client.outbound import Gate
 from client.site import Site
 from shared_model.components import component_quantities, component_sums
 from shared_model.config import Settings
+from shared_model.errors import ProtocolError
 from shared_model.messages import COMPONENTS, ComponentsRequest, SumsReply
 from shared_model.training import Rows
 
@@ -28,7 +29,12 @@ def answer_components(site: Site, settings: Settings, request: ComponentsRequest
     local = open_whole_model(site, settings, request)
     local.model.eval()
     rows = local.rows(request.part)
-    sums = component_sums({name: _features(local, name, rows) for name in local.model.fixed})
+    if request.part != "train":
+        raise ProtocolError(f"components: expected a question about the training part, got {request.part}.")
+    features = {name: _features(local, name, rows) for name in local.model.fixed}
+    # The features of a few patients are those patients: what fewer than the rule asks for have, nobody has.
+    enough = {name: found[: len(found) * (len(found) >= gate.rule.min_patients)] for name, found in features.items()}
+    sums = component_sums(enough)
     released = gate.release_sums(
         COMPONENTS, sums, component_quantities(local.model.image_features()), n_patients=len(rows)
     )
@@ -42,6 +48,7 @@ def _features(local: LocalModel, name: str, rows: Rows) -> Float[np.ndarray, "pa
     here = rows[local.site.patients.present[name][rows]]
     chunks = [np.zeros((0, encoder.n_features), dtype=np.float32)]
     for start in range(0, len(here), CHUNK):
-        images = local.batch(here[start : start + CHUNK]).images[name]
+        others = [other for other in local.model.fixed if other != name]
+        images = local.batch(here[start : start + CHUNK], known=others).images[name]
         chunks.append(encoder.features(images).float().cpu().numpy())
     return np.concatenate(chunks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -51,7 +53,7 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     )
     counts = _count_patients(local, settings)
     if uses_newton(settings, request.phase):
-        patients = source(np.arange(len(local.split.train)))
+        patients = _without_rare(source(np.arange(len(local.split.train))), least=gate.rule.min_patients)
         learned = newton_sums(local.model, patients, event_weight=request.event_weight)
     else:
         learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
@@ -61,6 +63,12 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     # After the gate: what diverged is refused there, and must not be what the next round starts from.
     state.save_home(local.model, request.phase, after_round=request.round_number + 1)
     return SumsReply(arrays=released)
+
+
+def _without_rare(encoded: Encoded, *, least: int) -> Encoded:
+    """Patients as if nobody had a modality that fewer than `least` have: second moments of a few would show them."""
+    present = {name: here & (here.sum() >= least) for name, here in encoded.present.items()}
+    return replace(encoded, present=present)
 
 
 def _count_patients(local: LocalModel, settings: Settings) -> dict[str, np.ndarray]:

@@ -127,13 +127,20 @@ def _describe_correlated(reference: Sums, schema: Schema, settings: Settings) ->
 
 
 def exclude_refused(roster: Roster, quality: Mapping[str, Any]) -> Roster:
-    """The roster without the hospitals that quality.json calls refused, which become excluded with the reason."""
-    entries = quality["hospitals"]
-    refused = {
-        name: describe_refusal(name, entries[name])
-        for name in roster.names.values()
-        if entries.get(name, {}).get("refused")
-    }
+    """The roster without the hospitals that quality.json calls refused, or says nothing of; each with the reason.
+
+    It says nothing of a hospital that came after the others were judged: only a resumed run meets one.
+    """
+    entries, known = quality["hospitals"], {*quality["hospitals"], *quality["failed"]}
+    refused = {}
+    for name in roster.names.values():
+        if name not in known:
+            refused[name] = (
+                "data quality: expected a hospital that was there when the others were judged, got one that came to a "
+                "resumed run. Let it take part in a new run."
+            )
+        elif entries.get(name, {}).get("refused"):
+            refused[name] = describe_refusal(name, entries[name])
     names = {node: name for node, name in roster.names.items() if name not in refused}
     return replace(roster, names=names, excluded=dict(sorted({**roster.excluded, **refused}.items())))
 
@@ -155,9 +162,12 @@ def warn_of_quality(roster: Roster, quality: Mapping[str, Any], *, settings: Set
         log.warning("data quality of %s is not known: %s", name, reason)
     present = set(roster.names.values())
     for name in sorted(present & set(quality["hospitals"])):
-        found = describe_findings(quality["hospitals"][name])
+        entry = quality["hospitals"][name]
+        found = describe_findings(entry)
         if found:
             log.warning("data quality of %s: %s", name, found)
+        if entry.get("suppressed"):
+            log.warning("data quality of %s is not known: it may not be told of so few patients", name)
     for name in sorted(accepted_names(settings) - present):
         log.warning("accept-red: %s does not take part", name)
 

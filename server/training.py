@@ -134,6 +134,8 @@ def _train_round(
         keep(progress)  # so that rounds.jsonl shows the round that ends the run
     require_quorum(attendance, min_sites=plan.settings.min_sites, step=f"round {round_number} ({parts.phase})")
     stepped = strategy.advance(before, RoundTotal(sums, attendance.answered, round_number))
+    if isinstance(strategy, NewtonStep) and strategy.penalties:
+        progress.rounds[-1]["penalties"] = dict(zip(_columns(plan), strategy.penalties, strict=True))
     progress.strategy_state = strategy.state
     return metrics, stepped
 
@@ -141,16 +143,20 @@ def _train_round(
 def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
     """The strategy of a phase: under `newton` FedAvg where the encoders train, too."""
     if uses_newton(plan.settings, phase):
-        groups = _modality_columns(plan) if plan.settings.adapt_penalty else []
-        return NewtonStep(penalty=plan.settings.head_penalty, groups=groups, state=state)
+        return NewtonStep(penalty=plan.settings.head_penalty, groups=list(_columns(plan).values()), state=state)
     return build_strategy(plan.settings, n_train=plan.preprocessing.n, state=state)
 
 
-def _modality_columns(plan: StudyPlan) -> list[slice]:
-    """Where each modality's weights lie in the linear head."""
+def _columns(plan: StudyPlan) -> dict[str, slice]:
+    """Where the weights of each modality lie in the linear head; none where all share the given penalty.
+
+    A weighted likelihood takes copies of deaths for patients, so its evidence means nothing.
+    """
+    if not plan.settings.adapt_penalty or plan.settings.class_weight != "none":
+        return {}
     widths = empty_model(plan.schema, plan.settings, device=torch.device("meta")).widths
     ends = list(accumulate(widths.values()))
-    return [slice(start, end) for start, end in pairwise([0, *ends])]
+    return {name: slice(start, end) for name, (start, end) in zip(widths, pairwise([0, *ends]), strict=True)}
 
 
 def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strategy: Strategy) -> dict[int, RecordDict]:

@@ -80,7 +80,8 @@ class Settings(BaseModel):
         70.0, ge=0, description="of the weights of all heads: half their squared norm, beside the summed log loss"
     )
     adapt_penalty: bool = Field(
-        default=True, description="newton: a penalty for each modality, by evidence; head-penalty is where they start"
+        default=True,
+        description="newton: a penalty for each modality, by evidence (with class-weight=none); else head-penalty",
     )
     max_gradient_norm: float = Field(5.0, gt=0)
     class_weight: Literal["none", "balanced"] = "none"

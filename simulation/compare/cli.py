@@ -62,5 +62,7 @@ def _parse_groups(texts: list[str]) -> dict[str, tuple[str, ...]]:
         chosen = tuple(part.strip() for part in modalities.split(",") if part.strip())
         if not equals or not name.strip() or not chosen:
             raise SettingsError(f"--group: expected NAME=MODALITY,MODALITY, got {text!r}.")
+        if name.strip() in groups:
+            raise SettingsError(f"--group {name.strip()}: expected each name once, got it twice.")
         groups[name.strip()] = chosen
     return groups

@@ -82,7 +82,8 @@ def _held_out(site: Site, sites: Sequence[Site], settings: Settings, schema: Sch
 
 def _alone(site: Site, settings: Settings, schema: Schema) -> Outcome:
     """A hospital's own model; none where the hospital lacks what training needs."""
-    has = [name for name in settings.chosen_modalities(schema) if site.patients.present[name].any()]
+    train = site.split(settings).train
+    has = [name for name in settings.chosen_modalities(schema) if site.patients.present[name][train].any()]
     settings = settings.model_copy(update={"min_sites": 1, "modalities": ",".join(has)})
     try:
         return _train([site], [site], settings, schema)

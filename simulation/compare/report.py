@@ -106,26 +106,30 @@ def _head(metrics: pd.DataFrame, sites: Sequence[Site], *, folds: int, seeds: in
 def _arms_section(metrics: pd.DataFrame, differences: pd.DataFrame) -> str:
     found = {row["arm"]: row for row in _rows(differences)}
     lines = ["## Arms", ""]
-    lines.append("| arm | AUC | within hospitals | one seed | less federated | verdict | Brier | slope |")
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines.append("| arm | n | AUC | within hospitals | one seed | difference | from | verdict | Brier | slope |")
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
     before = ""
     for row in _rows(metrics):
         if row["group"] != before:
             before = row["group"]
-            lines.append(f"| *{GROUPS[before]}* | | | | | | | |")
+            lines.append(f"| *{GROUPS[before]}* | | | | | | | | | |")
         difference = found.get(row["arm"], {})
         lines.append(
-            f"| {row['arm']}: {row['description']} | {_interval(row, 'auc', 'auc_low', 'auc_high')} "
+            f"| {row['arm']}: {row['description']} | {row['n']} | {_interval(row, 'auc', 'auc_low', 'auc_high')} "
             f"| {_number(row['auc_within'])} | {_number(row['single_seed_auc'])} "
-            f"| {_interval(difference, 'difference', 'low', 'high', sign=True)} | {difference.get('verdict', '')} "
+            f"| {_interval(difference, 'difference', 'low', 'high', sign=True)} | {difference.get('against', '')} "
+            f"| {difference.get('verdict', '')} "
             f"| {_number(row['brier'], 4)} | {_number(row['calibration_slope'], 2)} |"
         )
     lines += [
         "",
         (
             "AUC over all pairs of a death and a survivor, and over pairs of the same hospital: the first also rewards "
-            "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds. Arms that do not "
-            "predict all patients are compared over those that they do."
+            "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds; all else is of log odds "
+            "averaged over seeds, each with other splits and weights, which favours arms that vary from seed to seed. "
+            "Arms that do not predict all patients (n) are compared over those that they do. Regression, boosting and "
+            "points learn from the validation part, too, which the networks need to choose the best round. Every "
+            "hospital takes part, whatever its data quality."
         ),
     ]
     return "\n".join(lines)
@@ -141,7 +145,11 @@ def _cost_section(metrics: pd.DataFrame) -> str:
         f"| {row['bytes_per_model'] / 1e6:.2f} |"
         for row in _rows(trained)
     ]
-    return "\n".join([*lines, "", "Per model; seconds of the training rounds on this machine, hospitals one by one."])
+    note = (
+        "Per model, of the training rounds with their validation: without statistics, whole models for the test part, "
+        "and explanations. Seconds on this machine, hospitals one by one."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
@@ -160,7 +168,8 @@ def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
     ]
     tau = rank_agreement(evidence)
     if tau is not None:
-        lines += ["", f"Kendall's tau of shares and losses over {len(evidence)} modalities: {tau:.2f}."]
+        n_losses = int(evidence["auc_lost_without"].notna().sum())
+        lines += ["", f"Kendall's tau of shares and losses over {n_losses} modalities: {tau:.2f}."]
     for one in arms:
         found = stability(one)
         if found is not None and one.arm.name in {FEDERATED, "pooled"}:
@@ -176,7 +185,9 @@ def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
         "",
         (
             "A share says what a model uses, a loss whether another modality can stand in for it: a modality with a "
-            "share and no loss is one that others can replace, or one that is used in vain."
+            "share and no loss that is shown is one that others can replace, one that is used in vain, or one whose loss "
+            "is too small for this many deaths. A share of 0 is that of a modality whose weights the evidence shrank to "
+            "nothing; its interval in a run's explanations is for the model as it is."
         ),
     ]
     return "\n".join(lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from server.run_lock import hold_lock
 from server.study import check_settings
@@ -17,7 +20,7 @@ from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.schema import Schema, load_schema
 from simulation.compare import points as points_score
-from simulation.compare.arms import Arm, choose_arms, list_arms
+from simulation.compare.arms import GROUPS, Arm, choose_arms, list_arms
 from simulation.compare.report import write_report
 from simulation.compare.tables import read_arm
 from simulation.compare.tasks import Task, do_task, list_tasks, open_sites
@@ -70,7 +73,9 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
     schema = load_schema(plan.cohort / "schema.toml")
     settings = _check(plan, schema)
     score = _points_file(plan, schema)
-    every = list_arms(schema, occasions=dict(plan.occasions) or None, points=score is not None)
+    every = list_arms(
+        schema, assignments=plan.assignments, occasions=dict(plan.occasions) or None, points=score is not None
+    )
     arms = choose_arms(every, plan.arms)
     plan.out.mkdir(parents=True, exist_ok=True)
     with hold_lock(plan.out, LOCK):
@@ -108,7 +113,13 @@ def _check(plan: Plan, schema: Schema) -> Settings:
             f"cohort at {plan.cohort}: expected at least {max(settings.min_sites, 2)} hospital folders (min-sites), "
             f"got {n_sites}."
         )
+    taken = {arm.name for arm in list_arms(schema, occasions={}, points=True)} | set(GROUPS)
     for name, chosen in plan.occasions.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name) or name in taken:
+            raise SettingsError(
+                f"--group {name}: expected a new name of small letters, digits and hyphens, got one that is taken or "
+                "has other characters."
+            )
         unknown = sorted(set(chosen) - set(schema.modalities))
         if unknown or not chosen:
             raise SettingsError(
@@ -145,7 +156,7 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
         console=console,
     )
     spawn = multiprocessing.get_context("spawn")
-    with progress, ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
+    with progress, ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
         bar = progress.add_task("models", total=len(tasks), completed=len(tasks) - len(todo), last="")
         futures: dict[Future[str], Task] = {pool.submit(do_task, task): task for task in todo}
         try:
@@ -159,6 +170,12 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return failed
+
+
+def _start_worker() -> None:
+    """One thread a process, and no log on the screen: the report tells what the runs found."""
+    threadpool_limits(1)
+    logging.getLogger("hipfed").addHandler(logging.NullHandler())
 
 
 def _first(failed: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from shared_model.config import Settings
 from shared_model.metrics import summarise
 from shared_model.score_sums import sigmoid
 from shared_model.shapley.strata import list_strata, stratum_members
-from simulation.compare.arms import FEDERATED, POOLED, Arm
+from simulation.compare.arms import FEDERATED, POOLED, Arm, without
 from simulation.compare.paired import auc_difference, pair_tables
 from simulation.compare.predictions import KEY, mean_over_seeds, read_predictions, score
 from simulation.compare.tasks import Task
@@ -90,14 +90,18 @@ def metrics_table(arms: Sequence[Finished]) -> pd.DataFrame:
 
 
 def differences_table(arms: Sequence[Finished]) -> pd.DataFrame:
-    """Every arm less the federated one, over the patients that both predict; no claim where the interval holds 0."""
-    reference = next(one for one in arms if one.arm.name == FEDERATED)
+    """Every arm less the one that it is compared with, over the patients that both predict.
+
+    No claim where the interval holds 0. Where the arm to compare with failed, the federated one takes its place.
+    """
+    by_name = {one.arm.name: one for one in arms}
     rows = []
     for one in arms:
-        if one is reference:
+        if one.arm.name == FEDERATED:
             continue
+        reference = by_name.get(one.arm.against, by_name[FEDERATED])
         paired = pair_tables(one.mean, reference.mean)
-        row: dict[str, Any] = {"arm": one.arm.name, "group": one.arm.group}
+        row: dict[str, Any] = {"arm": one.arm.name, "group": one.arm.group, "against": reference.arm.name}
         for prefix, within in (("", False), ("within_", True)):
             found = auc_difference(paired, within_sites=within)
             if found is not None:
@@ -105,7 +109,7 @@ def differences_table(arms: Sequence[Finished]) -> pd.DataFrame:
                 row |= {f"{prefix}difference": found.difference, f"{prefix}low": found.low, f"{prefix}high": found.high}
                 row[f"{prefix}verdict"] = found.verdict
         rows.append(row)
-    columns = ["arm", "group", "n", "events"]
+    columns = ["arm", "group", "against", "n", "events"]
     columns += [f"{prefix}{key}" for prefix in ("", "within_") for key in ("difference", "low", "high", "verdict")]
     return pd.DataFrame(rows, columns=columns)
 
@@ -185,15 +189,17 @@ def evidence_table(arms: Sequence[Finished]) -> pd.DataFrame:
     by_name = {one.arm.name: one for one in arms}
     shares = shares_table(arms)
     rows = []
-    for name in shares.loc[shares["arm"] == FEDERATED, "modality"]:
+    modalities = shares.loc[shares["arm"] == FEDERATED, "modality"].tolist()
+    by_settings = {tuple(one.arm.settings.items()): one for one in arms if one.arm.kind == "federated"}
+    for name in modalities:
         row: dict[str, Any] = {"modality": name}
         for arm in (FEDERATED, POOLED):
             found = shares[(shares["arm"] == arm) & (shares["modality"] == name)]
             if len(found):
                 row |= {f"share_{arm}": float(found["share"].iloc[0]), f"sd_{arm}": found["sd"].iloc[0]}
-        without = by_name.get(f"without-{name}")
-        if without is not None:
-            loss = auc_difference(pair_tables(by_name[FEDERATED].mean, without.mean), within_sites=False)
+        rest = by_settings.get(tuple(without(modalities, name).items()))
+        if rest is not None:
+            loss = auc_difference(pair_tables(by_name[FEDERATED].mean, rest.mean), within_sites=False)
             if loss is not None:
                 row |= {"auc_lost_without": loss.difference, "low": loss.low, "high": loss.high}
         rows.append(row)
@@ -217,4 +223,4 @@ def stability(arm: Finished) -> dict[str, float] | None:
     pairs = list(combinations(values, 2))
     distance = float(np.mean([np.abs(values[i] - values[j]).sum() for i, j in pairs]))
     ranks = [kendalltau(values[i], values[j]).statistic for i, j in pairs]
-    return {"models": float(len(found)), "mean_l1": distance, "mean_kendall_tau": float(np.nanmean(ranks))}
+    return {"mean_l1": distance, "mean_kendall_tau": float(np.nanmean(ranks))}

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ class Task:
             key: value for key, value in parse_settings(self.assignments).to_config().items() if key != "threads"
         }
         points = Path(self.points).read_text(encoding="utf-8") if self.arm.kind == "points" else ""
-        return {"kind": self.arm.kind, "cohort": self.fingerprint, "settings": settings, "points": points}
+        identity = {"kind": self.arm.kind, "cohort": self.fingerprint, "settings": settings, "points": points}
+        return {"version": version("hipfed"), **identity}
 
     @property
     def predictions_path(self) -> Path:
@@ -115,6 +117,8 @@ def do_task(task: Task) -> str:
         _train_and_keep(task)
     except HipfedError as error:
         return str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001 - one arm's fault must not end the others; the report names it
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -144,12 +148,14 @@ def open_sites(cohort: Path) -> tuple[Site, ...]:
 
 @cache
 def fingerprint_cohort(cohort: Path) -> str:
-    """Hash of the study and of all patients' tables (images by their presence)."""
+    """Hash of the study and of all patients, images included."""
     digest = hashlib.sha256(load_schema(cohort / "schema.toml").sha256.encode())
     for site in open_sites(cohort):
         patients = site.patients
         digest.update(f"{site.name}{patients.patient_ids}".encode())
-        tables = (*patients.events.values(), *patients.series.values(), *patients.present.values())
+        tables = (
+            *patients.events.values(), *patients.series.values(), *patients.present.values(), *patients.images.values()
+        )  # fmt: skip
         for table in (patients.outcome, patients.numbers, patients.levels, *tables):
             digest.update(np.ascontiguousarray(table).tobytes())
     return digest.hexdigest()

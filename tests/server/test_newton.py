@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from client.local_training import _without_rare
 from client.worker import Worker
-from server.newton import NewtonStep, evidence_penalty, newton_direction
+from server.newton import NewtonStep, evidence_penalty, newton_direction, settled_penalty
 from server.run_folder import RunFolder
 from server.strategy import RoundTotal
 from server.study import check_settings
@@ -18,6 +21,7 @@ from shared_model.errors import SettingsError
 from shared_model.messages import TRAIN, TrainRequest
 from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN, uses_newton
 from shared_model.schema import load_schema
+from shared_model.training import Encoded
 from simulation.in_process import InProcessLink
 from simulation.pooled import PooledSite
 from tests.server.faulty_links import FAULTS, FaultyLink, InterruptedLink, RecordingLink
@@ -252,7 +256,64 @@ def test_group_at_zero_keeps_its_penalty_and_none_leaves_its_range() -> None:
 
 def test_without_groups_the_given_penalty_stays() -> None:
     penalty = np.array([70.0, 0.0])
-    assert evidence_penalty(np.array([3.0, 1.0]), np.eye(2), penalty, groups=[]) is penalty
+    assert settled_penalty(np.array([3.0, 1.0]), np.ones(2), np.eye(2), penalty, groups=[]) is penalty
+
+
+def test_settled_penalties_are_a_fixed_point_from_whatever_they_start() -> None:
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([rng.normal(size=(600, 6)), np.ones((600, 1))], axis=1)
+    outcome = (rng.random(600) < 1 / (1 + np.exp(-inputs[:, :3].sum(axis=1) / 2))).astype(float)
+    gradient, curvature, head = inputs.T @ (0.5 - outcome), inputs.T @ inputs / 4, np.zeros(7)
+    groups = [slice(0, 3), slice(3, 6)]
+    found = [
+        settled_penalty(head, gradient, curvature, np.append(np.full(6, start), 0.0), groups=groups)
+        for start in (1.0, 70.0, 5000.0)
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=0.05)
+    np.testing.assert_allclose(found[2], found[0], rtol=0.05)
+    ahead = head + newton_direction(gradient + found[0] * head, curvature + np.diag(found[0]))
+    again = evidence_penalty(ahead, curvature, found[0], groups=groups)
+    np.testing.assert_allclose(again, found[0], rtol=5e-3)
+    assert found[0][0] < found[0][3]
+
+
+def test_run_whose_first_step_overshoots_halves_it_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    """Deaths are rare, and one sign all but tells them: from the base rate Newton's first step goes too far."""
+    cohort = write_small_cohort(tmp_path / "cohort", patients=400)
+    for name in NAMES:
+        rng = np.random.default_rng(len(name))
+        table = pd.read_csv(cohort / name / "patients.csv")
+        sign = rng.random(400) < 0.05
+        table["died"] = (rng.random(400) < np.where(sign, 0.7, 0.02)).astype(int)
+        table["male"] = sign.astype(int)
+        table.to_csv(cohort / name / "patients.csv", index=False)
+    changes: dict[str, Scalar] = {"rounds_unimodal": 0, "rounds_fusion": 5, "head_penalty": 0.1}
+    whole, _ = _run(cohort, tmp_path / "whole", **changes)
+    losses = [line["train_loss"] for line in read_rounds(whole) if line["train_loss"] is not None]
+    assert max(np.diff(losses)) > 0  # the step went too far ...
+    assert losses[-1] < losses[0]  # ... and was taken back
+    cut = InterruptedLink(InProcessLink(open_workers(cohort, tmp_path / "cut-cache")), at=7)
+    with pytest.raises(KeyboardInterrupt):
+        run_small_study(cohort, tmp_path / "cut", settings=_settings(**changes), link=cut)
+    assert len(read_rounds(RunFolder(tmp_path / "cut"))) in {2, 3}  # between the step and what follows it
+    again = InProcessLink(open_workers(cohort, tmp_path / "cut-cache"))
+    resumed = run_small_study(cohort, tmp_path / "cut", settings=_settings(**changes), link=again, resume=True)
+    assert read_weights(resumed) == read_weights(whole)
+
+
+def test_penalties_stand_in_rounds_and_are_given_with_class_weights(uneven: Path, tmp_path: Path) -> None:
+    adapted, _ = _run(uneven, tmp_path, rounds_unimodal=0, adapt_penalty=True)
+    weighted, _ = _run(uneven, tmp_path / "weighted", rounds_unimodal=0, adapt_penalty=True, class_weight="balanced")
+    lines = [line for line in read_rounds(adapted) if line["train_loss"] is not None]
+    assert all(set(line["penalties"]) == {"static", "vitals", "drugs"} for line in lines)
+    assert not any("penalties" in line for line in read_rounds(weighted))
+
+
+def test_modality_of_a_few_patients_is_nobodys_in_the_sums() -> None:
+    """Second moments of one patient are that patient: fewer than the rule's ten count as absent."""
+    encoded = Encoded({"vitals": torch.ones(12, 2)}, {"vitals": torch.arange(12) < 9}, torch.zeros(12))
+    assert not _without_rare(encoded, least=10).present["vitals"].any()
+    assert _without_rare(encoded, least=9).present["vitals"].sum() == 9
 
 
 def test_evidence_shrinks_a_group_of_noise_and_keeps_one_that_says_something() -> None:

@@ -54,6 +54,36 @@ def test_arms_are_chosen_by_name_or_group_and_the_federated_one_comes_along(stat
     assert choose_arms(arms, []) == arms
 
 
+def test_arms_about_modalities_are_about_those_that_are_chosen() -> None:
+    arms = list_arms(study_schema(64), assignments={"modalities": "static,vitals,hip"}, points=False)
+    named = {arm.name: arm.settings["modalities"] for arm in arms if "modalities" in arm.settings}
+    assert named == {
+        "only-static": "static",
+        "only-vitals": "vitals",
+        "only-hip": "hip",
+        "without-static": "vitals,hip",
+        "without-vitals": "static,hip",
+        "without-hip": "static,vitals",
+    }
+
+
+def test_arm_that_would_train_what_another_does_is_left_out(static_only: Schema) -> None:
+    names = {arm.name for arm in list_arms(static_only, assignments={"strategy": "fedavg"}, points=False)}
+    assert "federated" in names
+    assert "fedavg" not in names
+
+
+@pytest.mark.parametrize("shared", [{}, {"strategy": "fedavg"}, {"modalities": "static,vitals"}], ids=str)
+def test_every_arm_is_compared_with_one_that_is_there(shared: dict[str, str]) -> None:
+    arms = list_arms(study_schema(64), assignments=shared, points=True)
+    assert {arm.against for arm in arms} <= {arm.name for arm in arms}
+
+
+def test_what_an_arm_is_compared_with_comes_along() -> None:
+    arms = list_arms(study_schema(64), points=False)
+    assert [arm.name for arm in choose_arms(arms, ["fedbn"])] == ["federated", "images-trained", "fedbn"]
+
+
 def test_unknown_arm_is_refused_with_a_near_one(static_only: Schema) -> None:
     with pytest.raises(SettingsError, match=r"got 'poled'\. Did you mean pooled\?"):
         choose_arms(list_arms(static_only, points=False), ["poled"])
