@@ -224,8 +224,8 @@ def check_settings(schema: Schema, settings: Settings) -> None:
         )
     if uses_newton(settings, "fusion") and settings.head_widths and not settings.rounds_joint:
         raise SettingsError(
-            f"head: expected rounds-joint of 1 or more with strategy=newton, in whose steps a perceptron stays at zero, "
-            f"got {settings.head!r} with rounds-joint=0. Set rounds-joint=5, or strategy=fedavg."
+            "head: expected rounds-joint of 1 or more with strategy=newton, in whose steps a perceptron stays at "
+            f"zero, got {settings.head!r} with rounds-joint=0. Set rounds-joint=5, or strategy=fedavg."
         )
     if uses_newton(settings, "fusion") and settings.rounds_fusion:
         newton_quantities(sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()))

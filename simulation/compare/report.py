@@ -125,8 +125,8 @@ def _arms_section(metrics: pd.DataFrame, differences: pd.DataFrame) -> str:
         "",
         (
             "AUC over all pairs of a death and a survivor, and over pairs of the same hospital: the first also rewards "
-            "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds; all else is of log odds "
-            "averaged over seeds, each with other splits and weights, which favours arms that vary from seed to seed. "
+            "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds; all else is of log "
+            "odds averaged over seeds, each with other splits and weights, which favours arms that vary from seed to seed. "
             "Arms that do not predict all patients (n) are compared over those that they do. Regression, boosting and "
             "points learn from the validation part, too, which the networks need to choose the best round. Every "
             "hospital takes part, whatever its data quality."
@@ -185,9 +185,9 @@ def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
         "",
         (
             "A share says what a model uses, a loss whether another modality can stand in for it: a modality with a "
-            "share and no loss that is shown is one that others can replace, one that is used in vain, or one whose loss "
-            "is too small for this many deaths. A share of 0 is that of a modality whose weights the evidence shrank to "
-            "nothing; its interval in a run's explanations is for the model as it is."
+            "share and no loss that is shown is one that others can replace, one that is used in vain, or one whose "
+            "loss is too small for this many deaths. A share of 0 is that of a modality whose weights the evidence "
+            "shrank to nothing; its interval in a run's explanations is for the model as it is."
         ),
     ]
     return "\n".join(lines)
