@@ -126,10 +126,10 @@ def _arms_section(metrics: pd.DataFrame, differences: pd.DataFrame) -> str:
         (
             "AUC over all pairs of a death and a survivor, and over pairs of the same hospital: the first also rewards "
             "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds; all else is of log "
-            "odds averaged over seeds, each with other splits and weights, which favours arms that vary from seed to seed. "
-            "Arms that do not predict all patients (n) are compared over those that they do. Regression, boosting and "
-            "points learn from the validation part, too, which the networks need to choose the best round. Every "
-            "hospital takes part, whatever its data quality."
+            "odds averaged over seeds, each with other splits and weights, which favours arms that vary from seed to "
+            "seed. Arms that do not predict all patients (n) are compared over those that they do. Regression, "
+            "boosting and points learn from the validation part, too, which the networks need to choose the best "
+            "round. Every hospital takes part, whatever its data quality."
         ),
     ]
     return "\n".join(lines)
