@@ -121,7 +121,8 @@ def _decision(curves: dict[str, Any]) -> Figure:
     lowest = 0.0
     for name, sums in curves.items():
         curve = decision_curve(sums)
-        axes.plot(curve["threshold"], curve["model"], color=CURVES[name], label=name)
+        style = "--" if name == POOLED else "-"  # it often lies on the federated one
+        axes.plot(curve["threshold"], curve["model"], style, color=CURVES[name], label=name)
         if name == FEDERATED:
             axes.plot(curve["threshold"], curve["treat_all"], color=GRAY, linewidth=0.8, label="treat all")
             lowest = -0.2 * max([0.01, *curve["model"]])

@@ -14,6 +14,8 @@ from flwr.app import RecordDict
 from rich.console import Console
 
 from server.link import Answer
+from server.quality import exclude_refused, warn_of_quality
+from server.roster import Roster
 from server.run_folder import RunFolder
 from server.summary import print_run
 from shared_model.errors import StudyError
@@ -219,3 +221,21 @@ def test_show_prints_a_line_for_each_hospital_that_is_not_green(refusing_run: Ru
         "data quality: west (refused): red: unit-shift of static, age 0.099 (limit 1.5)",
         "data quality: green: east, north, south",
     ]
+
+
+def test_hospital_that_comes_to_a_resumed_run_unjudged_takes_no_part() -> None:
+    """And one that failed to answer when it was there, or passed, does."""
+    roster = Roster(names={1: "east", 2: "late", 3: "north"}, modalities={}, versions={}, excluded={})
+    judged = {"hospitals": {"east": {"findings": []}}, "failed": {"north": "no answer in time"}}
+
+    left = exclude_refused(roster, judged)
+
+    assert left.names == {1: "east", 3: "north"}
+    assert "came to a resumed run" in left.excluded["late"]
+
+
+def test_hospital_of_too_few_patients_to_be_judged_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    roster = Roster(names={1: "east"}, modalities={}, versions={}, excluded={})
+    judged = {"hospitals": {"east": {"suppressed": True}}, "failed": {}}
+    warn_of_quality(exclude_refused(roster, judged), judged, settings=small_settings())
+    assert "data quality of east is not known" in caplog.text
