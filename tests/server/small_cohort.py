@@ -302,7 +302,9 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
         STATISTICS: StatisticsRequest(study=study),
         TRAIN: train_request(site, settings),
         EVALUATE: given,
-        COMPONENTS: ComponentsRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
+        COMPONENTS: ComponentsRequest(
+            **{k: v for k, v in dict(given).items() if k not in {"release_row", "part"}}, part="train"
+        ),
         BACKGROUND: BackgroundRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
         EXPLAIN: explain,
         SPREAD: SpreadRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,23 @@ import torch
 from safetensors.torch import load_file
 
 from client.site import Site
+from client.worker import Worker
 from server.run_folder import RunFolder
 from shared_model.components import component_sums, principal_components
 from shared_model.encoders import ImageEncoder
 from shared_model.fusion import build_model
-from shared_model.messages import COMPONENTS, TrainRequest
+from shared_model.messages import COMPONENTS, Refusal, SumsReply, TrainRequest
 from shared_model.preprocessing import Preprocessing
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
 from tests.server.faulty_links import RecordingLink
-from tests.server.small_cohort import open_workers, run_small_study, small_settings, write_small_cohort
+from tests.server.small_cohort import (
+    open_workers,
+    requests_of_every_kind,
+    run_small_study,
+    small_settings,
+    write_small_cohort,
+)
 
 SETTINGS = small_settings(rounds_unimodal=1, rounds_fusion=1, rounds_joint=1, image_embedding=3)
 
@@ -86,3 +94,24 @@ def test_study_without_images_asks_for_no_components(tmp_path: Path) -> None:
     link = RecordingLink(InProcessLink(open_workers(cohort, tmp_path / "cache")))
     run_small_study(cohort, tmp_path / "run", settings=small_settings(), link=link)
     assert not any(kind == COMPONENTS for kind, _, _ in link.questions)
+
+
+def test_features_of_few_patients_and_of_other_parts_do_not_leave(image_cohort: Path, tmp_path: Path) -> None:
+    """Sums over fewer than ten patients with an image are those of nobody."""
+    table = image_cohort / "east" / "images.csv"
+    cohort = tmp_path / "cohort"
+    shutil.copytree(image_cohort, cohort)
+    site = Site("east", cohort / "east", tmp_path / "cache")
+    request = requests_of_every_kind(site, SETTINGS)[COMPONENTS]
+    whole = SumsReply.from_record(Worker(site).answer(COMPONENTS, request.to_record())).arrays
+    assert whole["hip/n"] == 36
+
+    lines = table.read_text().splitlines(keepends=True)
+    (cohort / "east" / "images.csv").write_text("".join(lines[:10]))  # nine patients
+    few = Site("east", cohort / "east", tmp_path / "other-cache")
+    arrays = SumsReply.from_record(Worker(few).answer(COMPONENTS, request.to_record())).arrays
+    assert not any(array.any() for array in arrays.values())
+
+    other = request.model_copy(update={"part": "test"})
+    refusal = Refusal.from_record(Worker(site).answer(COMPONENTS, other.to_record()))
+    assert "expected a question about the training part" in refusal.reason
