@@ -8,7 +8,7 @@ THREADS := OMP_NUM_THREADS=1
 
 demo: cohorts/demo/schema.toml
 	rm -rf runs/demo
-	$(BIN)/hipfed-sim run --cohort cohorts/demo --out runs/demo --set rounds-unimodal=3 --set rounds-joint=2
+	$(BIN)/hipfed-sim run --cohort cohorts/demo --out runs/demo
 
 cohorts/demo/schema.toml: $(INSTALLED)
 	rm -rf cohorts/demo
