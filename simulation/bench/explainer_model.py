@@ -85,7 +85,8 @@ def choose_settings(assignments: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: unknown, out of range, or not for this benchmark.
     """
-    settings = parse_settings(assignments)
+    # A perceptron, where it is not set: every explainer is right on a linear head.
+    settings = parse_settings({"head": "32", **assignments})
     if settings.fusion != "early" or settings.modalities:
         raise SettingsError(
             "bench explanations: expected early fusion of all modalities, got other settings of fusion or modalities. "
