@@ -72,6 +72,25 @@ class InterruptedLink:
 
 
 @dataclass
+class StoppedWithin:
+    """Ends the process within the question with this number: the first hospital has worked, the second has not."""
+
+    inner: Link
+    at: int
+    asked: int = 0
+
+    def nodes(self) -> frozenset[int]:
+        return self.inner.nodes()
+
+    def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
+        self.asked += 1
+        for answer in self.inner.ask(kind, questions, deadline_s=deadline_s):
+            if self.asked > self.at:
+                raise KeyboardInterrupt
+            yield answer
+
+
+@dataclass
 class ScriptedLink:
     """Answers from a function of kind, node and question."""
 

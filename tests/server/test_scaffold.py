@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 from server.checkpoints import load_progress
-from server.link import Answer, Link
+from server.link import Answer
 from server.run_folder import RunFolder
 from shared_model.config import Scalar, Settings
 from shared_model.messages import TRAIN, TrainRequest
 from shared_model.updates import Weights
 from simulation.in_process import InProcessLink
-from tests.server.faulty_links import FaultyLink, RecordingLink
+from tests.server.faulty_links import FaultyLink, RecordingLink, StoppedWithin
 from tests.server.pooled_inputs import fused_training_inputs, last_head, pooled_optimum
 from tests.server.small_cohort import (
     open_workers,
@@ -158,25 +156,6 @@ def test_hospital_that_lost_its_control_variates_is_named_and_left_out(opposed: 
     lines = read_rounds(folder)
     assert not lines[0]["failed"]
     assert lines[1]["failed"]["north"].startswith("control variates (scaffold): expected those that this hospital kept")
-
-
-@dataclass
-class StoppedWithin:
-    """Ends the process within the question with this number: the first hospital has worked, the second has not."""
-
-    inner: Link
-    at: int
-    asked: int = 0
-
-    def nodes(self) -> frozenset[int]:
-        return self.inner.nodes()
-
-    def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
-        self.asked += 1
-        for answer in self.inner.ask(kind, questions, deadline_s=deadline_s):
-            if self.asked > self.at:
-                raise KeyboardInterrupt
-            yield answer
 
 
 @pytest.mark.parametrize("questions", [3, 5, 7])
