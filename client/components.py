@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
+from client.image_features import image_features
 from client.local_model import LocalModel, open_whole_model
 from client.outbound import Gate
 from client.site import Site
@@ -14,8 +14,6 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.messages import COMPONENTS, ComponentsRequest, SumsReply
 from shared_model.training import Rows
-
-CHUNK = 128  # patients at a time, so that memory stays flat
 
 
 def answer_components(site: Site, settings: Settings, request: ComponentsRequest, gate: Gate) -> SumsReply:
@@ -27,7 +25,6 @@ def answer_components(site: Site, settings: Settings, request: ComponentsRequest
         SuppressedError: too few patients.
     """
     local = open_whole_model(site, settings, request)
-    local.model.eval()
     rows = local.rows(request.part)
     if request.part != "train":
         raise ProtocolError(f"components: expected a question about the training part, got {request.part}.")
@@ -41,14 +38,9 @@ def answer_components(site: Site, settings: Settings, request: ComponentsRequest
     return SumsReply(arrays=released)
 
 
-@torch.no_grad()
 def _features(local: LocalModel, name: str, rows: Rows) -> Float[np.ndarray, "patient feature"]:
     """Features of the patients who have the image."""
-    encoder = local.model.image_encoders()[name]
     here = rows[local.site.patients.present[name][rows]]
-    chunks = [np.zeros((0, encoder.n_features), dtype=np.float32)]
-    for start in range(0, len(here), CHUNK):
-        others = [other for other in local.model.fixed if other != name]
-        images = local.batch(here[start : start + CHUNK], known=others).images[name]
-        chunks.append(encoder.features(images).float().cpu().numpy())
-    return np.concatenate(chunks)
+    features = image_features(local.site, local.model, local.preprocessing, name).cpu().numpy()
+    chosen: np.ndarray = features[here]
+    return chosen

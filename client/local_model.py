@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from client.encoding import encode_patients
 from client.run_state import RunState, missing_parts
 from client.site import Site
 from shared_model.batch import Batch
@@ -18,7 +19,7 @@ from shared_model.fusion import Embeddings, MultimodalModel, empty_model
 from shared_model.messages import Part, WholeModelRequest
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
-from shared_model.training import Encoded, Rows, Source, choose_device, encode, encode_all
+from shared_model.training import Encoded, Rows, Source, choose_device, encode
 from shared_model.updates import Weights, hash_weights, to_tensors
 
 
@@ -59,7 +60,7 @@ class LocalModel:
 
     def encode_all(self, rows: Rows, known: Embeddings | None = None) -> Encoded:
         """Embeddings in eval mode, without gradients; `known` ones of these rows are not computed again."""
-        return encode_all(self.model, self.batch, rows, device=self.device, known=known or {})
+        return encode_patients(self.site, self.model, self.preprocessing, rows, known=known)
 
     def rows(self, part: Part) -> Rows:
         """Rows of one part of the patients."""
@@ -84,9 +85,10 @@ class LocalModel:
 
 
 def embedding_key(site: Site, preprocessing: Preprocessing, weights: str) -> str:
-    """What embeddings depend on: weights (by hash), preprocessing, and the patients as their tables give them."""
+    """What embeddings depend on: weights (by hash), preprocessing, and the patients."""
     patients = site.patients
-    digest = hashlib.sha256(f"{weights}{preprocessing.to_json()}{patients.patient_ids}".encode())
+    images = [site.image_hash(name) for name in sorted(site.schema.images)]
+    digest = hashlib.sha256(f"{weights}{preprocessing.to_json()}{patients.patient_ids}{images}".encode())
     tables = (*patients.events.values(), *patients.series.values(), *patients.present.values())
     for table in (patients.outcome, patients.numbers, patients.levels, *tables):
         digest.update(np.ascontiguousarray(table).tobytes())

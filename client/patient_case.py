@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from client.encoding import encode_patients
 from client.run_model import RunModel
 from client.site import Site
 from shared_model.batch import Batch
@@ -15,7 +16,7 @@ from shared_model.errors import SettingsError
 from shared_model.losses import logit_correction
 from shared_model.shapley.common_background import hash_background
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
-from shared_model.training import Encoded, encode_all, predict_logits, seeded_rng
+from shared_model.training import Encoded, predict_logits, seeded_rng
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _local_background(run: RunModel, site: Site, rows: Int64[np.ndarray, "backgr
 
 
 def _encode(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Encoded:
-    return encode_all(run.model, lambda chosen: _batch(run, site, chosen), rows, device=_device(run))
+    return encode_patients(site, run.model, run.preprocessing, rows)
 
 
 def _batch(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Batch:

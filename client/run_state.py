@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from client.kept_files import forget_oldest, write_tensors
 from shared_model.config import Phase
 from shared_model.errors import HipfedError, ProtocolError
 from shared_model.fusion import HomePart, MultimodalModel
@@ -160,29 +159,12 @@ def missing_parts(model: MultimodalModel, own: frozenset[str], phases: Sequence[
 
 def forget_old_runs(state_dir: Path, *, keep: int = KEPT_RUNS) -> None:
     """Remove the files of all but the `keep` runs that were touched last."""
-    runs = sorted((state_dir / "runs").glob("*"), key=_last_touched, reverse=True)
-    for path in runs[keep:]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _last_touched(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process forgot it first
-        return 0.0
+    forget_oldest((state_dir / "runs").glob("*"), keep=keep)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
-        Path(temporary).replace(path)
-        os.utime(path.parent.parent)  # the run's folder: it is in use
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_tensors(path, tensors)
+    os.utime(path.parent.parent)  # the run's folder: it is in use
 
 
 def _flatten(encoded: Encoded) -> dict[str, Tensor]:

@@ -49,6 +49,16 @@ class Site:
         """
         return load_hospital(self.folder, self.schema, cache_dir=self.cache_dir)
 
+    def image_hash(self, name: str) -> str:
+        """SHA-256 of one image of all patients, computed once."""
+        if name not in self._image_hashes:
+            self._image_hashes[name] = hashlib.sha256(self.patients.images[name].tobytes()).hexdigest()
+        return self._image_hashes[name]
+
+    @cached_property
+    def _image_hashes(self) -> dict[str, str]:
+        return {}
+
     @cached_property
     def state_dir(self) -> Path:
         """Folder of the site's own files (audit log, worker log, cached weights), readable by its owner only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,6 +199,12 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Let a GPU that has bfloat16 use it."""
+    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed)
+
+
 def encode(model: MultimodalModel, batch: Batch, *, device: torch.device, known: Embeddings | None = None) -> Encoded:
     """Embeddings of a batch, in mixed precision (bfloat16, channels last) on a GPU that has it.
 
@@ -208,14 +214,13 @@ def encode(model: MultimodalModel, batch: Batch, *, device: torch.device, known:
         device: of both.
         known: embeddings that were computed before.
     """
-    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+    with mixed_precision(device):
         embeddings = model.encode(batch, known)
     return Encoded(embeddings, batch.present, batch.outcome)
 
 
 @contextmanager
-def _eval_mode(model: MultimodalModel) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode for a while; afterwards every module is in the mode it was in (frozen encoders stay in eval)."""
     was_training = {module: module.training for module in model.modules()}
     model.eval()
@@ -246,7 +251,7 @@ def encode_all(
         known: embeddings of these rows that were computed before.
         batch_size: patients at a time.
     """
-    with _eval_mode(model):
+    with eval_mode(model):
         chunks = []
         for start in range(0, len(rows), batch_size):
             span = slice(start, start + batch_size)
@@ -271,7 +276,7 @@ def predict_logits(
         phase: which prediction.
         correction: added to every logit (`losses.logit_correction`).
     """
-    with _eval_mode(model):
+    with eval_mode(model):
         if phase == "unimodal":
             logit = model.mean_unimodal_logit(encoded.embeddings, encoded.present)
         else:

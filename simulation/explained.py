@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int64
 
 from client.data import list_hospitals
+from client.encoding import encode_patients
 from client.run_model import RunModel, open_run
 from client.site import Site
 from client.worker import Worker
@@ -25,7 +26,7 @@ from shared_model.losses import logit_correction
 from shared_model.schema import load_schema
 from shared_model.shapley.exact import ModalityValues, explain_modalities
 from shared_model.shapley.game import Background, FusionGame, Rows
-from shared_model.training import Encoded, encode_all
+from shared_model.training import Encoded
 from simulation.in_process import InProcessLink
 
 
@@ -60,7 +61,7 @@ class ExplainedSite:
 
     def encode(self, rows: Int64[np.ndarray, "row"]) -> Encoded:
         """Embeddings of some of the hospital's patients."""
-        return encode_all(self.run.model, self.batch, rows, device=torch.device("cpu"))
+        return encode_patients(self.site, self.run.model, self.run.preprocessing, rows)
 
 
 def run_in_process(cohort: Path, run: Path, settings: Settings, *, cache_dir: Path) -> list[Site]:
@@ -89,12 +90,7 @@ def explain_sites(run: Path, sites: Sequence[Site], *, background: Background | 
 def explain_site(model: RunModel, site: Site, background: Background) -> ExplainedSite:
     """Values of one hospital's test patients."""
     rows = site.split(model.settings).test
-    encoded = encode_all(
-        model.model,
-        lambda chosen: model.preprocessing.batch(site.patients, chosen, schema=site.schema, device=torch.device("cpu")),
-        rows,
-        device=torch.device("cpu"),
-    )
+    encoded = encode_patients(site, model.model, model.preprocessing, rows)
     patients = Rows(encoded.embeddings, encoded.present)
     correction = logit_correction(model.event_weight)
     values = explain_modalities(FusionGame(model.model), patients, background, correction=correction)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from client.encoding import encode_patients
 from client.run_model import open_run
 from client.site import Site
 from client.worker import Worker
@@ -21,7 +22,7 @@ from shared_model.config import Settings
 from shared_model.errors import HipfedError
 from shared_model.losses import logit_correction
 from shared_model.schema import Schema
-from shared_model.training import Rows, encode_all, predict_logits
+from shared_model.training import predict_logits
 from simulation.compare.arms import Arm
 from simulation.in_process import InProcessLink, accept_all
 from simulation.pooled import PooledSite
@@ -113,11 +114,7 @@ def predict(run: Path, site: Site, *, everyone: bool = False) -> pd.DataFrame:
     model = open_run(run, site, device=CPU)
     split = site.split(model.settings)
     rows = pd.RangeIndex(len(site.patients)).to_numpy() if everyone else split.test
-
-    def batch_of(chosen: Rows) -> Any:
-        return model.preprocessing.batch(site.patients, chosen, schema=site.schema, device=CPU)
-
-    encoded = encode_all(model.model, batch_of, rows, device=CPU)
+    encoded = encode_patients(site, model.model, model.preprocessing, rows)
     logit = predict_logits(model.model, encoded, phase=model.phase, correction=logit_correction(model.event_weight))
     return pd.DataFrame(
         {

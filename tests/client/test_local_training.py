@@ -157,7 +157,7 @@ def test_fusion_decodes_no_image_after_its_first_round(image_site: Site, monkeyp
         return forward(self, image)
 
     monkeypatch.setattr(ImageEncoder, "forward", counted)
-    settings = small_settings()
+    settings = small_settings(image_training="trained")
 
     _train(image_site, settings, train_request(image_site, settings))
     assert sum(seen) == 12 + 4  # training and validation part of 20 patients, each once

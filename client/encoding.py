@@ -1,0 +1,31 @@
+"""A hospital's patients as the fusion of a model sees them."""
+
+from __future__ import annotations
+
+from client.image_features import embed_fixed_images
+from client.site import Site
+from shared_model.batch import Batch
+from shared_model.fusion import Embeddings, MultimodalModel
+from shared_model.preprocessing import Preprocessing
+from shared_model.training import Encoded, Rows, encode_all
+
+
+def encode_patients(
+    site: Site, model: MultimodalModel, preprocessing: Preprocessing, rows: Rows, *, known: Embeddings | None = None
+) -> Encoded:
+    """Embeddings in eval mode, without gradients.
+
+    Args:
+        site: the hospital.
+        model: all weights of its encoders loaded.
+        preprocessing: the common one.
+        rows: of the patients.
+        known: embeddings of these patients that were computed before.
+    """
+    device = next(model.parameters()).device
+    before = {**embed_fixed_images(site, model, preprocessing, rows, without=known or {}), **(known or {})}
+
+    def batch_of(chosen: Rows) -> Batch:
+        return preprocessing.batch(site.patients, chosen, schema=site.schema, device=device, without=before)
+
+    return encode_all(model, batch_of, rows, device=device, known=before)
