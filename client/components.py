@@ -41,6 +41,6 @@ def answer_components(site: Site, settings: Settings, request: ComponentsRequest
 def _features(local: LocalModel, name: str, rows: Rows) -> Float[np.ndarray, "patient feature"]:
     """Features of the patients who have the image."""
     here = rows[local.site.patients.present[name][rows]]
-    features = image_features(local.site, local.model, local.preprocessing, name).cpu().numpy()
-    chosen: np.ndarray = features[here]
+    features = image_features(local.site, local.model, local.preprocessing, name, networks_sha256=local.networks_sha256)
+    chosen: np.ndarray = features.cpu().numpy()[here]
     return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.image_features import embed_fixed_images
+from client.image_features import embed_features, image_features
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.fusion import Embeddings, MultimodalModel
@@ -11,7 +11,13 @@ from shared_model.training import Encoded, Rows, encode_all
 
 
 def encode_patients(
-    site: Site, model: MultimodalModel, preprocessing: Preprocessing, rows: Rows, *, known: Embeddings | None = None
+    site: Site,
+    model: MultimodalModel,
+    preprocessing: Preprocessing,
+    rows: Rows,
+    *,
+    networks_sha256: str,
+    known: Embeddings | None = None,
 ) -> Encoded:
     """Embeddings in eval mode, without gradients.
 
@@ -20,10 +26,14 @@ def encode_patients(
         model: all weights of its encoders loaded.
         preprocessing: the common one.
         rows: of the patients.
+        networks_sha256: hash of the model's fixed networks.
         known: embeddings of these patients that were computed before.
     """
-    device = next(model.parameters()).device
-    before = {**embed_fixed_images(site, model, preprocessing, rows, without=known or {}), **(known or {})}
+    device = model.device
+    before = dict(known or {})
+    for name in (name for name in model.fixed if name not in before):
+        features = image_features(site, model, preprocessing, name, networks_sha256=networks_sha256)
+        before[name] = embed_features(site, model, features, name, rows)
 
     def batch_of(chosen: Rows) -> Batch:
         return preprocessing.batch(site.patients, chosen, schema=site.schema, device=device, without=before)

@@ -6,7 +6,6 @@ A residual network takes most of a run's time, and one that stays fixed makes th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -17,8 +16,7 @@ from torch import Tensor
 
 from client.kept_files import forget_oldest, write_tensors
 from client.site import Site
-from shared_model.encoders import ImageEncoder
-from shared_model.fusion import Embeddings, MultimodalModel
+from shared_model.fusion import MultimodalModel
 from shared_model.preprocessing import Preprocessing
 from shared_model.training import Rows, eval_mode, mixed_precision
 
@@ -27,7 +25,7 @@ CHUNK = 128  # patients at a time, so that memory stays flat
 
 
 def image_features(
-    site: Site, model: MultimodalModel, preprocessing: Preprocessing, name: str
+    site: Site, model: MultimodalModel, preprocessing: Preprocessing, name: str, *, networks_sha256: str
 ) -> Float[Tensor, "patient feature"]:
     """What the encoder's residual network makes of the image of every patient of the hospital; 0 without the image.
 
@@ -36,10 +34,11 @@ def image_features(
         model: with the network's weights.
         preprocessing: the common one.
         name: of an image whose encoder stays fixed.
+        networks_sha256: hash of all networks of the model that stay fixed.
     """
-    encoder = model.image_encoders()[name]
-    device = encoder.projection.weight.device
-    key = _key(site, encoder, preprocessing, name)
+    device = model.image_encoders()[name].projection.weight.device
+    depends_on = (networks_sha256, preprocessing.image_mean[name], preprocessing.image_sd[name], site.image_hash(name))
+    key = hashlib.sha256(repr(depends_on).encode()).hexdigest()
     path = site.state_dir / "features" / f"{name}-{key}-{device.type}.safetensors"
     try:
         kept = load_file(path, device=str(device))["features"]
@@ -52,36 +51,13 @@ def image_features(
 
 
 @torch.no_grad()
-def embed_fixed_images(
-    site: Site, model: MultimodalModel, preprocessing: Preprocessing, rows: Rows, *, without: Collection[str] = ()
-) -> Embeddings:
-    """Embeddings of some patients by the image encoders that stay fixed, as `model.encode` gives them.
-
-    Args:
-        site: the hospital.
-        model: with the encoders' weights.
-        preprocessing: the common one.
-        rows: of the patients.
-        without: images that are not needed.
-    """
-    embeddings = {}
-    for name in (name for name in model.fixed if name not in without):
-        features = image_features(site, model, preprocessing, name)
-        device = features.device
-        present = torch.from_numpy(site.patients.present[name][rows]).to(device)
-        projected = model.image_encoders()[name].projection(features[torch.from_numpy(rows).to(device)])
-        embeddings[name] = torch.where(present.unsqueeze(1), projected, 0.0)
-    return embeddings
-
-
-def _key(site: Site, encoder: ImageEncoder, preprocessing: Preprocessing, name: str) -> str:
-    """All that features depend on: the network, how its images are standardised, and the images."""
-    digest = hashlib.sha256(f"{preprocessing.image_mean[name]!r}{preprocessing.image_sd[name]!r}".encode())
-    digest.update(site.image_hash(name).encode())
-    for part, weight in encoder.network.state_dict().items():
-        digest.update(f"{part}{tuple(weight.shape)}".encode())
-        digest.update(np.ascontiguousarray(weight.cpu().numpy()).tobytes())
-    return digest.hexdigest()
+def embed_features(
+    site: Site, model: MultimodalModel, features: Float[Tensor, "patient feature"], name: str, rows: Rows
+) -> Float[Tensor, "row width"]:
+    """Embedding of some patients' images, as `model.encode` gives it: the projection of their features, 0 without."""
+    present = torch.from_numpy(site.patients.present[name][rows]).to(features.device)
+    projected: Tensor = model.image_encoders()[name].projection(features[torch.from_numpy(rows).to(features.device)])
+    return torch.where(present.unsqueeze(1), projected, 0.0)
 
 
 @torch.no_grad()

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from client.encoding import encode_patients
-from client.run_state import RunState, missing_parts
+from client.kept_files import forget_oldest, write_tensors
+from client.run_state import NeedsWeightsError, RunState, missing_parts
 from client.site import Site
 from shared_model.batch import Batch
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.fusion import Embeddings, MultimodalModel, empty_model
-from shared_model.messages import Part, WholeModelRequest
+from shared_model.messages import Part, TrainRequest, WholeModelRequest
 from shared_model.preprocessing import Preprocessing
 from shared_model.splits import Split
 from shared_model.training import Encoded, Rows, Source, choose_device, encode
-from shared_model.updates import Weights, hash_weights, to_tensors
+from shared_model.updates import Weights, hash_weights, to_arrays, to_tensors
+
+KEPT_NETWORKS = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class LocalModel:
         split: its training, validation and test rows.
         preprocessing: the common one.
         device: where the model is.
+        networks_sha256: hash of the model's fixed networks.
     """
 
     model: MultimodalModel
@@ -40,9 +46,44 @@ class LocalModel:
     split: Split
     preprocessing: Preprocessing
     device: torch.device
+    networks_sha256: str
+
+    def load_networks(self, networks: Weights) -> None:
+        """Put the fixed networks into the model: those of a message, which are kept, or the kept ones if none came.
+
+        Raises:
+            NeedsWeightsError: they did not come and are not kept.
+            ProtocolError: they do not fit the model, or have another hash than the question names.
+        """
+        names = self.model.fixed_networks()
+        path = self.site.state_dir / "networks" / f"{self.networks_sha256}.safetensors"
+        if networks or not names:
+            if hash_weights(networks) != self.networks_sha256:
+                raise ProtocolError("networks: expected the hash that the question names, got another.")
+            self.check(networks, names)
+            self.model.set_weights(to_tensors(networks))
+            if names and not path.exists():
+                write_tensors(path, to_tensors(networks))
+                forget_oldest(path.parent.glob("*.safetensors"), keep=KEPT_NETWORKS)
+            return
+        try:
+            kept = load_file(path)
+            path.touch()
+        except (OSError, SafetensorError) as error:
+            raise NeedsWeightsError("networks: not held here. Send them with the question.") from error
+        self.model.set_weights(kept)
 
     def load(self, weights: Weights, expected: Iterable[str]) -> None:
         """Put weights from a message into the model.
+
+        Raises:
+            ProtocolError: a name is missing or unknown, a shape differs, or a value is not finite.
+        """
+        self.check(weights, expected)
+        self.model.set_weights(to_tensors(weights))
+
+    def check(self, weights: Weights, expected: Iterable[str]) -> None:
+        """That weights from a message fit the model.
 
         Raises:
             ProtocolError: a name is missing or unknown, a shape differs, or a value is not finite.
@@ -56,11 +97,12 @@ class LocalModel:
         for name, value in weights.items():
             if tuple(state[name].shape) != value.shape or not np.isfinite(value).all():
                 raise ProtocolError(f"weights, {name}: expected finite values of shape {tuple(state[name].shape)}.")
-        self.model.load_state_dict(to_tensors(weights), strict=False)
 
     def encode_all(self, rows: Rows, known: Embeddings | None = None) -> Encoded:
         """Embeddings in eval mode, without gradients; `known` ones of these rows are not computed again."""
-        return encode_patients(self.site, self.model, self.preprocessing, rows, known=known)
+        return encode_patients(
+            self.site, self.model, self.preprocessing, rows, networks_sha256=self.networks_sha256, known=known
+        )
 
     def rows(self, part: Part) -> Rows:
         """Rows of one part of the patients."""
@@ -117,17 +159,18 @@ def open_whole_model(site: Site, settings: Settings, request: WholeModelRequest)
         NeedsWeightsError: the weights did not come and are not kept.
         ProtocolError: the weights do not fit the model, or are not those that the question names.
     """
-    local = open_local_model(site, settings, preprocessing=request.preprocessing)
+    local = open_local_model(site, settings, request)
+    local.load_networks(request.networks)
     state = RunState.of(site.state_dir, request.study.run_id)
-    names = local.model.learned_names()
+    names = local.model.changing_names()
     if request.weights:
-        if hash_weights(request.weights) != request.weights_sha256:
-            raise ProtocolError("weights: expected the hash that the question names, got another.")
         local.load(request.weights, names)
         tensors = local.model.state_dict()
+        if hash_weights(to_arrays(tensors, local.model.learned_names())) != request.weights_sha256:
+            raise ProtocolError("weights: expected the hash that the question names, got another.")
         state.save_weights(request.weights_sha256, {name: tensors[name] for name in names})
     else:
-        local.model.load_state_dict(state.load_weights(request.weights_sha256), strict=False)
+        local.model.set_weights(state.load_weights(request.weights_sha256))
     own = state.load_home(local.model, before_round=request.weights_round, discarded=request.discarded)
     if missing := missing_parts(local.model, own, request.trained_phases):
         raise ProtocolError(
@@ -156,13 +199,13 @@ def open_given_model(site: Site, settings: Settings, request: WholeModelRequest)
     return GivenModel(local, rows, encoded)
 
 
-def open_local_model(site: Site, settings: Settings, *, preprocessing: str) -> LocalModel:
+def open_local_model(site: Site, settings: Settings, request: TrainRequest | WholeModelRequest) -> LocalModel:
     """A model without weights, on the hospital's device.
 
     Args:
         site: the hospital.
         settings: of the run.
-        preprocessing: JSON of the common preprocessing.
+        request: names the common preprocessing and the fixed networks.
 
     Raises:
         SettingsError: the device is not there.
@@ -172,4 +215,11 @@ def open_local_model(site: Site, settings: Settings, *, preprocessing: str) -> L
     model = empty_model(site.schema, settings, device=device)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
-    return LocalModel(model, site, site.split(settings), Preprocessing.from_json(preprocessing), device)
+    return LocalModel(
+        model=model,
+        site=site,
+        split=site.split(settings),
+        preprocessing=Preprocessing.from_json(request.preprocessing),
+        device=device,
+        networks_sha256=request.networks_sha256,
+    )

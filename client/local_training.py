@@ -43,7 +43,7 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         ProtocolError: the weights do not fit the model, or the update is not finite.
         SuppressedError: too few patients.
     """
-    local = open_local_model(site, settings, preprocessing=request.preprocessing)
+    local = open_local_model(site, settings, request)
     state = RunState.of(site.state_dir, request.study.run_id)
     local.load(request.weights, local.model.travelling_in(request.phase))
     validation, source = _open_sources(local, request, state)
@@ -88,13 +88,15 @@ def _open_sources(local: LocalModel, request: TrainRequest, state: RunState) -> 
     if not frozen:
         _load_frozen(local, request, state, needed=needed)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    key = embedding_key(local.site, local.preprocessing, request.frozen_sha256)
+    weights = f"{request.networks_sha256}{request.frozen_sha256}"
+    key = embedding_key(local.site, local.preprocessing, weights)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
     if train is not None and val is not None:
         encoded = tuple(f"encoders.{name}." for name in frozen)
         _load_frozen(local, request, state, needed=frozenset(n for n in needed if not n.startswith(encoded)))
     else:
+        local.load_networks(request.networks)
         _load_frozen(local, request, state, needed=needed)
         train, val = local.encode_all(split.train).only(frozen), local.encode_all(split.val).only(frozen)
         state.save_embeddings("train", key, train)

@@ -124,7 +124,7 @@ def _local_background(run: RunModel, site: Site, rows: Int64[np.ndarray, "backgr
 
 
 def _encode(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Encoded:
-    return encode_patients(site, run.model, run.preprocessing, rows)
+    return encode_patients(site, run.model, run.preprocessing, rows, networks_sha256=run.networks_sha256)
 
 
 def _batch(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Batch:
@@ -132,4 +132,4 @@ def _batch(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Batch:
 
 
 def _device(run: RunModel) -> torch.device:
-    return next(run.model.parameters()).device
+    return run.model.device

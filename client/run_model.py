@@ -35,6 +35,7 @@ class RunModel:
         settings: of the run.
         preprocessing: the common one.
         model_hash: of the weights.
+        networks_sha256: hash of the networks that stayed fixed.
         event_weight: that the logits are to be corrected for.
         phase: which prediction counts.
         background: the common one.
@@ -46,6 +47,7 @@ class RunModel:
     settings: Settings
     preprocessing: Preprocessing
     model_hash: str
+    networks_sha256: str
     event_weight: float
     phase: Phase
     background: Background
@@ -91,7 +93,7 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
     weights = _read_weights(run, description)
     if set(weights) != set(model.learned_names()):
         raise StudyError(f"{run / 'model.safetensors'}: expected the model's weights, got other names.")
-    model.load_state_dict(to_tensors(weights), strict=False)
+    model.set_weights(to_tensors(weights))
     _load_own_parts(model, site, config["run_id"], description)
     return RunModel(
         run_id=config["run_id"],
@@ -99,6 +101,7 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
         settings=settings,
         preprocessing=Preprocessing.from_json(description["preprocessing"]),
         model_hash=description["weights_sha256"],
+        networks_sha256=hash_weights({name: weights[name] for name in model.fixed_networks()}),
         event_weight=description["event_weight"],
         phase=settings.phases[-1],
         background=_read_background(run, description, explanations, device=device),

@@ -88,7 +88,7 @@ class RunState:
                     break
                 if path.exists():
                     own = load_file(path) | own
-        model.load_state_dict(own, strict=False)
+        model.set_weights(own)
         return frozenset(own)
 
     def save_control(self, control: Mapping[str, np.ndarray], *, after_round: int, counted_round: int) -> None:

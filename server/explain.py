@@ -219,5 +219,5 @@ def check_row_counts(row: Mapping[str, Any], arrays: Sums) -> None:
 
 def _model_with(weights: Weights, model: WholeModel) -> MultimodalModel:
     shape = empty_model(model.plan.schema, model.plan.settings, device=torch.device("cpu"))
-    shape.load_state_dict(to_tensors(weights), strict=False)
+    shape.set_weights(to_tensors(weights))
     return shape

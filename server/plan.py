@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from server.quorum import Attendance
 from server.roster import Roster
 from shared_model.config import Settings
 from shared_model.messages import Study
@@ -23,6 +24,7 @@ class StudyPlan:
         roster: the hospitals that take part.
         preprocessing: the common one.
         event_weight: how often an event counts in the loss.
+        network_holders: nodes that have shown to hold the fixed networks; changes as they answer.
     """
 
     study: Study
@@ -31,6 +33,15 @@ class StudyPlan:
     roster: Roster
     preprocessing: Preprocessing
     event_weight: float
+    network_holders: set[int] = field(default_factory=set)
+
+    def note_holders(self, attendance: Attendance) -> None:
+        """Who answered holds the fixed networks; who failed may have lost them, so they go along next time."""
+        for node, name in self.roster.names.items():
+            if name in attendance.answered:
+                self.network_holders.add(node)
+            elif name in attendance.failed:
+                self.network_holders.discard(node)
 
     @property
     def rule(self) -> SmallCellRule:

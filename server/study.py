@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from server.checkpoints import Progress, has_progress, load_progress, save_progress
@@ -249,8 +248,14 @@ def start_progress(plan: StudyPlan) -> Progress:
     # A weighted loss is least at weighted odds, and the logit is corrected for that afterwards.
     n_events = plan.preprocessing.events * plan.event_weight
     set_base_rate(model, odds=n_events / (plan.preprocessing.n - plan.preprocessing.events))
-    weights = to_arrays(model.state_dict(), model.learned_names())
-    return Progress(weights=weights, best_weights=weights, preprocessing=plan.preprocessing.to_json())
+    state = model.state_dict()
+    weights = to_arrays(state, model.changing_names())
+    return Progress(
+        networks=to_arrays(state, model.fixed_networks()),
+        weights=weights,
+        best_weights=weights,
+        preprocessing=plan.preprocessing.to_json(),
+    )
 
 
 def describe_run(study: Study, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def describe_run(study: Study, schema: Schema, settings: Settings, roster: Roste
 
 def write_model(folder: RunFolder, plan: StudyPlan, progress: Progress) -> None:
     """model.safetensors and model.json: enough to predict elsewhere."""
-    weights: dict[str, np.ndarray] = progress.weights
+    weights = progress.whole()
     content = folder.write_weights(weights)
     preprocessing = plan.preprocessing.to_json()
     folder.write_json(

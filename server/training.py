@@ -124,6 +124,7 @@ def _train_round(
     )
     # Who failed may have lost the frozen weights, or asks for them: they go along with the next question.
     parts.holders.difference_update(node for node, name in plan.roster.names.items() if name in attendance.failed)
+    plan.note_holders(attendance)
     sums = total.total()
     metrics = summarise(unpack_scores(sums))
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
@@ -166,7 +167,7 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strateg
     """
 
     @cache
-    def record(*, has_frozen: bool, counted_round: int) -> RecordDict:
+    def record(*, has_networks: bool, has_frozen: bool, counted_round: int) -> RecordDict:
         return TrainRequest(
             study=plan.study,
             phase=parts.phase,
@@ -175,15 +176,21 @@ def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strateg
             discarded=tuple((after, last) for after, last in progress.discarded),
             preprocessing=plan.preprocessing.to_json(),
             event_weight=plan.event_weight,
+            networks_sha256=progress.networks_sha256,
             frozen_sha256=parts.frozen_sha256,
             weights={name: progress.weights[name] for name in parts.trained},
+            networks={} if has_networks else dict(progress.networks),
             frozen={} if has_frozen else dict(parts.frozen),
             control=strategy.control(),
             counted_round=counted_round,
         ).to_record()
 
     return {
-        node: record(has_frozen=node in parts.holders, counted_round=strategy.counted_round(name))
+        node: record(
+            has_networks=node in plan.network_holders,
+            has_frozen=node in parts.holders,
+            counted_round=strategy.counted_round(name),
+        )
         for node, name in plan.roster.names.items()
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ class WholeModel:
 
     def __init__(self, link: Link, plan: StudyPlan, progress: Progress, *, phase: Phase) -> None:
         self.plan, self.phase = plan, phase
-        self.sha256 = hash_weights(progress.weights)
+        self.sha256 = hash_weights(progress.whole())
         self._link = link
         self._weights: Mapping[str, np.ndarray] = progress.weights
+        self._networks: Mapping[str, np.ndarray] = progress.networks
         self._fields: dict[str, Any] = {
             "study": plan.study,
             "phase": phase,
@@ -39,6 +41,7 @@ class WholeModel:
             "trained_phases": progress.trained_phases(),
             "preprocessing": plan.preprocessing.to_json(),
             "event_weight": plan.event_weight,
+            "networks_sha256": progress.networks_sha256,
             "weights_sha256": self.sha256,
         }
         self._holders: set[int] = set()
@@ -65,22 +68,34 @@ class WholeModel:
             StudyError: no quorum.
         """
 
-        def put(nodes: set[int], weights: Mapping[str, np.ndarray]) -> Attendance:
-            record = request(**self._fields, **fields, part=part, weights=dict(weights)).to_record()
-            return ask_sites(
+        @cache
+        def record(*, weights: bool, networks: bool) -> RecordDict:
+            arrays: dict[str, Any] = {
+                "weights": dict(self._weights) if weights else {},
+                "networks": dict(self._networks) if networks else {},
+            }
+            return request(**self._fields, **fields, part=part, **arrays).to_record()
+
+        def put(nodes: set[int], *, weights: bool) -> Attendance:
+            attendance = ask_sites(
                 self._link,
                 kind,
-                dict.fromkeys(sorted(nodes), record),
+                {
+                    node: record(weights=weights, networks=weights and node not in self.plan.network_holders)
+                    for node in sorted(nodes)
+                },
                 names=self.plan.roster.names,
                 deadline_s=self.plan.settings.deadline_s,
                 accept=accept,
             )
+            self.plan.note_holders(attendance)
+            return attendance
 
         everyone = set(self.plan.roster.names)
-        attendance = put(self._holders, {}) if self._holders else Attendance(asked=[])
+        attendance = put(self._holders, weights=False) if self._holders else Attendance(asked=[])
         without = everyone - self._holders | attendance.lacking
         if without:
-            attendance = attendance.joined_by(put(without, self._weights))
+            attendance = attendance.joined_by(put(without, weights=True))
         self._holders = {node for node, name in self.plan.roster.names.items() if name in attendance.answered}
         require_quorum(
             attendance, min_sites=self.plan.settings.min_sites, step=f"{kind.removeprefix('query.')} ({part})"

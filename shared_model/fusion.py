@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -152,10 +154,40 @@ class MultimodalModel(nn.Module, ABC):
         return tuple(name for name in self.trained_in(phase) if name not in at_home)
 
     def frozen_in(self, phase: Phase) -> tuple[str, ...]:
-        """What a phase needs besides what travels: encoders that it does not train, a start of what stays at home."""
+        """What a phase needs besides what travels and the fixed networks.
+
+        That is encoders that it does not train, and a start of what stays at home.
+        """
         travelling = set(self.travelling_in(phase))
         needed = {*self.trained_in(phase), *(name for name in self.learned_names() if name.startswith("encoders."))}
-        return tuple(sorted(needed - travelling))
+        return tuple(sorted(needed - travelling - set(self.fixed_networks())))
+
+    def fixed_networks(self) -> tuple[str, ...]:
+        """What never changes in a run, sorted: the residual networks of the image encoders that stay fixed."""
+        parts = tuple(f"encoders.{name}.network." for name in self.fixed)
+        return tuple(name for name in self.learned_names() if name.startswith(parts))
+
+    @torch.no_grad()
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put values into some parameters and BatchNorm moments; fixed networks get a place on the device first."""
+        for name in self.fixed:
+            network = self.image_encoders()[name].network
+            if network.conv1.weight.is_meta and any(key.startswith(f"encoders.{name}.network.") for key in weights):
+                network.to_empty(device=self.device)
+                _forget(network)
+        state = self.state_dict()
+        for key, value in weights.items():
+            state[key].copy_(value)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.unimodal.parameters()).device
+
+    def changing_names(self) -> tuple[str, ...]:
+        """All that is learned but the fixed networks, sorted."""
+        fixed = frozenset(self.fixed_networks())
+        return tuple(name for name in self.learned_names() if name not in fixed)
 
     def learned_names(self) -> tuple[str, ...]:
         """Names of all parameters and BatchNorm moments, sorted; BatchNorm's step counters are not learned."""
@@ -284,17 +316,31 @@ def empty_model(schema: Schema, settings: Settings, *, device: torch.device) -> 
     """The study's model with NaN in every weight: for weights that come with a message.
 
     Drawing the random weights of two ResNets takes longer than a round of the fusion phase. On the device "meta" it
-    has names and shapes only.
+    has names and shapes only; so have, on any device, the fixed networks until they are set.
     """
-    with torch.device("meta"):
-        model = _make_model(schema, settings)
+    model = copy.deepcopy(_shape(schema.model_dump_json(), settings))
     if device.type == "meta":
         return model
-    model = model.to_empty(device=device)
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.fill_(math.nan) if tensor.is_floating_point() else tensor.zero_()
+    fixed = {module for name in model.fixed for module in model.image_encoders()[name].network.modules()}
+    for module in model.modules():
+        if module not in fixed:
+            module.to_empty(device=device, recurse=False)
+    _forget(model)
     return model
+
+
+@torch.no_grad()
+def _forget(module: nn.Module) -> None:
+    """NaN in every weight, so that one which is forgotten shows; BatchNorm's step counters are not weights."""
+    for tensor in module.state_dict().values():
+        tensor.fill_(math.nan) if tensor.is_floating_point() else tensor.zero_()
+
+
+@lru_cache(maxsize=8)
+def _shape(schema: str, settings: Settings) -> MultimodalModel:
+    """The model of a study, given as JSON, without values; made once, for it is asked for in each round."""
+    with torch.device("meta"):
+        return _make_model(Schema.model_validate_json(schema), settings)
 
 
 def _make_model(schema: Schema, settings: Settings) -> MultimodalModel:

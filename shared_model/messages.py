@@ -30,7 +30,7 @@ from shared_model.config import Phase, Scalar
 from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_SITES
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
@@ -209,23 +209,27 @@ class TrainRequest(Request):
         discarded: ranges (after, up to) of rounds whose weights were dropped when a phase went back to its best round.
         preprocessing: JSON of the common Preprocessing.
         event_weight: weight of an event in the loss.
-        frozen_sha256: hash of the weights that the phase needs and does not train.
+        networks_sha256: hash of the networks that never change in the run.
+        frozen_sha256: hash of the other weights that the phase needs and does not train.
         weights: what changes in this phase, by parameter name.
-        frozen: what the phase needs and does not train; empty once the hospital has answered in this phase.
+        networks: what never changes, by parameter name; empty once the hospital has answered in this run.
+        frozen: what else the phase needs and does not train; empty once the hospital has answered in this phase.
         control: SCAFFOLD's control variate of all hospitals, by parameter name; empty in a phase's first round.
         counted_round: the last round of this phase in which this hospital's answer counted, so that it goes on from the
             control variate which it kept then; 0 = none.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("weights", "frozen", "control")
+    array_fields: ClassVar[tuple[str, ...]] = ("weights", "networks", "frozen", "control")
     phase: Phase
     round_number: int = Field(ge=0)
     weights_round: int = Field(ge=0)
     discarded: Spans = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
+    networks_sha256: Sha256
     frozen_sha256: Sha256
     weights: dict[str, np.ndarray] = Field(default_factory=dict)
+    networks: dict[str, np.ndarray] = Field(default_factory=dict)
     frozen: dict[str, np.ndarray] = Field(default_factory=dict)
     control: dict[str, np.ndarray] = Field(default_factory=dict)
     counted_round: int = Field(default=0, ge=0)
@@ -241,20 +245,24 @@ class WholeModelRequest(Request):
         trained_phases: phases whose rounds are among those: what of them stays at home, the hospital must have.
         preprocessing: JSON of the common Preprocessing.
         event_weight: as in training; logits are corrected for it.
+        networks_sha256: as in TrainRequest.
         weights_sha256: hash of the whole model.
         part: which patients.
-        weights: by parameter name; empty where the hospital should hold them.
+        networks: what never changes, by parameter name; empty where the hospital should hold it.
+        weights: all else, likewise.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("weights",)
+    array_fields: ClassVar[tuple[str, ...]] = ("networks", "weights")
     phase: Phase
     weights_round: int = Field(ge=0)
     discarded: Spans = ()
     trained_phases: tuple[Phase, ...] = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
+    networks_sha256: Sha256
     weights_sha256: Sha256
     part: Part
+    networks: dict[str, np.ndarray] = Field(default_factory=dict)
     weights: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
@@ -287,7 +295,7 @@ class ExplainRequest(WholeModelRequest):
         background_present: whether each of them has the modality.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("weights", "background", "background_present")
+    array_fields: ClassVar[tuple[str, ...]] = (*WholeModelRequest.array_fields, "background", "background_present")
     background_id: Sha256
     features: bool
     release_row: bool
@@ -303,7 +311,7 @@ class SpreadRequest(WholeModelRequest):
         tau2: per modality.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("weights", "background", "background_present")
+    array_fields: ClassVar[tuple[str, ...]] = (*WholeModelRequest.array_fields, "background", "background_present")
     background_id: Sha256
     tau2: tuple[Annotated[float, Field(ge=0)], ...]
     background: dict[str, np.ndarray] = Field(default_factory=dict)

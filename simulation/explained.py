@@ -61,7 +61,9 @@ class ExplainedSite:
 
     def encode(self, rows: Int64[np.ndarray, "row"]) -> Encoded:
         """Embeddings of some of the hospital's patients."""
-        return encode_patients(self.site, self.run.model, self.run.preprocessing, rows)
+        return encode_patients(
+            self.site, self.run.model, self.run.preprocessing, rows, networks_sha256=self.run.networks_sha256
+        )
 
 
 def run_in_process(cohort: Path, run: Path, settings: Settings, *, cache_dir: Path) -> list[Site]:
@@ -90,7 +92,7 @@ def explain_sites(run: Path, sites: Sequence[Site], *, background: Background | 
 def explain_site(model: RunModel, site: Site, background: Background) -> ExplainedSite:
     """Values of one hospital's test patients."""
     rows = site.split(model.settings).test
-    encoded = encode_patients(site, model.model, model.preprocessing, rows)
+    encoded = encode_patients(site, model.model, model.preprocessing, rows, networks_sha256=model.networks_sha256)
     patients = Rows(encoded.embeddings, encoded.present)
     correction = logit_correction(model.event_weight)
     values = explain_modalities(FusionGame(model.model), patients, background, correction=correction)

@@ -114,7 +114,7 @@ def predict(run: Path, site: Site, *, everyone: bool = False) -> pd.DataFrame:
     model = open_run(run, site, device=CPU)
     split = site.split(model.settings)
     rows = pd.RangeIndex(len(site.patients)).to_numpy() if everyone else split.test
-    encoded = encode_patients(site, model.model, model.preprocessing, rows)
+    encoded = encode_patients(site, model.model, model.preprocessing, rows, networks_sha256=model.networks_sha256)
     logit = predict_logits(model.model, encoded, phase=model.phase, correction=logit_correction(model.event_weight))
     return pd.DataFrame(
         {

@@ -68,7 +68,7 @@ def test_summed_values_are_the_summed_predictions_less_those_of_the_background(s
     arrays = answer(small_site, request).arrays
 
     model = build_model(small_site.schema, SETTINGS).eval()
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in request.weights.items()}, strict=False)
+    model.set_weights({name: torch.from_numpy(value) for name, value in request.weights.items()})
     model.eval()
     rows = small_site.split(SETTINGS).test
     batch = Preprocessing.from_json(request.preprocessing).batch(

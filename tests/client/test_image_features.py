@@ -65,7 +65,7 @@ def test_embeddings_from_kept_features_are_those_of_the_encoder(
     )
 
     for _ in ("computed", "kept"):
-        encoded = encode_patients(site, model, preprocessing, rows)
+        encoded = encode_patients(site, model, preprocessing, rows, networks_sha256="a")
 
         assert set(encoded.embeddings) == set(expected.embeddings)
         for name, value in expected.embeddings.items():
@@ -77,7 +77,7 @@ def test_patient_without_the_image_has_no_embedding(
 ) -> None:
     site.patients.present["hip"][3] = False
 
-    encoded = encode_patients(site, model, preprocessing, np.array([3, 4]))
+    encoded = encode_patients(site, model, preprocessing, np.array([3, 4]), networks_sha256="a")
 
     assert not encoded.embeddings["hip"][0].any()
     assert encoded.embeddings["hip"][1].any()
@@ -98,34 +98,34 @@ def test_network_sees_each_image_once_in_all_phases_of_all_runs(tmp_path: Path, 
 def test_features_are_computed_again_when_something_they_depend_on_changes(
     site: Site, preprocessing: Preprocessing, model: MultimodalModel, seen: list[int]
 ) -> None:
-    image_features(site, model, preprocessing, "hip")
-    image_features(site, model, preprocessing, "hip")
+    image_features(site, model, preprocessing, "hip", networks_sha256="a")
+    image_features(site, model, preprocessing, "hip", networks_sha256="a")
     assert sum(seen) == 20
 
     moved = replace(preprocessing, image_mean={"hip": preprocessing.image_mean["hip"] + 0.01})
-    image_features(site, model, moved, "hip")
+    image_features(site, model, moved, "hip", networks_sha256="a")
     assert sum(seen) == 40
 
-    with torch.no_grad():
-        model.image_encoders()["hip"].network.conv1.weight[0, 0, 0, 0] += 1.0
-    image_features(site, model, preprocessing, "hip")
+    image_features(site, model, preprocessing, "hip", networks_sha256="b")
     assert sum(seen) == 60
 
     film = next(iter(site.folder.rglob("*.png")))
     Image.fromarray(255 - np.asarray(Image.open(film))).save(film)
     again = Site(site.name, site.folder, site.cache_dir)
-    image_features(again, model, preprocessing, "hip")
+    image_features(again, model, preprocessing, "hip", networks_sha256="a")
     assert sum(seen) == 80
 
 
 def test_damaged_file_counts_as_none(
     site: Site, preprocessing: Preprocessing, model: MultimodalModel, seen: list[int]
 ) -> None:
-    expected = image_features(site, model, preprocessing, "hip")
+    expected = image_features(site, model, preprocessing, "hip", networks_sha256="a")
     (path,) = site.state_dir.glob("features/*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
 
-    torch.testing.assert_close(image_features(site, model, preprocessing, "hip"), expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        image_features(site, model, preprocessing, "hip", networks_sha256="a"), expected, rtol=0, atol=0
+    )
     assert sum(seen) == 40
 
 
@@ -136,6 +136,6 @@ def test_oldest_features_are_forgotten(
 
     for shift in range(4):
         moved = replace(preprocessing, image_mean={"hip": float(shift)})
-        image_features(site, model, moved, "hip")
+        image_features(site, model, moved, "hip", networks_sha256="a")
 
     assert len(list(site.state_dir.glob("features/*"))) == 2

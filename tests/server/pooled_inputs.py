@@ -28,7 +28,7 @@ def fused_training_inputs(
     """Concatenated fused inputs (patient by width) and outcomes, float64."""
     schema = load_schema(cohort / "schema.toml")
     model = build_model(schema, settings).eval()
-    model.load_state_dict(to_tensors(load_file(folder.path / "model.safetensors")), strict=False)
+    model.set_weights(to_tensors(load_file(folder.path / "model.safetensors")))
     preprocessing = Preprocessing.from_json(json.loads((folder.path / "model.json").read_text())["preprocessing"])
     inputs, outcome = [], []
     for name in names:

@@ -202,6 +202,7 @@ def train_request(
     model = build_model(site.schema, settings)
     weights = to_arrays(model.state_dict(), model.learned_names())
     frozen = {name: weights[name] for name in model.frozen_in(phase)}
+    networks = {name: weights[name] for name in model.fixed_networks()}
     return TrainRequest(
         study=describe_study(site, settings),
         phase=phase,
@@ -209,6 +210,8 @@ def train_request(
         weights_round=round_number,
         preprocessing=fit_site(site, settings).to_json(),
         event_weight=1.0,
+        networks_sha256=hash_weights(networks),
+        networks=networks if with_frozen else {},
         frozen_sha256=hash_weights(frozen),
         weights={name: weights[name] for name in model.travelling_in(phase)},
         frozen=frozen if with_frozen else {},
@@ -221,6 +224,7 @@ def evaluate_request(
     """A question about the model that the seed draws."""
     model = build_model(site.schema, settings)
     weights = to_arrays(model.state_dict(), model.learned_names())
+    networks = {name: weights[name] for name in model.fixed_networks()}
     return EvaluateRequest(
         study=describe_study(site, settings),
         phase="fusion",
@@ -229,8 +233,10 @@ def evaluate_request(
         release_row=release_row,
         preprocessing=fit_site(site, settings).to_json(),
         event_weight=event_weight,
+        networks_sha256=hash_weights(networks),
+        networks=networks,
         weights_sha256=hash_weights(weights),
-        weights=weights,
+        weights={name: weights[name] for name in model.changing_names()},
     )
 
 

@@ -28,7 +28,11 @@ def test_fixed_image_encoders_go_along_frozen_and_all_else_trains_as_before(
     assert fixed.fixed == ("hip",)
     assert trained.fixed == ()
     assert set(fixed.trained_in(phase)) == set(trained.trained_in(phase)) - of_images
-    assert set(fixed.frozen_in(phase)) == of_images
+    networks = {name for name in of_images if ".network." in name}
+    assert set(fixed.frozen_in(phase)) == of_images - networks
+    assert set(fixed.fixed_networks()) == networks
+    assert set(fixed.changing_names()) == set(fixed.learned_names()) - networks
+    assert trained.fixed_networks() == ()
     assert fixed.frozen_encoders(phase) == ("hip",)
     assert fixed.frozen_encoders("fusion") == fixed.modalities
 

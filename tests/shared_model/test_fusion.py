@@ -332,9 +332,15 @@ def test_empty_model_predicts_as_the_model_whose_weights_it_is_given(
     full = scramble(build(fusion=fusion)).eval()
     empty = empty_model(small_study, parse_settings({"fusion": fusion}), device=CPU)
     state = full.state_dict()
-    missing = empty.load_state_dict({name: state[name] for name in full.learned_names()}, strict=False).missing_keys
-    assert all(name.endswith("num_batches_tracked") for name in missing)
+    empty.set_weights({name: state[name] for name in full.learned_names()})
     assert torch.equal(empty.eval()(twelve), full(twelve))
+
+
+def test_fixed_network_that_was_forgotten_cannot_be_used(build: Build, small_study: Schema, twelve: Batch) -> None:
+    empty = empty_model(small_study, parse_settings({}), device=CPU)
+    empty.set_weights({name: build().state_dict()[name] for name in empty.changing_names()})
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        empty.eval()(twelve)
 
 
 def test_empty_model_on_no_device_has_the_names_and_shapes(build: Build, small_study: Schema) -> None:

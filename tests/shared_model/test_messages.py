@@ -54,6 +54,7 @@ WHOLE_MODEL: dict[str, Any] = {
     "discarded": ((2, 3),),
     "preprocessing": "{}",
     "event_weight": 1.0,
+    "networks_sha256": "ee" * 32,
     "weights_sha256": "cd" * 32,
 }
 BACKGROUND_ROWS: dict[str, Any] = {
@@ -73,6 +74,7 @@ EXAMPLES: tuple[Message, ...] = (
         weights_round=6,
         preprocessing='{"n": 1}',
         event_weight=1 / 3,
+        networks_sha256="0" * 64,
         frozen_sha256="ab" * 32,
         weights=WEIGHTS,
         frozen={},
