@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -171,10 +171,10 @@ class MultimodalModel(nn.Module, ABC):
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Put values into some parameters and BatchNorm moments; fixed networks get a place on the device first."""
         for name in self.fixed:
-            network = self.image_encoders()[name].network
-            if network.conv1.weight.is_meta and any(key.startswith(f"encoders.{name}.network.") for key in weights):
-                network.to_empty(device=self.device)
-                _forget(network)
+            encoder, prefix = self.image_encoders()[name], f"encoders.{name}.network."
+            if encoder.network.conv1.weight.is_meta and any(key.startswith(prefix) for key in weights):
+                encoder.network = copy.deepcopy(encoder.network).to_empty(device=self.device)
+                _forget(encoder.network)
         state = self.state_dict()
         for key, value in weights.items():
             state[key].copy_(value)
@@ -191,6 +191,10 @@ class MultimodalModel(nn.Module, ABC):
 
     def learned_names(self) -> tuple[str, ...]:
         """Names of all parameters and BatchNorm moments, sorted; BatchNorm's step counters are not learned."""
+        return self._learned_names
+
+    @cached_property
+    def _learned_names(self) -> tuple[str, ...]:
         return tuple(sorted(name for name in self.state_dict() if not name.endswith(".num_batches_tracked")))
 
     def batch_norm_names(self) -> frozenset[str]:
@@ -318,10 +322,12 @@ def empty_model(schema: Schema, settings: Settings, *, device: torch.device) -> 
     Drawing the random weights of two ResNets takes longer than a round of the fusion phase. On the device "meta" it
     has names and shapes only; so have, on any device, the fixed networks until they are set.
     """
-    model = copy.deepcopy(_shape(schema.model_dump_json(), settings))
+    shape = _shape(schema.model_dump_json(), settings)
+    networks = [shape.image_encoders()[name].network for name in shape.fixed]
+    model = copy.deepcopy(shape, {id(network): network for network in networks})  # shared until they are set
     if device.type == "meta":
         return model
-    fixed = {module for name in model.fixed for module in model.image_encoders()[name].network.modules()}
+    fixed = {module for network in networks for module in network.modules()}
     for module in model.modules():
         if module not in fixed:
             module.to_empty(device=device, recurse=False)
@@ -340,7 +346,9 @@ def _forget(module: nn.Module) -> None:
 def _shape(schema: str, settings: Settings) -> MultimodalModel:
     """The model of a study, given as JSON, without values; made once, for it is asked for in each round."""
     with torch.device("meta"):
-        return _make_model(Schema.model_validate_json(schema), settings)
+        model = _make_model(Schema.model_validate_json(schema), settings)
+    model.learned_names()  # kept with the copies
+    return model
 
 
 def _make_model(schema: Schema, settings: Settings) -> MultimodalModel:
