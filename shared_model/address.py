@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from shared_model.errors import SettingsError
 
@@ -49,3 +52,26 @@ def split_address(address: str) -> tuple[str, int]:
         )
     parse_host(bare)
     return bare, int(port)
+
+
+def _is_host(host: str) -> str:
+    try:
+        parse_host(host)
+    except SettingsError as error:
+        raise ValueError(str(error).removesuffix(".")) from error
+    return host
+
+
+def _is_address(address: str) -> str:
+    try:
+        split_address(address)
+    except SettingsError as error:
+        raise ValueError(str(error).removesuffix(".")) from error
+    return address
+
+
+Host = Annotated[str, AfterValidator(_is_host)]
+"""Text that `parse_host` takes, as a field of a pydantic model."""
+
+Address = Annotated[str, AfterValidator(_is_address)]
+"""Text that `split_address` takes, as a field of a pydantic model."""

@@ -160,8 +160,7 @@ class Registry:
             refuse_conflict(state, request)
             return details
 
-        self._change(ENROLLED, decide, authority, now=now)
-        return self.hospitals[-1]
+        return self._change(ENROLLED, decide, authority, now=now).hospitals[-1]
 
     def revoke(self, name: str, reason: str, authority: Authority, *, now: datetime) -> Hospital:
         """End one hospital's part; the others are not touched.
@@ -175,8 +174,8 @@ class Registry:
             chosen = find_active(state, name)
             return {"name": chosen.name, "node_key": chosen.node_key, "reason": reason}
 
-        entry = self._change(REVOKED, decide, authority, now=now)
-        return next(one for one in self.hospitals if one.node_key == entry.content["node_key"])
+        state = self._change(REVOKED, decide, authority, now=now)
+        return next(one for one in state.hospitals if one.node_key == state.entries[-1].content["node_key"])
 
     def note(self, event: str, details: Mapping[str, str], authority: Authority, *, now: datetime) -> None:
         """Add an event to the audit log that concerns no hospital.
@@ -217,7 +216,7 @@ class Registry:
 
     def _change(
         self, event: str, decide: Callable[[State], Mapping[str, str]], authority: Authority, *, now: datetime
-    ) -> Entry:
+    ) -> State:
         """Add one event to the log, if the state allows it, and bring the tables up to it.
 
         Args:
@@ -225,6 +224,9 @@ class Registry:
             decide: the event's details, from the state; raises where the state does not allow it.
             authority: signs the log.
             now: this moment.
+
+        Returns:
+            The state after it.
         """
         if authority.certificate != self._certificate:
             raise EnrolmentError("authority: expected the one that made this registry, got another. Restore ca/.")
@@ -234,10 +236,11 @@ class Registry:
                 state = self._read(head)
                 details = decide(state)
                 entry = audit_log.append(self._connection, event, details, sign=authority.sign, now=now)
-                _write_rows(self._connection, replay((*state.entries, entry)))
+                state = replay((*state.entries, entry))
+                _write_rows(self._connection, state)
             self._load()
             self._move_head_up()
-        return entry
+        return state
 
     def _move_head_up(self) -> None:
         """Note the end of the log; the database's lock lets one command at a time do so, and each the newest end."""
