@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from shared_model.address import Address
 from shared_model.enrolment_request import checked_name
 from shared_model.errors import KeyFileError
-from shared_model.key_files import write_new
-from shared_model.toml_file import read_toml, toml_bytes
+from shared_model.toml_file import read_toml
 
 
 def _checked_folder(folder: str) -> str:
@@ -94,11 +93,3 @@ class HospitalHome:
                 f"{self.folder}"
             )
         return settings
-
-    def write_settings(self, settings: HospitalSettings) -> None:
-        """Make hospital.toml.
-
-        Raises:
-            KeyFileError: there is one already, or it cannot be written.
-        """
-        write_new(self.settings_file, toml_bytes(settings.model_dump()), private=True)

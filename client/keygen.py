@@ -17,6 +17,7 @@ from shared_model.key_files import (
     write_new,
     write_private_key,
 )
+from shared_model.toml_file import toml_bytes
 
 
 def make_hospital(home: HospitalHome, settings: HospitalSettings, *, now: datetime) -> EnrolmentRequest:
@@ -32,7 +33,9 @@ def make_hospital(home: HospitalHome, settings: HospitalSettings, *, now: dateti
 
     Raises:
         KeyFileError: the folder holds something already, or cannot be written.
+        SettingsError: the name of a folder cannot be printed.
     """
+    content = toml_bytes(settings.model_dump())
     make_private_folder(home.folder)
     node_key, signing_key = generate_private_key(SECP384R1()), Ed25519PrivateKey.generate()
     for path, key in ((home.node_key, node_key), (home.signing_key, signing_key)):
@@ -40,7 +43,7 @@ def make_hospital(home: HospitalHome, settings: HospitalSettings, *, now: dateti
         write_new(path.with_suffix(".pub"), f"{openssh_text(key.public_key())}\n".encode(), private=False)
     request = make_request(settings.name, node_key=node_key, signing_key=signing_key, now=now)
     write_new(home.request, request.to_json(), private=False)
-    home.write_settings(settings)  # last: who has settings has all the rest
+    write_new(home.settings_file, content, private=True)  # last: who has settings has all the rest
     return request
 
 

@@ -69,20 +69,20 @@ def make_authority(folder: Path, *, organisation: str, now: datetime, days: int 
 
     Args:
         folder: where to.
-        organisation: who runs the coordinator; hospitals see it in the certificate.
+        organisation: who runs the coordinator, 1 to 64 characters; hospitals see it in the certificate.
         now: this moment.
         days: how long it is valid.
 
     Raises:
-        EnrolmentError: the organisation's name is not one that a certificate can hold.
         KeyFileError: the files exist, or cannot be written.
     """
     key = generate_private_key(SECP256R1())
-    try:
-        organisation_attribute = x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)
-    except ValueError as error:
-        raise EnrolmentError(f"organisation: expected 1 to 64 characters, got {organisation!r}.") from error
-    name = x509.Name([organisation_attribute, x509.NameAttribute(NameOID.COMMON_NAME, "hipfed coordinator CA")])
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+            x509.NameAttribute(NameOID.COMMON_NAME, "hipfed coordinator CA"),
+        ]
+    )
     certificate = (
         x509.CertificateBuilder(
             issuer_name=name,
@@ -142,14 +142,16 @@ def issue_server_certificate(
         raise EnrolmentError(f"--days: expected 1 to {SERVER_DAYS}, got {days}.")
     names = [_general_name(host) for host in dict.fromkeys([*hosts, *ALWAYS])]
     issuer, key = authority.certificate, generate_private_key(SECP256R1())
+    start = max(now - _CLOCK_SKEW, issuer.not_valid_before_utc)
+    end = min(now + timedelta(days=days), start + timedelta(days=SERVER_DAYS), issuer.not_valid_after_utc)
     certificate = (
         x509.CertificateBuilder(
             issuer_name=issuer.subject,
             subject_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hipfed coordinator")]),
             public_key=key.public_key(),
             serial_number=x509.random_serial_number(),
-            not_valid_before=max(now - _CLOCK_SKEW, issuer.not_valid_before_utc),
-            not_valid_after=min(now + timedelta(days=days), issuer.not_valid_after_utc),
+            not_valid_before=start,
+            not_valid_after=end,
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)

@@ -120,13 +120,15 @@ def provision(home: CoordinatorHome, settings: CoordinatorSettings, *, now: date
 
     Raises:
         KeyFileError: the folder holds something already, or cannot be written.
-        EnrolmentError: the time is out of range, or a name cannot stand in a certificate.
+        EnrolmentError: the time is out of range.
+        SettingsError: the organisation's name cannot be printed.
     """
+    content = toml_bytes(settings.model_dump(by_alias=True))
     make_private_folder(home.folder)
     authority = make_authority(home.authority, organisation=settings.organisation, now=now)
     certificate = issue_server_certificate(home.tls, authority, settings.hosts, now=now, days=days)
     Registry.create(home.registry, authority, now=now).close()
-    write_new(home.settings_file, toml_bytes(settings.model_dump(by_alias=True)), private=True)  # last: all is there
+    write_new(home.settings_file, content, private=True)  # last: all is there
     return certificate
 
 

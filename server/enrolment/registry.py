@@ -67,6 +67,8 @@ class Registry:
         self._identity = _identity(path)
         self._connection = _connect(path)
         try:
+            with _plain_errors(path):
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._load()
             self._move_head_up()
         except BaseException:
@@ -283,9 +285,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
+    return sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
 
 
 @contextmanager
