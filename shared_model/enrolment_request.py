@@ -219,7 +219,7 @@ def _load(text: str, field: str, *, kind: str) -> object:
         raise ValueError(fault)
     try:
         key = load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:  # the second: a compressed point
         raise ValueError(fault) from error
     if not isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey) or openssh_text(key) != text:
         raise ValueError(fault)

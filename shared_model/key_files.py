@@ -194,7 +194,7 @@ def _read_key(path: Path, *, expected: str) -> object:
     try:
         load = load_ssh_private_key if content.startswith(_OPENSSH) else load_pem_private_key
         return load(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a passphrase
+    except (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm) as error:  # TypeError: a passphrase
         raise _other_key(path, expected=expected) from error
 
 

@@ -6,9 +6,16 @@ from datetime import UTC, datetime
 from functools import cache
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    SECP384R1,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +44,14 @@ def signed_again(**changes: object) -> bytes:
     content["node_signature"] = base64.b64encode(NODE.sign(signed, ECDSA(SHA384()))).decode()
     content["signing_signature"] = base64.b64encode(SIGNING.sign(signed)).decode()
     return json.dumps(content).encode()
+
+
+def compressed(key: EllipticCurvePublicKey) -> str:
+    """An OpenSSH line with the point in its short form, which no OpenSSH writes."""
+    kind, curve = b"ecdsa-sha2-nistp384", b"nistp384"
+    point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in (kind, curve, point))
+    return f"{kind.decode()} {base64.b64encode(blob).decode()}"
 
 
 def test_request_is_read_as_it_was_made() -> None:
@@ -115,6 +130,7 @@ def test_signature_of_the_bare_content_does_not_serve() -> None:
         ("node_key", "ssh-rsa AAAA", "node_key: expected one line as OpenSSH writes a key of the kind ecdsa"),
         ("node_key", openssh_text(generate_private_key(SECP256R1()).public_key()), "node_key: expected one line"),
         ("node_key", openssh_text(NODE.public_key()) + " root@east", "node_key: expected one line"),
+        ("node_key", compressed(NODE.public_key()), "node_key: expected one line as OpenSSH writes a key"),
         ("signing_key", openssh_text(NODE.public_key()), "signing_key: expected one line"),
         ("node_signature", "!", "signature: expected base64"),
         ("comment", "hello", "comment: Extra inputs are not permitted"),

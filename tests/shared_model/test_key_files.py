@@ -9,10 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared_model.errors import KeyFileError
 from shared_model.key_files import (
     make_private_folder,
+    private_bytes,
     read_ec_key,
     read_node_key,
     read_private,
@@ -22,6 +25,9 @@ from shared_model.key_files import (
     write_new,
     write_private_key,
 )
+
+
+KEY = generate_private_key(SECP384R1())
 
 
 def mode_of(path: Path) -> int:
@@ -208,3 +214,18 @@ def test_folder_that_holds_something_is_no_new_home(tmp_path: Path) -> None:
 
     with pytest.raises(KeyFileError, match=r"expected a new or an empty folder, got one with file\. Choose another"):
         make_private_folder(tmp_path)
+
+
+@given(where=st.integers(0, 10_000), what=st.integers(1, 255), keep=st.integers(0, 10_000), openssh=st.booleans())
+def test_damaged_key_is_refused_plainly(
+    tmp_path_factory: pytest.TempPathFactory, where: int, what: int, keep: int, *, openssh: bool
+) -> None:
+    content = bytearray(private_bytes(KEY, openssh=openssh))
+    content[where % len(content)] ^= what
+    path = tmp_path_factory.mktemp("damaged") / "key"
+    write_new(path, bytes(content[: keep or None]), private=True)
+
+    try:
+        read_node_key(path)
+    except KeyFileError as error:
+        assert "expected an EC P-384 key without a passphrase" in str(error)  # noqa: PT017 - either way is right

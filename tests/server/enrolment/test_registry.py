@@ -45,6 +45,9 @@ def test_registry_that_others_may_read_is_refused(registry_file: Path, authority
         Registry(registry_file, authority.certificate)
 
 
+EXCHANGE = (
+    "UPDATE audit_log SET number = -number WHERE number < 4;UPDATE audit_log SET number = number + 4 WHERE number < 0"
+)
 TAMPERING = {
     "hospital added": (
         "INSERT INTO hospitals VALUES ('key', 'sign', 'evil', 'f', '2026-01-01T00:00:00Z', '', '')",
@@ -64,7 +67,7 @@ TAMPERING = {
     ),
     "entry deleted": ("DELETE FROM audit_log WHERE number = 3", "log, entry 3: exp"),
     "entries exchanged": (
-        "UPDATE audit_log SET number = -number WHERE number < 4;UPDATE audit_log SET number = 4 + number WHERE number < 0",
+        EXCHANGE,
         "log, entry 1: exp",
     ),
     "end cut off": (
