@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from shared_model.address import Address
 from shared_model.enrolment_request import checked_name
-from shared_model.errors import KeyFileError
+from shared_model.key_files import refuse_changeable_folder
 from shared_model.toml_file import read_toml
 
 
@@ -85,11 +83,5 @@ class HospitalHome:
         settings = read_toml(
             self.settings_file, HospitalSettings, remedy="Name the right --home, or run `hipfed-client keygen` first."
         )
-        state = self.folder.stat()
-        if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise KeyFileError(
-                f"{self.folder}: expected a folder of this user that nobody else may change, got one of user "
-                f"{state.st_uid} with mode {stat.S_IMODE(state.st_mode):04o}. Start as its owner; chmod 700 "
-                f"{self.folder}"
-            )
+        refuse_changeable_folder(self.folder)
         return settings

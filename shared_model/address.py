@@ -12,6 +12,9 @@ from shared_model.errors import SettingsError
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+HOST_RULE = "a DNS name in ASCII (xn-- for others) or an IP address"
+ADDRESS_RULE = "HOST:PORT such as fed.example.org:9443 or [2001:db8::1]:9443"
+
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\Z")
 
@@ -27,9 +30,7 @@ def parse_host(host: str) -> IPAddress | str:
     except ValueError:
         name = host.casefold()
         if not _HOST_NAME.match(name) or name.rpartition(".")[2].isdigit():
-            raise SettingsError(
-                f"host: expected a DNS name in ASCII (xn-- for others) or an IP address, got {host!r}."
-            ) from None
+            raise SettingsError(f"host: expected {HOST_RULE}, got {host!r}.") from None
         return name
 
 
@@ -47,9 +48,7 @@ def split_address(address: str) -> tuple[str, int]:
     bare = host[1:-1] if in_brackets else host
     is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535
     if not bare or not is_port or (":" in bare) != in_brackets:
-        raise SettingsError(
-            f"address: expected HOST:PORT such as fed.example.org:9443 or [2001:db8::1]:9443, got {address!r}."
-        )
+        raise SettingsError(f"address: expected {ADDRESS_RULE}, got {address!r}.")
     parse_host(bare)
     return bare, int(port)
 
@@ -58,7 +57,7 @@ def _is_host(host: str) -> str:
     try:
         parse_host(host)
     except SettingsError as error:
-        raise ValueError(str(error).removesuffix(".")) from error
+        raise ValueError(f"expected {HOST_RULE}") from error
     return host
 
 
@@ -66,7 +65,7 @@ def _is_address(address: str) -> str:
     try:
         split_address(address)
     except SettingsError as error:
-        raise ValueError(str(error).removesuffix(".")) from error
+        raise ValueError(f"expected {ADDRESS_RULE}") from error
     return address
 
 

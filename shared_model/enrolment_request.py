@@ -158,7 +158,7 @@ def make_request(
             "nonce": secrets.token_hex(32),
         }
     except ValueError as error:
-        raise EnrolmentError(f"{error}.") from error
+        raise EnrolmentError(f"name of the hospital: {error}, got {name[:80]!r}.") from error
     signed = _SIGNED_AS + canonical_json(content)
     return EnrolmentRequest.model_validate(
         content
@@ -204,7 +204,7 @@ def checked_name(name: str) -> str:
         ValueError: it may not.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"name of the hospital: expected {NAME_RULE}, got {name[:80]!r}")
+        raise ValueError(f"expected {NAME_RULE}")
     return name
 
 

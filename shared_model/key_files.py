@@ -55,6 +55,23 @@ def make_private_folder(folder: Path) -> None:
         ) from error
 
 
+def refuse_changeable_folder(folder: Path) -> None:
+    """Refuse a home in which somebody else could exchange files.
+
+    Raises:
+        KeyFileError: another user owns it, or may write there; or it is missing.
+    """
+    try:
+        state = folder.stat()
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise KeyFileError(
+            f"{folder}: expected a folder of this user (id {os.geteuid()}) that nobody else may change, got one of "
+            f"user {state.st_uid} with mode {stat.S_IMODE(state.st_mode):04o}. Start as its owner; chmod 700 {folder}"
+        )
+
+
 def write_new(path: Path, content: bytes, *, private: bool) -> None:
     """Make a file, at once and never over another one; a missing folder is made with mode 0700.
 

@@ -3,10 +3,11 @@
 Each entry holds the hash of the one before it, its own hash, and the authority's signature of that hash. A file beside
 the database, the head, says how many entries there are and ends with which hash.
 
-What is found: an entry that was changed, inserted, removed, reordered or forged, by anybody who cannot use the
-authority's key; and, where the head is as it was left, a log that was cut at its end. What is not found: database and
-head both put back to what they were at one earlier moment. Against that, note the head that `hipfed-server audit`
-prints where this machine cannot write, and compare (`--noted`). Whoever holds the authority's key can write any log.
+What is found: an entry that was changed, inserted, removed, reordered or forged, by anybody who can neither use the
+authority's key nor exchange its certificate, against which the signature is checked; and, where the head is as it was
+left, a log that was cut at its end. What is not found: database and head both put back to what they were at one
+earlier moment. Against that, note the head that `hipfed-server audit` prints where this machine cannot write, and
+compare (`--noted`). Whoever holds the authority's key can write any log.
 
 Why the head may lag one step and never lead: it is written after the entry is committed, so a crash between the two
 leaves a log that is longer than its head says, with a signature that is right. The next command moves the head up.

@@ -19,7 +19,7 @@ from server.enrolment.hospitals import RENEWED
 from server.enrolment.registry import Registry
 from shared_model.address import Address, Host, split_address
 from shared_model.fingerprint import certificate_fingerprint
-from shared_model.key_files import make_private_folder, write_new
+from shared_model.key_files import make_private_folder, refuse_changeable_folder, write_new
 from shared_model.toml_file import read_toml, toml_bytes
 
 
@@ -82,10 +82,13 @@ class CoordinatorHome:
         """What coordinator.toml says.
 
         Raises:
-            SettingsError: it is missing or wrong.
+            KeyFileError: somebody else may change what is in the home.
+            SettingsError: the file is missing or wrong.
         """
         remedy = "Name the right --home, or run `hipfed-server provision` first."
-        return read_toml(self.settings_file, CoordinatorSettings, remedy=remedy)
+        settings = read_toml(self.settings_file, CoordinatorSettings, remedy=remedy)
+        refuse_changeable_folder(self.folder)
+        return settings
 
     def read_authority_certificate(self) -> x509.Certificate:
         """The certificate that the hospitals hold.
@@ -99,10 +102,12 @@ class CoordinatorHome:
         """The registry, verified; close it after use.
 
         Raises:
+            SettingsError: there is no coordinator in this home.
             EnrolmentError: the certificate is missing or damaged.
             TamperedError: it is not what the coordinator's own commands left.
-            KeyFileError: a file is missing, or open to others.
+            KeyFileError: a file is missing, or open to others; or somebody else may change what is in the home.
         """
+        self.read_settings()
         return Registry(self.registry, self.read_authority_certificate())
 
 

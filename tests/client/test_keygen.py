@@ -132,8 +132,8 @@ def test_keys_are_never_overwritten(home: HospitalHome, keygen: Keygen) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("name", "St. Mary", "hipfed-client keygen, name: name of the hospital: expected 1 to 64 letters"),
-        ("server", "fed.example.org", "hipfed-client keygen, server: address: expected HOST:PORT"),
+        ("name", "St. Mary", "hipfed-client keygen, name: expected 1 to 64 letters"),
+        ("server", "fed.example.org", "hipfed-client keygen, server: expected HOST:PORT"),
     ],
 )
 def test_keygen_is_refused_and_leaves_nothing(
@@ -203,8 +203,8 @@ def test_home_that_others_may_change_is_refused(home: HospitalHome, keygen: Keyg
     ("text", "said"),
     [
         ('data = "patients"', "data: expected a folder's whole path, from / on, got 'patients'"),
-        ('server = "fed"', "server: address: expected HOST:PORT"),
-        ('name = "a/b"', "name: name of the hospital: expected 1 to 64 letters"),
+        ('server = "fed"', "server: expected HOST:PORT"),
+        ('name = "a/b"', "name: expected 1 to 64 letters"),
         ("cache = 1", "cache: Input should be a valid string, got 1"),
         ('colour = "red"', "colour: Extra inputs are not permitted"),
     ],

@@ -26,7 +26,6 @@ from shared_model.key_files import (
     write_private_key,
 )
 
-
 KEY = generate_private_key(SECP384R1())
 
 

@@ -72,8 +72,8 @@ def test_provision_says_what_to_do_next(home: CoordinatorHome, run: Command) -> 
     ("words", "said"),
     [
         ((), "provision: expected --address HOST:PORT, got none"),
-        (("--address", "fed"), "provision, address: address: expected HOST:PORT"),
-        ((*ADDRESS, "--name", "*.org"), "provision, names.0: host: expected a DNS name"),
+        (("--address", "fed"), "provision, address: expected HOST:PORT"),
+        ((*ADDRESS, "--name", "*.org"), "provision, names.0: expected a DNS name"),
         ((*ADDRESS, "--organisation", "x" * 65), "provision, organisation: String should have at most 64"),
         ((*ADDRESS, "--organisation", "a\tb"), "organisation: expected text that can be printed"),
         ((*ADDRESS, "--superlink-port", "70000"), "provision, superlink_port: Input should be less than"),
@@ -253,3 +253,12 @@ def test_commands_say_when_there_is_no_coordinator_here(run: Command, words: tup
 
     assert result.exit_code == 1
     assert "hipfed-server provision" in result.output
+
+
+def test_home_that_others_may_change_is_refused(provisioned: CoordinatorHome, run: Command) -> None:
+    provisioned.folder.chmod(0o770)
+
+    result = run("hospitals")
+
+    assert result.exit_code == 1
+    assert "that nobody else may change" in result.output
