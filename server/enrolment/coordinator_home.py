@@ -33,9 +33,7 @@ class CoordinatorSettings(BaseModel):
         names: further DNS names and IP addresses under which it is reached.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: Address
     organisation: str = Field(min_length=1, max_length=64)
@@ -128,7 +126,7 @@ def provision(home: CoordinatorHome, settings: CoordinatorSettings, *, now: date
         EnrolmentError: the time is out of range.
         SettingsError: the organisation's name cannot be printed.
     """
-    content = toml_bytes(settings.model_dump(by_alias=True))
+    content = toml_bytes(settings.model_dump())
     make_private_folder(home.folder)
     authority = make_authority(home.authority, organisation=settings.organisation, now=now)
     certificate = issue_server_certificate(home.tls, authority, settings.hosts, now=now, days=days)
