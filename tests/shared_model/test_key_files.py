@@ -147,6 +147,15 @@ def test_missing_key_is_refused(tmp_path: Path) -> None:
         read_private(tmp_path / "key")
 
 
+def test_key_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", deny)
+    with pytest.raises(KeyFileError, match=r"key: expected a file that can be read, got: Permission denied\."):
+        read_private(tmp_path / "key")
+
+
 def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", mode=0o600)
 
