@@ -6,27 +6,17 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
-from client.data import default_cache_dir, find_schema, is_hospital, list_hospitals, open_hospital, summarise
-from client.data.hospital import SCHEMA_FILE
-from client.data.screen import print_problems, print_summary
-from client.patient_explanation import explain_patient
-from client.patient_screen import print_explanation, write_private
-from client.quality.judging import judge_alone
-from client.quality.screen import print_quality
-from client.run_model import open_run
-from client.site import Site
+from client.commands.enrolment import keygen, request
 from shared_model.command_version import Version
-from shared_model.errors import DataError, HipfedError, Problem, SettingsError
-from shared_model.privacy.suppression import SmallCellRule
-from shared_model.schema import Schema, load_schema
+from shared_model.errors import DataError, HipfedError, SettingsError
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for _command in (keygen, request):
+    app.command()(_command)
 
 
 @app.callback()
@@ -63,9 +53,12 @@ def check(
 
     Values are shown on this screen only; nothing is sent.
     """
+    from client.commands.check import check_hospital, find_hospitals
+    from client.data import default_cache_dir
+
     cache_dir = cache or default_cache_dir()
-    hospitals = _find_hospitals(folder)
-    fine = sum(_check_hospital(hospital, schema, cache_dir=cache_dir, quality=quality) for hospital in hospitals)
+    hospitals = find_hospitals(folder)
+    fine = sum(check_hospital(hospital, schema, cache_dir=cache_dir, quality=quality) for hospital in hospitals)
     Console().print(
         f"{fine} of {len(hospitals)} hospitals fine" if len(hospitals) > 1 else "fine" if fine else "not fine"
     )
@@ -93,6 +86,15 @@ def explain(
 
     The file describes a patient: it stays at the hospital.
     """
+    import torch
+
+    from client.data import default_cache_dir
+    from client.data.screen import print_problems
+    from client.patient_explanation import explain_patient
+    from client.patient_screen import print_explanation, write_private
+    from client.run_model import open_run
+    from client.site import Site
+
     try:
         if out.suffix != ".json":
             raise SettingsError(f"--out at {out}: expected a name that ends with .json, got {out.suffix or 'none'}.")
@@ -114,47 +116,3 @@ def explain(
         raise typer.Exit(code=1) from error
     print_explanation(Console(), content)
     Console().print(f"written to {out}", markup=False, soft_wrap=True)
-
-
-def _find_hospitals(folder: Path) -> list[Path]:
-    """The folder itself, or its sub-folders where they and not it hold patients."""
-    below = list_hospitals(folder)
-    return below if not is_hospital(folder) and any(is_hospital(path) for path in below) else [folder]
-
-
-def _check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, quality: bool) -> bool:
-    """Whether a hospital is fine; prints its problems, or its summary and where asked its data quality."""
-    console, name = Console(), folder.resolve().name
-    try:
-        schema = load_schema(schema_file or find_schema(folder))
-        if schema_file is None:
-            _refuse_other_schema(folder, schema)
-        screen = Console(stderr=True)
-        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-            task = bar.add_task(f"{name}: images", visible=False)
-            hospital = open_hospital(
-                folder,
-                schema,
-                cache_dir=cache_dir,
-                progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
-            )
-    except DataError as error:
-        print_problems(console, name, error.problems)
-        return False
-    except HipfedError as error:
-        console.print(Text(f"{name}: {error}", style="red"), soft_wrap=True)
-        return False
-    print_summary(console, name, summarise(hospital.arrays, schema), hospital.notes)
-    if not quality:
-        return True
-    report = judge_alone(hospital.arrays, schema, rule=SmallCellRule())
-    print_quality(console, report)
-    return report.grade != "red"
-
-
-def _refuse_other_schema(folder: Path, schema: Schema) -> None:
-    """A hospital's own copy of the schema must say what its cohort's says: a study leaves out sites with another."""
-    above = folder.resolve().parent / SCHEMA_FILE
-    if above.is_file() and load_schema(above).sha256 != schema.sha256:
-        detail = f"expected the study of {above}, got another. Replace this copy, or name the right one with --schema."
-        raise DataError([Problem(file=SCHEMA_FILE, row=0, column="", rule="schema-differs", detail=detail)])

@@ -5,7 +5,10 @@ HipfedError
   SchemaError       schema.toml is not a valid study description
   DataError         a hospital's folder breaks the data contract; carries every Problem found
   SiteError         the hospital's own machine is in the way; stays at the hospital
+    KeyFileError      a key file is missing, readable by others, or not the key that it should be
   ProtocolError     a message is not one that the protocol allows
+  EnrolmentError    a request, a certificate or a change of the registry is refused
+    TamperedError     the registry is not what its own commands left
   StudyError        the run cannot go on (no quorum, nothing learned)
     LockedError     the run folder is another process's
   SuppressedError   a value may not be released under the small-cell rule
@@ -49,8 +52,20 @@ class SiteError(HipfedError):
         return "the hospital's own machine is in the way; see its worker log"
 
 
+class KeyFileError(SiteError):
+    """A key file is missing, readable by others, or not the key that it should be; the text names paths."""
+
+
 class ProtocolError(HipfedError):
     """A message is not one that the protocol allows."""
+
+
+class EnrolmentError(HipfedError):
+    """A request, a certificate or a change of the registry is refused."""
+
+
+class TamperedError(EnrolmentError):
+    """The registry is not what its own commands left."""
 
 
 class StudyError(HipfedError):
