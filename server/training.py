@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
@@ -114,17 +114,24 @@ def _train_round(
         total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
         parts.holders.add(node)
 
-    attendance = ask_sites(
-        link,
-        TRAIN,
-        _questions(plan, parts, progress, strategy),
-        names=plan.roster.names,
-        deadline_s=plan.settings.deadline_s,
-        accept=accept,
-    )
-    # Who failed may have lost the frozen weights, or asks for them: they go along with the next question.
-    parts.holders.difference_update(node for node, name in plan.roster.names.items() if name in attendance.failed)
-    plan.note_holders(attendance)
+    def ask(nodes: Collection[int]) -> Attendance:
+        questions = _questions(plan, parts, progress, strategy)
+        attendance = ask_sites(
+            link,
+            TRAIN,
+            {node: questions[node] for node in nodes},
+            names=plan.roster.names,
+            deadline_s=plan.settings.deadline_s,
+            accept=accept,
+        )
+        # Who failed may have lost the weights that it held: they go along with its next question.
+        parts.holders.difference_update(node for node, name in plan.roster.names.items() if name in attendance.failed)
+        plan.note_holders(attendance)
+        return attendance
+
+    attendance = ask(plan.roster.names)
+    if attendance.lacking:
+        attendance = attendance.joined_by(ask(attendance.lacking))
     sums = total.total()
     metrics = summarise(unpack_scores(sums))
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None

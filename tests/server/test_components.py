@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from flwr.app import RecordDict
 from safetensors.torch import load_file
 
 from client.site import Site
 from client.worker import Worker
+from server.link import Answer
 from server.run_folder import RunFolder
 from shared_model.components import component_sums, principal_components
 from shared_model.encoders import ImageEncoder
+from shared_model.errors import StudyError
 from shared_model.fusion import build_model
-from shared_model.messages import COMPONENTS, Refusal, SumsReply, TrainRequest
+from shared_model.messages import COMPONENTS, TRAIN, Refusal, SumsReply
 from shared_model.preprocessing import Preprocessing
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
-from tests.server.faulty_links import RecordingLink
+from tests.server.faulty_links import InterruptedLink, RecordingLink
 from tests.server.small_cohort import (
     open_workers,
+    read_rounds,
+    read_weights,
     requests_of_every_kind,
     run_small_study,
     small_settings,
@@ -79,14 +86,73 @@ def test_fixed_encoder_never_changes_and_the_series_encoder_trains(
     assert not torch.equal(trained["encoders.vitals.lstm.weight_ih_l0"], start["encoders.vitals.lstm.weight_ih_l0"])
 
 
-def test_fixed_encoder_travels_once_a_phase_and_is_asked_about_once(
-    finished: tuple[RunFolder, RecordingLink],
-) -> None:
+def test_fixed_network_travels_once_a_run(finished: tuple[RunFolder, RecordingLink]) -> None:
     _, link = finished
     assert sum(kind == COMPONENTS for kind, _, _ in link.questions) == 3  # one question to each of three hospitals
-    requests = [TrainRequest.from_record(record) for kind, _, record in link.questions if kind == "train"]
-    assert len(requests) == 9
-    assert not any(name.startswith("encoders.hip.") for request in requests for name in request.weights)
+    assert [(kind, node) for kind, node in carried(link)] == [(COMPONENTS, 0), (COMPONENTS, 1), (COMPONENTS, 2)]
+    for _, _, record in link.questions:
+        others = [name for field in ("weights", "frozen") for name in record.array_records.get(field, ())]
+        assert not any(".network." in name for name in others)
+
+
+def carried(link: RecordingLink) -> list[tuple[str, int]]:
+    """Kind and node of the questions that the fixed networks went along with."""
+    return [(kind, node) for kind, node, record in link.questions if record.array_records.get("networks")]
+
+
+def test_hospital_that_lost_the_fixed_network_gets_it_within_the_round(image_cohort: Path, tmp_path: Path) -> None:
+    workers = open_workers(image_cohort, tmp_path / "cache")
+
+    @dataclass
+    class Losing(RecordingLink):
+        """After the first round of training, a hospital has lost all that it kept."""
+
+        trained: int = 0
+
+        def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
+            self.trained += kind == TRAIN
+            if self.trained == 2:
+                shutil.rmtree(workers[1].site.state_dir, ignore_errors=True)
+            yield from super().ask(kind, questions, deadline_s=deadline_s)
+
+    link = Losing(InProcessLink(workers))
+    settings = small_settings(rounds_unimodal=0, rounds_fusion=4, image_embedding=3)
+    folder = run_small_study(image_cohort, tmp_path / "run", settings=settings, link=link)
+
+    assert [line["answered"] for line in read_rounds(folder)] == [["east", "north", "south"]] * 5
+    assert [one for one in carried(link) if one[0] != COMPONENTS] == [(TRAIN, 1)]
+
+
+@pytest.mark.parametrize("asked", [5, 6, 8])  # before the components, in training, before the test
+def test_interrupted_run_with_a_fixed_network_resumes_to_the_same_bytes(
+    asked: int, finished: tuple[RunFolder, RecordingLink], image_cohort: Path, tmp_path: Path
+) -> None:
+    whole, _ = finished
+    link = InterruptedLink(InProcessLink(open_workers(image_cohort, tmp_path / "cache")), at=asked)
+    with pytest.raises(KeyboardInterrupt):
+        run_small_study(image_cohort, tmp_path / "run", settings=SETTINGS, link=link)
+
+    resumed = run_small_study(
+        image_cohort, tmp_path / "run", settings=SETTINGS, cache_dir=tmp_path / "other-cache", resume=True
+    )
+
+    assert read_weights(resumed) == read_weights(whole)
+    assert (resumed.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
+
+
+def test_checkpoint_of_a_round_does_not_repeat_the_fixed_network(finished: tuple[RunFolder, RecordingLink]) -> None:
+    folder, _ = finished
+    sizes = {path.name.partition("-")[0]: path.stat().st_size for path in folder.checkpoints.iterdir()}
+    assert sizes["networks"] > 40e6
+    assert sizes["progress.safetensors"] < 1e6
+
+
+def test_checkpoint_without_its_networks_is_refused(image_cohort: Path, tmp_path: Path) -> None:
+    folder = run_small_study(image_cohort, tmp_path / "run", settings=SETTINGS)
+    (networks,) = folder.checkpoints.glob("networks-*")
+    networks.unlink()
+    with pytest.raises(StudyError, match="expected a finished round"):
+        run_small_study(image_cohort, tmp_path / "run", settings=SETTINGS, resume=True)
 
 
 def test_study_without_images_asks_for_no_components(tmp_path: Path) -> None:
