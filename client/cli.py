@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from client.commands.doctor import doctor
 from client.commands.enrolment import keygen, request
 from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, SettingsError
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (keygen, request):
+for _command in (keygen, request, doctor):
     app.command()(_command)
 
 

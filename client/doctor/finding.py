@@ -1,0 +1,25 @@
+"""What one check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Grade = Literal["fine", "warning", "fault", "unchecked"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        subject: what was checked.
+        grade: `warning` does not keep the hospital from a study; `unchecked`: an earlier fault is in the way.
+        detail: what was found.
+        remedy: what to do; empty where nothing is.
+    """
+
+    subject: str
+    grade: Grade
+    detail: str
+    remedy: str = ""

@@ -1,0 +1,197 @@
+"""The way to the coordinator: proxy variables, name, port, TLS, clock, protocol; each rests on the one before."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from cryptography import x509
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+from client.doctor.finding import Finding
+from shared_model.coordinator_status import CoordinatorStatus, UnreachableError, fetch_status
+from shared_model.messages import PROTOCOL_VERSION
+
+TIMEOUT_S = 5.0
+
+
+def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[Finding]:
+    """From the name to the protocol; what rests on a fault is `unchecked`.
+
+    Args:
+        host: of the coordinator.
+        port: of the coordinator.
+        ca: its CA certificate.
+        now: this machine's clock.
+    """
+    findings = [check_proxy(host)]
+    checks = (partial(check_name, host), partial(check_port, host, port), partial(check_tls, host, port, ca))
+    for check in checks:
+        findings.append(check())
+        if findings[-1].grade == "fault":
+            return [*findings, *_unchecked(findings[-1].subject, after=len(findings))]
+    try:
+        status = fetch_status(host, port, ca, timeout_s=TIMEOUT_S)
+    except UnreachableError as error:
+        return [*findings, Finding("coordinator", "fault", str(error)), *_unchecked("coordinator", after=5)]
+    return [*findings, Finding("coordinator", "fine", f"hipfed {status.hipfed}"), *judge_status(status, now=now)]
+
+
+_ORDER = ("proxy", "name", "port", "TLS", "coordinator", "clock", "protocol")
+
+
+def _unchecked(fault: str, *, after: int) -> list[Finding]:
+    return [Finding(subject, "unchecked", f"mend {fault} first") for subject in _ORDER[after:]]
+
+
+def check_proxy(host: str) -> Finding:
+    """Whether a proxy variable would lead the SuperNode's connection elsewhere."""
+    proxy = getproxies().get("https") or getproxies().get("all")
+    if not proxy:
+        return Finding("proxy", "fine", "no proxy variable is set")
+    if proxy_bypass(host):
+        return Finding("proxy", "fine", f"{host} is exempt from the proxy (NO_PROXY)")
+    names = [name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)]
+    shown = urlsplit(proxy).hostname or "an unreadable address"  # without a password that may stand in it
+    return Finding(
+        "proxy",
+        "warning",
+        f"{', '.join(names) or 'the system'} leads connections through {shown}; the checks below go directly",
+        f"If {host} is reached directly, add it to NO_PROXY. If only the proxy reaches it, it has to let TLS through "
+        "unopened.",
+    )
+
+
+def check_name(host: str) -> Finding:
+    """Whether the coordinator's name is known here."""
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+    except OSError as error:
+        remedy = "Mend `server` in hospital.toml, or let the DNS server (or /etc/hosts) know the name."
+        return Finding("name", "fault", f"{host}: {error.strerror or error}", remedy)
+    return Finding("name", "fine", f"{host} is {', '.join(found)}")
+
+
+def check_port(host: str, port: int) -> Finding:
+    """Whether something listens there and a firewall lets this machine through."""
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return Finding(
+            "port",
+            "fault",
+            f"{host}:{port} refuses connections",
+            "Ask the coordinator whether it runs; check the port.",
+        )
+    except TimeoutError:
+        return Finding(
+            "port",
+            "fault",
+            f"{host}:{port} does not answer within {TIMEOUT_S:g} s",
+            f"Let this machine's firewall pass outgoing TCP to {host}, port {port}; nothing incoming is needed.",
+        )
+    except OSError as error:
+        return Finding("port", "fault", f"{host}:{port}: {error.strerror or error}", "Check the route to it.")
+    return Finding("port", "fine", f"{host}:{port} is open")
+
+
+def check_tls(host: str, port: int, ca: Path) -> Finding:
+    """Whether the other end is the coordinator, by our CA certificate."""
+    try:
+        context = ssl.create_default_context(cafile=str(ca))
+    except (OSError, ssl.SSLError):
+        return Finding("TLS", "fault", f"{ca} cannot be used", "See ca.crt above.")
+    try:
+        with (
+            closing(socket.create_connection((host, port), timeout=TIMEOUT_S)) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            return Finding("TLS", "fine", f"{connection.version()}, certificate signed by ca.crt")
+    except ssl.SSLCertVerificationError as error:
+        return _explain_certificate(host, port, error)
+    except (OSError, ssl.SSLError) as error:
+        return Finding(
+            "TLS",
+            "fault",
+            f"no TLS at {host}:{port} ({getattr(error, 'reason', None) or error})",
+            "Another program listens there, or a proxy cuts TLS. Check address and port with the coordinator.",
+        )
+
+
+def _explain_certificate(host: str, port: int, error: ssl.SSLCertVerificationError) -> Finding:
+    shown = _shown_certificate(host, port)
+    issuer = shown.issuer.rfc4514_string() if shown else "unknown"
+    why = error.verify_message
+    if "expired" in why:
+        end = f" on {shown.not_valid_after_utc:%Y-%m-%d}" if shown else ""
+        return Finding(
+            "TLS",
+            "fault",
+            f"the coordinator's certificate expired{end}",
+            "Check this machine's clock; if it is right, the coordinator has to renew (provision --renew).",
+        )
+    if "mismatch" in why.lower() or "not valid for" in why:
+        return Finding(
+            "TLS",
+            "fault",
+            f"the certificate is not for {host}",
+            "Use the address that the coordinator named, or let it add this name and renew.",
+        )
+    return Finding(
+        "TLS",
+        "fault",
+        f"the certificate there is issued by {issuer}, not by ca.crt's authority",
+        "If that is your network's security appliance, have it pass this address through unopened. Else this is "
+        "another server, or ca.crt is another coordinator's: compare fingerprints by telephone.",
+    )
+
+
+def _shown_certificate(host: str, port: int) -> x509.Certificate | None:
+    """The certificate that the other end shows, unverified: only to name its issuer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            closing(socket.create_connection((host, port), timeout=TIMEOUT_S)) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            content = connection.getpeercert(binary_form=True)
+        return x509.load_der_x509_certificate(content) if content else None
+    except (OSError, ValueError):
+        return None
+
+
+def judge_status(status: CoordinatorStatus, *, now: datetime) -> list[Finding]:
+    """Clock and protocol, from what the coordinator says of itself."""
+    return [_judge_clock((now - status.time).total_seconds()), _judge_protocol(status)]
+
+
+def _judge_clock(ahead_s: float) -> Finding:
+    """The SuperNode signs its clock's time, which the SuperLink takes only if it is hardly ahead of its own."""
+    detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
+    remedy = "Let NTP set it (timedatectl set-ntp true), or ask the coordinator to check its own."
+    if ahead_s >= SYSTEM_TIME_TOLERANCE or -ahead_s >= TIMESTAMP_TOLERANCE:
+        return Finding("clock", "fault", f"{detail}: signed requests are refused", remedy)
+    if abs(ahead_s) >= SYSTEM_TIME_TOLERANCE / 2:
+        return Finding("clock", "warning", detail, remedy)
+    return Finding("clock", "fine", detail)
+
+
+def _judge_protocol(status: CoordinatorStatus) -> Finding:
+    own = f"protocol {PROTOCOL_VERSION} (hipfed {version('hipfed')})"
+    if status.protocol != PROTOCOL_VERSION:
+        return Finding(
+            "protocol",
+            "fault",
+            f"here {own}, there protocol {status.protocol} (hipfed {status.hipfed})",
+            "Install the version that the coordinator runs, then approve the study again.",
+        )
+    return Finding("protocol", "fine", own)
