@@ -9,11 +9,13 @@ import typer
 from rich.console import Console
 
 from server.agreement import compare_with_experts, print_agreement, write_agreement
+from server.commands.study import study
 from server.summary import print_run
 from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(study)
 
 
 @app.callback()

@@ -8,6 +8,8 @@ HipfedError
   ProtocolError     a message is not one that the protocol allows
   StudyError        the run cannot go on (no quorum, nothing learned)
     LockedError     the run folder is another process's
+  StudyFileError    STUDY.json is not a study's file, or its hash is of another content
+  ApprovalError     the hospital has not approved the study
   SuppressedError   a value may not be released under the small-cell rule
 """
 
@@ -59,6 +61,14 @@ class StudyError(HipfedError):
 
 class LockedError(StudyError):
     """The run folder is another process's, or its file system has no locks."""
+
+
+class StudyFileError(HipfedError):
+    """STUDY.json is not a study's file, or its hash is of another content."""
+
+
+class ApprovalError(HipfedError):
+    """The hospital has not approved the study."""
 
 
 class SuppressedError(HipfedError):

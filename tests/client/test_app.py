@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-import client.app
+import client.direct_call
 from client.app import app
 from shared_model.messages import (
     HANDSHAKE,
@@ -35,7 +35,7 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower builds messages only inside an app; workers of other tests are forgotten."""
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    client.app._worker.cache_clear()
+    client.direct_call.open_worker.cache_clear()
 
 
 @pytest.fixture
