@@ -47,10 +47,10 @@ def worker(
     """
     screen = Console(stderr=True)
     try:
+        door = Door(socket.absolute(), _account(courier_user), max_bytes=max_message_mib * 2**20)
         os.umask(0o077)
         close_to_others()
         site = Site(name, data.resolve(), (cache or default_cache_dir()).absolute())
-        door = Door(socket.absolute(), _account(courier_user), max_bytes=max_message_mib * 2**20)
         with open_door(door) as listener:
             opened = Worker(site, approvals=Approvals(approvals.absolute()))
             for number in (signal.SIGTERM, signal.SIGINT):
