@@ -1,44 +1,54 @@
-"""The courier: Flower's ClientApp. It hands each message to the hospital's worker and returns the answer."""
+"""The courier: Flower's ClientApp. It hands each message to the hospital's worker and returns the answer.
+
+In a deployment the worker is another process, found at the node config's `socket`, and this one imports no torch and
+knows nothing of patients. With `data` in the node config, or in a simulation, the worker is opened in this process.
+"""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.data import default_cache_dir, list_hospitals
-from client.site import Site
-from client.worker import Worker
+from client.worker_link import ask_worker
+from shared_model.config import Settings
+from shared_model.errors import HipfedError
 from shared_model.messages import EVALUATE, KINDS, TRAIN, Refusal
 
 app = ClientApp()
 
-
-@functools.cache
-def _worker(name: str, folder: Path, cache_dir: Path) -> Worker:
-    return Worker(Site(name, folder, cache_dir))
-
-
-def _site_of(context: Context) -> tuple[str, Path]:
-    """The hospital of this node: named by its own node config, or the n-th folder of the cohort in a simulation."""
-    node, run = context.node_config, context.run_config
-    if "data" in node:
-        folder = Path(str(node["data"])).resolve()
-        return str(node.get("hospital", folder.name)), folder
-    folder = list_hospitals(Path(str(run["cohort"])))[int(str(node["partition-id"]))]
-    return folder.name, folder
+# Of the time that the coordinator waits; the rest is for the way there and back.
+SHARE_OF_DEADLINE = 0.9
 
 
 def _hand_over(message: Message, context: Context) -> Message:
     try:
-        name, folder = _site_of(context)
-        worker = _worker(name, folder, Path(str(context.node_config.get("cache", default_cache_dir()))))
+        reply = _answer(message.metadata.message_type, message.content, context)
+    except HipfedError as error:
+        reply = _refusal(context, error.public_reason)
     except Exception as error:  # noqa: BLE001 - Flower would send its text, which may name paths
-        reason = f"the hospital could not start: {type(error).__name__}"
-        return Message(Refusal(site=f"node {context.node_id}", reason=reason).to_record(), reply_to=message)
-    return Message(worker.answer(message.metadata.message_type, message.content), reply_to=message)
+        reply = _refusal(context, f"the hospital could not start: {type(error).__name__}")
+    return Message(reply, reply_to=message)
+
+
+def _answer(kind: str, question: RecordDict, context: Context) -> RecordDict:
+    if "socket" in context.node_config:
+        limit_s = SHARE_OF_DEADLINE * _deadline_s(context)
+        return ask_worker(Path(str(context.node_config["socket"])), kind, question, limit_s=limit_s)
+    from client.direct_call import worker_of  # noqa: PLC0415 - torch, which a courier with a socket does without
+
+    return worker_of(context).answer(kind, question)
+
+
+def _deadline_s(context: Context) -> float:
+    default = Settings.model_fields["deadline_s"].default
+    return float(context.run_config.get("deadline-s", default))
+
+
+def _refusal(context: Context, reason: str) -> RecordDict:
+    site = str(context.node_config.get("hospital", f"node {context.node_id}"))
+    return Refusal(site=site, reason=reason[:2000]).to_record()
 
 
 for _kind in KINDS:

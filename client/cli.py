@@ -10,13 +10,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from client.commands.approve import approve
 from client.commands.doctor import doctor
 from client.commands.enrolment import keygen, request
+from client.commands.worker import worker
 from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, SettingsError
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (keygen, request, doctor):
+for _command in (keygen, request, approve, doctor, worker):
     app.command()(_command)
 
 

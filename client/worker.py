@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
+from logging.handlers import RotatingFileHandler
 from typing import Literal
 
 from flwr.app import RecordDict
 
+from client.approvals import Approvals
 from client.components import answer_components
 from client.evaluation import answer_evaluate
 from client.explain import answer_background, answer_explain, answer_spread
@@ -47,14 +50,33 @@ from shared_model.messages import (
     StatisticsRequest,
     TrainRequest,
 )
+from shared_model.study_hash import study_hash
+
+_LOG_BYTES, _LOG_FILES = 10 * 2**20, 5
 
 
 class Worker:
-    """Answers questions about one site. Errors become refusals without any patient's value; details stay in its log."""
+    """Answers questions about one site. Errors become refusals without any patient's value; details stay in its log.
 
-    def __init__(self, site: Site) -> None:
+    Attributes:
+        site: the hospital.
+        log: the hospital's; what it says does not leave.
+    """
+
+    def __init__(self, site: Site, *, approvals: Approvals | None = None) -> None:
+        """Open the site.
+
+        Args:
+            site: the hospital.
+            approvals: the studies that may ask; None lets every study ask, as in a simulation.
+        """
         self.site = site
-        self._log = _open_log(site)
+        self.log = _open_log(site)
+        self._approvals = approvals
+
+    def read_again(self) -> None:
+        """Forget the patients and the schema that are in memory: the next question reads what the folder holds now."""
+        self.site = replace(self.site)
 
     def answer(self, kind: str, question: RecordDict) -> RecordDict:
         """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
@@ -63,10 +85,10 @@ class Worker:
         except NeedsWeightsError as error:
             return self._refuse(str(error), code="needs-weights")
         except HipfedError as error:
-            self._log.exception("%s refused", kind)
+            self.log.exception("%.40r refused", kind)
             return self._refuse(error.public_reason)
-        except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
-            self._log.exception("%s failed", kind)
+        except Exception as error:
+            self.log.exception("%.40r failed", kind)
             return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
 
     def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:
@@ -95,6 +117,9 @@ class Worker:
                 f"protocol version: expected {PROTOCOL_VERSION}, got {request.study.protocol}. "
                 "Install the same version of hipfed on both sides."
             )
+        if self._approvals is not None:
+            schema, protocol = request.study.schema_sha256, request.study.protocol
+            self._approvals.require(study_hash(schema_sha256=schema, settings=settings.to_config(), protocol=protocol))
         if request.study.schema_sha256 != self.site.schema.sha256:
             raise ProtocolError(
                 f"schema: expected the study with hash {request.study.schema_sha256[:12]}, "
@@ -145,7 +170,10 @@ def _open_log(site: Site) -> logging.Logger:
     log.propagate = False
     log.setLevel(logging.INFO)
     if not log.handlers:
-        handler = logging.FileHandler(site.state_dir / "worker.log", encoding="utf-8")
+        # Of bounded size: who may ask may also ask nonsense, as often as he likes.
+        handler = RotatingFileHandler(
+            site.state_dir / "worker.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8"
+        )
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
     return log

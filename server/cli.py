@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 
 from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
+from server.commands.study import study
 from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (provision, enrol, revoke, hospitals, audit):
+for _command in (provision, enrol, revoke, hospitals, audit, study):
     app.command()(_command)
 
 

@@ -11,6 +11,8 @@ HipfedError
     TamperedError     the registry is not what its own commands left
   StudyError        the run cannot go on (no quorum, nothing learned)
     LockedError     the run folder is another process's
+  StudyFileError    STUDY.json is not a study's file, or its hash is of another content
+  ApprovalError     the hospital has not approved the study
   SuppressedError   a value may not be released under the small-cell rule
 """
 
@@ -74,6 +76,14 @@ class StudyError(HipfedError):
 
 class LockedError(StudyError):
     """The run folder is another process's, or its file system has no locks."""
+
+
+class StudyFileError(HipfedError):
+    """STUDY.json is not a study's file, or its hash is of another content."""
+
+
+class ApprovalError(HipfedError):
+    """The hospital has not approved the study."""
 
 
 class SuppressedError(HipfedError):

@@ -26,7 +26,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from shared_model.config import Phase, Scalar
+from shared_model.config import Phase
 from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_SITES
 
@@ -39,8 +39,12 @@ KINDS = (HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE,
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
 Part = Literal["train", "val", "test"]
-Sha256 = str
-Spans = tuple[tuple[int, int], ...]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# As many as three phases of the longest that the settings allow; a hospital looks for files of each.
+RoundNumber = Annotated[int, Field(ge=0, le=30_000)]
+Spans = Annotated[tuple[tuple[RoundNumber, RoundNumber], ...], Field(max_length=100)]
+SettingName = Annotated[str, StringConstraints(max_length=64)]
+SettingValue = Annotated[str, StringConstraints(max_length=10_000)] | int | float | bool
 SiteName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/\\]{1,200}$")]
 
 
@@ -134,7 +138,7 @@ class Study(BaseModel):
     run_id: str = Field(pattern=r"^[a-z0-9-]{1,64}$")
     protocol: int
     schema_sha256: Sha256
-    settings: dict[str, Scalar]
+    settings: dict[SettingName, SettingValue] = Field(max_length=200)
 
 
 class Request(Message):
@@ -221,8 +225,8 @@ class TrainRequest(Request):
 
     array_fields: ClassVar[tuple[str, ...]] = ("weights", "networks", "frozen", "control")
     phase: Phase
-    round_number: int = Field(ge=0)
-    weights_round: int = Field(ge=0)
+    round_number: RoundNumber
+    weights_round: RoundNumber
     discarded: Spans = ()
     preprocessing: str
     event_weight: float = Field(gt=0)
@@ -232,7 +236,7 @@ class TrainRequest(Request):
     networks: dict[str, np.ndarray] = Field(default_factory=dict)
     frozen: dict[str, np.ndarray] = Field(default_factory=dict)
     control: dict[str, np.ndarray] = Field(default_factory=dict)
-    counted_round: int = Field(default=0, ge=0)
+    counted_round: RoundNumber = 0
 
 
 class WholeModelRequest(Request):
@@ -254,7 +258,7 @@ class WholeModelRequest(Request):
 
     array_fields: ClassVar[tuple[str, ...]] = ("networks", "weights")
     phase: Phase
-    weights_round: int = Field(ge=0)
+    weights_round: RoundNumber
     discarded: Spans = ()
     trained_phases: tuple[Phase, ...] = ()
     preprocessing: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,3 +129,11 @@ def small_site(tmp_path: Path) -> Site:
     """A hospital of 60 patients with static columns, a series and events; a test may change its folder."""
     cohort = write_small_cohort(tmp_path / "cohort", hospitals=1, series=True)
     return Site("east", cohort / "east", tmp_path / "cache")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A new folder that every user may pass; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="hipfed-test-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,10 @@ import pytest
 from flwr.app import Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-import client.app
+import client.direct_call
 from client.app import app
+from client.frames import pack_record
+from client.worker_socket import Door
 from shared_model.messages import (
     HANDSHAKE,
     KINDS,
@@ -20,6 +25,7 @@ from shared_model.messages import (
     is_message,
 )
 from shared_model.messages import Message as Question
+from tests.client.served_worker import serving
 from tests.server.fake_grid import make_context
 from tests.server.small_cohort import (
     describe_study,
@@ -35,7 +41,7 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower builds messages only inside an app; workers of other tests are forgotten."""
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    client.app._worker.cache_clear()
+    client.direct_call.open_worker.cache_clear()
 
 
 @pytest.fixture
@@ -112,3 +118,68 @@ def test_courier_returns_the_refusal_of_its_worker(cohort: Path, tmp_path: Path)
     reply = _ask(HANDSHAKE, question, _context({"data": str(cohort / "east")}))
 
     assert Refusal.from_record(reply).reason.startswith("data check failed: missing-column")
+
+
+def test_courier_asks_the_worker_behind_the_socket(cohort: Path, tmp_path: Path) -> None:
+    worker = open_workers(cohort, tmp_path / "cache")[0]
+    node = {"socket": str(tmp_path / "socket" / "w"), "hospital": "east"}
+
+    with serving(Door(tmp_path / "socket" / "w"), worker.answer):
+        reply = _ask(HANDSHAKE, _handshake(cohort, tmp_path), _context(node))
+
+    assert HandshakeReply.from_record(reply).site == "east"
+
+
+@pytest.mark.parametrize(("node", "site"), [({}, "node 1"), ({"hospital": "St. Anna"}, "St. Anna")])
+def test_courier_says_no_before_the_deadline_when_no_worker_answers(
+    cohort: Path, tmp_path: Path, node: dict[str, str], site: str
+) -> None:
+    context = _context({"socket": str(tmp_path / "w"), **node}, {"deadline-s": 0.5})
+    begin = time.monotonic()
+
+    refusal = Refusal.from_record(_ask(HANDSHAKE, _handshake(cohort, tmp_path), context))
+
+    assert 0.45 <= time.monotonic() - begin < 3
+    assert refusal.reason == "the hospital's worker did not answer query.handshake within 0.45 s"
+    assert refusal.site == site
+
+
+COURIER = """
+import sys
+from pathlib import Path
+
+import client.app
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.frames import parse_record
+from shared_model.messages import HANDSHAKE, HandshakeReply
+
+for name in ("_task_id", "_run_id", "_node_id"):
+    setattr(TaskIdentity, name, 1)
+context = Context(run_id=1, node_id=1, node_config={"socket": sys.argv[1]}, state=RecordDict(), run_config={})
+question = Message(parse_record(Path(sys.argv[2]).read_bytes()), dst_node_id=1, message_type=HANDSHAKE)
+reply = client.app.app(question, context).content
+print(HandshakeReply.from_record(reply).site)
+print(*sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "pandas", "sklearn", "shap"}))
+print(*sorted(name for name in sys.modules if name.startswith("client.")))
+"""
+
+
+def test_courier_answers_over_the_socket_without_torch_and_without_what_reads_patients(
+    cohort: Path, tmp_path: Path
+) -> None:
+    worker = open_workers(cohort, tmp_path / "cache")[0]
+    question = tmp_path / "question"
+    question.write_bytes(pack_record(_handshake(cohort, tmp_path).to_record()))
+    socket = tmp_path / "socket" / "w"
+
+    with serving(Door(socket), worker.answer):
+        command = [sys.executable, "-c", COURIER, str(socket), str(question)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == 0, done.stderr
+    site, heavy, own = done.stdout.splitlines()
+    assert site == "east"
+    assert heavy == ""
+    assert own == "client.app client.frames client.worker_link"

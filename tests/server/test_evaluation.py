@@ -64,7 +64,7 @@ def plan() -> StudyPlan:
         **{**empty, "n": 1, "events": 1, "number_mean": [], "number_sd": [], "number_fill": []}
     )
     roster = Roster(names=dict(enumerate(NAMES)), modalities={}, versions={}, excluded={})
-    study = Study(run_id="run", protocol=1, schema_sha256="", settings={})
+    study = Study(run_id="run", protocol=1, schema_sha256="0" * 64, settings={})
     return StudyPlan(study, schema, settings, roster, preprocessing, 1.0)
 
 

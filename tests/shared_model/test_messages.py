@@ -248,7 +248,7 @@ def test_request_is_refused_when_a_field_is_out_of_range(change: dict[str, objec
 @pytest.mark.parametrize("run_id", ["", "A", "a/b", "a" * 65])
 def test_run_id_is_refused_when_it_could_be_a_path(run_id: str) -> None:
     with pytest.raises(ValidationError, match="run_id"):
-        Study(run_id=run_id, protocol=1, schema_sha256="", settings={})
+        Study(run_id=run_id, protocol=1, schema_sha256="0" * 64, settings={})
 
 
 def test_bytes_are_counted_as_array_data_and_header_text() -> None:
@@ -349,3 +349,33 @@ def test_message_is_refused_when_it_has_an_unknown_record(message: Message) -> N
         ProtocolError, match=f"{type(message).__name__}: expected the agreed fields and arrays, got other records"
     ):
         type(message).from_record(record)
+
+
+@pytest.mark.parametrize("sha256", ["", "../../embeddings/train-x", "AB" * 32, "a" * 63, "a" * 64 + "\n", "\x00" * 64])
+def test_hash_is_refused_when_it_could_be_a_path(sha256: str) -> None:
+    message = EXAMPLES[6]
+    text = json.dumps({**json.loads(message.model_dump_json(exclude={"weights"})), "weights_sha256": sha256})
+    with pytest.raises(ProtocolError):
+        EvaluateRequest.from_record(edited(message, json=text))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round_number": 30_001},
+        {"weights_round": 10**18},
+        {"discarded": [[0, 10**18]]},
+        {"discarded": [[0, 1]] * 101},
+        {"study": {**STUDY.model_dump(), "settings": {str(number): 1 for number in range(201)}}},
+        {"study": {**STUDY.model_dump(), "settings": {"x" * 65: 1}}},
+        {"study": {**STUDY.model_dump(), "settings": {"head": "x" * 10_001}}},
+    ],
+    ids=["round", "weights round", "span", "spans", "settings", "key", "value"],
+)
+def test_request_is_refused_when_it_would_keep_a_hospital_busy(change: dict[str, object]) -> None:
+    message = EXAMPLES[4]
+    header = json.loads(message.model_dump_json(exclude=set(message.array_fields)))
+    assert TrainRequest.from_record(edited(message, json=json.dumps(header)))
+
+    with pytest.raises(ProtocolError):
+        TrainRequest.from_record(edited(message, json=json.dumps({**header, **change})))

@@ -1,0 +1,93 @@
+"""The worker's process: opens the hospital's data and answers at its socket until SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+from pathlib import Path
+
+from flwr.app import RecordDict
+from rich.console import Console
+
+from client.approvals import Approvals
+from client.data import default_cache_dir
+from client.separation import close_to_others
+from client.site import Site
+from client.worker import Worker
+from client.worker_socket import Answer, Door, open_door, serve
+from shared_model.errors import HipfedError, SiteError
+from shared_model.messages import HANDSHAKE
+
+
+def serve_hospital(
+    name: str,
+    data: Path,
+    *,
+    cache_dir: Path | None,
+    socket: Path,
+    approvals: Path,
+    courier_user: str | None,
+    max_bytes: int,
+) -> None:
+    """Answer the courier's questions about approved studies, until SIGTERM.
+
+    Args:
+        name: the hospital's.
+        data: its folder.
+        cache_dir: of decoded data and state; None for the default one.
+        socket: where to listen.
+        approvals: file of what the hospital approved.
+        courier_user: the SuperNode's; None for this process's.
+        max_bytes: longest question.
+
+    Raises:
+        LockedError: another worker listens there.
+        SiteError: the socket's place does not fit, or there is no such user.
+    """
+    screen = Console(stderr=True)
+    door = Door(socket, _account(courier_user), max_bytes=max_bytes)
+    os.umask(0o077)
+    close_to_others()
+    site = Site(name, data, (cache_dir or default_cache_dir()).absolute())
+    with open_door(door) as listener:
+        opened = Worker(site, approvals=Approvals(approvals))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+        _read_patients(opened, screen)
+        screen.print(f"worker of {name}: listening", markup=False, highlight=False)
+        serve(listener, door, _answers_of(opened), site=name, log=opened.log)
+
+
+def _answers_of(opened: Worker) -> Answer:
+    def answer(kind: str, question: RecordDict) -> RecordDict:
+        if kind == HANDSHAKE:  # a new run takes the patients that the folder holds now
+            opened.read_again()
+        return opened.answer(kind, question)
+
+    return answer
+
+
+def _read_patients(opened: Worker, screen: Console) -> None:
+    """Before the first question, which has a deadline; what is wrong is told here, and again to every question."""
+    try:
+        _ = opened.site.patients
+    except HipfedError as error:
+        opened.log.exception("the data cannot be used")
+        screen.print(f"worker: {error.public_reason}. It refuses all studies until this is mended.", markup=False)
+
+
+def _account(user: str | None) -> pwd.struct_passwd | None:
+    if user is None:
+        return None
+    try:
+        return pwd.getpwnam(user)
+    except KeyError as error:
+        raise SiteError(f"--courier-user: expected a user of this machine, got {user!r}.") from error
+
+
+def _stop(number: int, frame: object) -> None:  # noqa: ARG001
+    """End at once: a question that is being answered is asked again, and files are written whole or not at all."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(0)

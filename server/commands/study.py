@@ -1,0 +1,41 @@
+"""`hipfed-server study`: the file by which hospitals approve a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from shared_model.command_refusal import plain_refusal
+from shared_model.errors import SettingsError
+
+
+def study(
+    *,
+    schema: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The study's schema.toml.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="File to write, e.g. STUDY.json.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeat for more.")
+    ] = None,
+) -> None:
+    """Write what hospitals approve: schema, every setting, versions, and the hash of all that.
+
+    Seed and fold are settings: each fold of a cross-validation has its own file.
+    """
+    from server.study import check_settings
+    from shared_model.config import parse_assignments, parse_settings
+    from shared_model.messages import PROTOCOL_VERSION
+    from shared_model.schema import load_schema
+    from shared_model.study_hash import StudyFile
+
+    with plain_refusal("hipfed-server"):
+        described, settings = load_schema(schema), parse_settings(parse_assignments(assignments or []))
+        check_settings(described, settings)
+        file = StudyFile.of(described, settings, protocol=PROTOCOL_VERSION)
+        try:
+            out.write_text(file.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--out at {out}: expected a file that can be written, got: {error}.") from error
+    Console().print(f"study {file.sha256}\nwritten to {out}", markup=False, highlight=False, soft_wrap=True)
