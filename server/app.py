@@ -11,10 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
 from server.run_folder import RunFolder
-from server.run_lock import APP_LOCK, hold_lock
+from server.run_lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
 from shared_model.errors import HipfedError, LockedError, SettingsError
+from shared_model.folder_lock import hold_lock
 from shared_model.schema import load_schema
 
 log = logging.getLogger("hipfed.server")

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from server.run_folder import replace_file
 from shared_model.config import PHASES, Phase
 from shared_model.errors import StudyError
+from shared_model.files import replace_file
 
 FILE = "progress.safetensors"
 _ARRAYS = ("weights", "best_weights", "strategy_state")

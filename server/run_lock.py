@@ -1,49 +1,7 @@
-"""Only one process at a time works on a run folder.
+"""The locks of a run folder.
 
 The launcher and the app that it starts lock a file each: with one for both, the app would wait for its own launcher.
-The system frees a lock with its process, however that ends; the files stay, because removing one that another process
-has just opened would leave two holders.
 """
-
-from __future__ import annotations
-
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-from shared_model.errors import LockedError
 
 LAUNCHER_LOCK, APP_LOCK = ".launcher.lock", ".app.lock"
 LOCKS = (LAUNCHER_LOCK, APP_LOCK)
-
-
-@contextmanager
-def hold_lock(folder: Path, name: str) -> Iterator[None]:
-    """Keep others out of a run folder; the folder is made if it does not exist.
-
-    Args:
-        folder: the run folder.
-        name: `LAUNCHER_LOCK` or `APP_LOCK`.
-
-    Raises:
-        LockedError: another process holds the lock, or the file system has none.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise LockedError(
-                f"{folder}: in use by process {file.read().strip() or '?'}. Wait for its end, or choose another folder."
-            ) from error
-        except OSError as error:
-            raise LockedError(
-                f"{folder / name}: expected a file that can be locked, got: {error.strerror}. Use a local disk."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -29,7 +29,8 @@ import torch
 from server.run_folder import RunFolder, read_status
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
-from simulation.guardian import STOP_TIMEOUT_S, end_tree, guarded
+from shared_model.guardian import STOP_TIMEOUT_S, end_tree
+from simulation.guardian import guarded
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0

@@ -15,10 +15,11 @@ from client.data import list_hospitals
 from server.app import COHORT, OUT, RESUME, SCHEMA
 from server.evaluation import describe_scores
 from server.run_folder import RunFolder, read_status
-from server.run_lock import APP_LOCK, LAUNCHER_LOCK, LOCKS, hold_lock
+from server.run_lock import APP_LOCK, LAUNCHER_LOCK, LOCKS
 from server.study import check_settings
 from shared_model.config import Scalar, Settings, parse_settings
 from shared_model.errors import SettingsError
+from shared_model.folder_lock import hold_lock
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import load_schema
 from shared_model.score_quantities import unpack_scores

@@ -16,10 +16,11 @@ from rich.progress import Progress
 import simulation.run
 from server.app import PLACES
 from server.run_folder import RunFolder, read_status
-from server.run_lock import LAUNCHER_LOCK, LOCKS, hold_lock
+from server.run_lock import LAUNCHER_LOCK, LOCKS
 from server.study import run_study
 from shared_model.config import parse_settings
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
+from shared_model.folder_lock import hold_lock
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
 from simulation.run import Watch, _describe_line, parse_folds, run_cohort

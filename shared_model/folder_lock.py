@@ -1,0 +1,59 @@
+"""Only one process at a time works on a folder.
+
+The system frees a lock with its process, however that ends; the files stay, because removing one that another process
+has just opened would leave two holders.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared_model.errors import LockedError
+
+
+@contextmanager
+def hold_lock(folder: Path, name: str) -> Iterator[None]:
+    """Keep others out of a folder, which is made if it does not exist.
+
+    Args:
+        folder: what is locked.
+        name: of the lock's file in it, which holds the id of the process.
+
+    Raises:
+        LockedError: another process holds the lock, or the file system has none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise LockedError(
+                f"{folder}: in use by process {file.read().strip() or '?'}. Wait for its end, or choose another folder."
+            ) from error
+        except OSError as error:
+            raise LockedError(
+                f"{folder / name}: expected a file that can be locked, got: {error.strerror}. Use a local disk."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def lock_holder(folder: Path, name: str) -> int | None:
+    """Id of the process that holds a lock; None if nobody does."""
+    path = folder / name
+    if not path.is_file():
+        return None
+    with path.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read().strip()
+            return int(text) if text.isdigit() else None
+    return None
