@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from shared_model.errors import StudyError
 from shared_model.files import replace_file
 
+CONFIG = "config.json"
 BACKGROUND = "background.safetensors"
 TEST_SCORES = "test_scores.safetensors"
 State = Literal["running", "completed", "failed"]
