@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from client.commands.deployment import start, status, stop
 from client.data import default_cache_dir, find_schema, is_hospital, list_hospitals, open_hospital, summarise
 from client.data.hospital import SCHEMA_FILE
 from client.data.screen import print_problems, print_summary
@@ -27,6 +28,8 @@ from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for _command in (start, status, stop):
+    app.command()(_command)
 
 
 @app.callback()

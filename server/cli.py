@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.agreement import compare_with_experts, print_agreement, write_agreement
-from server.summary import print_run
+from server.commands.deployment import run, start, status, stop
 from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for _command in (start, status, stop, run):
+    app.command()(_command)
 
 
 @app.callback()
@@ -24,6 +25,8 @@ def main(*, version: Version = False) -> None:
 @app.command()
 def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Say how a run stands: its state, the hospitals that were excluded, and its metrics."""
+    from server.summary import print_run
+
     try:
         print_run(run, Console())
     except HipfedError as error:
@@ -50,6 +53,8 @@ def agreement(
     ] = 5,
 ) -> None:
     """Say whether clinicians hold the same modalities and features to be important as the model does."""
+    from server.agreement import compare_with_experts, print_agreement, write_agreement
+
     try:
         report = compare_with_experts(run, expert, top=top)
         if out is not None:

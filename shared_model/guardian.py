@@ -8,7 +8,9 @@ hang.
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import IO
 import psutil
 
 STOP_TIMEOUT_S = 10.0
+MARK = "HIPFED_PROCESS"  # variable of the environment: whose process this is
 
 
 def end_tree(top: psutil.Process) -> None:
@@ -65,3 +68,38 @@ def end_left_behind(pids: Iterable[str]) -> None:
             trees.append(psutil.Process(int(line)))  # knows when it started: a later process with its id is another
     for tree in trees:
         end_tree(tree)
+
+
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """The processes whose environment holds this mark, wherever their parents have gone, in the order of their start.
+
+    Args:
+        mark: a value of `MARK`, or its beginning up to a slash.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_of_mark = f"{process.environ().get(MARK, '')}/".startswith(f"{mark}/")
+            if is_of_mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return sorted(found, key=psutil.Process.create_time)
+
+
+def end_marked(mark: str) -> int:
+    """End all marked processes, those too that they start meanwhile; returns how many are left (they cannot be killed).
+
+    Why beside `end_tree`: a process whose parent was killed is below nobody of ours any more.
+    """
+    for _ in range(3):
+        found = [process for process in marked_processes(mark) if process.pid != os.getpid()]
+        if not found:
+            return 0
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                end_tree(process)
+    return len(found)
+
+
+if __name__ == "__main__":
+    end_left_behind(sys.stdin)
+    end_marked(sys.argv[1])

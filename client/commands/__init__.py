@@ -1,0 +1,1 @@
+"""The hospital's commands, one module each; `client.cli` names them."""

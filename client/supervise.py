@@ -1,0 +1,161 @@
+"""The hospital as a service: the worker, which owns the data, and the SuperNode, which faces the network.
+
+`python -P -m client.supervise --home DIR` keeps both running in the foreground. It imports neither torch nor data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.courier_part import CourierPart
+from client.home import HospitalHome, HospitalSettings
+from shared_model.errors import HipfedError, SiteError
+from shared_model.part import Part
+from shared_model.supervisor import Supervisor
+
+Separate = Callable[[Sequence[str], int], Sequence[str]]
+
+
+def processes_of(home: HospitalHome) -> Path:
+    """Folder of logs and status."""
+    return home.folder / "processes"
+
+
+def courier_of(home: HospitalHome) -> Path:
+    """Folder that the SuperNode may write to."""
+    return home.folder / "courier"
+
+
+def socket_of(home: HospitalHome) -> Path:
+    """The worker's socket."""
+    return home.folder / "worker" / "worker.sock"
+
+
+class WorkerPart(Part):
+    """The worker: a process of its own, warm, which answers at a Unix socket."""
+
+    ready_timeout_s = 600.0  # it decodes the hospital's images first
+
+    def __init__(self, home: HospitalHome, settings: HospitalSettings) -> None:
+        self._settings, self._socket = settings, socket_of(home)
+        super().__init__("worker", folder=home.folder, environment=os.environ)
+
+    def command(self) -> Sequence[str]:
+        """The hospital's own command."""
+        settings = self._settings
+        return [
+            str(Path(sys.executable).with_name("hipfed-client")),
+            "worker",
+            "--name",
+            settings.name,
+            "--data",
+            settings.data,
+            "--cache",
+            settings.cache,
+            "--socket",
+            str(self._socket),
+        ]
+
+    def is_ready(self) -> bool:
+        """Whether the socket accepts."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex(str(self._socket)) == 0
+
+
+def separation(*, courier_user: str | None, without_separation: bool) -> Separate:
+    """How the SuperNode is kept from the data.
+
+    Args:
+        courier_user: account to run it as; needs root.
+        without_separation: run it with all rights of this user.
+
+    Returns:
+        Turns the SuperNode's command, and the port that it listens on, into the command to start.
+
+    Raises:
+        SiteError: it cannot be kept from them.
+    """
+    if without_separation:
+        return lambda command, _port: command
+    wish = f"user {courier_user}" if courier_user else "this user"
+    raise SiteError(
+        f"separation: expected a way to keep a SuperNode of {wish} from the data, got none in this version. "
+        "Say --without-separation if the SuperNode, and what the coordinator sends to it, may read them."
+    )
+
+
+def supervise(home: HospitalHome, *, separate: Separate) -> Supervisor:
+    """The supervisor of a hospital; `run` keeps it going.
+
+    Raises:
+        SettingsError: hospital.toml is missing or wrong.
+    """
+    settings = home.read_settings()
+    for folder in (courier_of(home) / "flower", courier_of(home) / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    worker = WorkerPart(home, settings)
+    courier = CourierPart(
+        home,
+        settings,
+        folder=courier_of(home),
+        node_config={"socket": str(socket_of(home)), "hospital": settings.name},
+        separate=separate,
+    )
+    supervisor = Supervisor(
+        [worker, courier],
+        folder=processes_of(home),
+        describe=lambda: describe_site(settings.server, courier, worker=supervisor.states()["worker"]),
+        say=_say,
+    )
+    return supervisor
+
+
+def describe_site(server: str, courier: CourierPart, *, worker: str) -> str:
+    """In one line what the hospital is doing.
+
+    Args:
+        server: HOST:PORT of the coordinator.
+        courier: what the SuperNode has said.
+        worker: state of the worker.
+    """
+    if courier.connected_since is None:
+        connection = f"not connected to {server}"
+    elif courier.trouble():
+        connection = f"reconnecting to {server}"
+    else:
+        connection = f"connected to {server} since {courier.connected_since:%Y-%m-%d %H:%M} UTC"
+    if courier.last_question is None:
+        question = "no question yet"
+    else:
+        kind, asked = courier.last_question
+        question = f"last question: {kind}, {(datetime.now(UTC) - asked).total_seconds():.0f} s ago"
+    return f"{connection}; worker {worker}; {question}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the command's output
+
+
+def main(words: Sequence[str]) -> None:
+    """Keep a hospital running until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m client.supervise")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--courier-user")
+    parser.add_argument("--without-separation", action="store_true")
+    given = parser.parse_args(words)
+    separate = separation(courier_user=given.courier_user, without_separation=given.without_separation)
+    supervise(HospitalHome(given.home), separate=separate).run()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except HipfedError as error:
+        sys.exit(f"hipfed-client: {error}")

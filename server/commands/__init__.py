@@ -1,0 +1,1 @@
+"""The coordinator's commands, one module each; `server.cli` names them."""
