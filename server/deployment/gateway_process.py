@@ -46,6 +46,7 @@ def server_config(gateway: Gateway, home: CoordinatorHome) -> uvicorn.Config:
         gateway,
         host=home.config.listen,
         port=home.config.port,
+        loop="asyncio",
         http=FirstRequestInTime,
         ws="none",
         ssl_certfile=str(home.certificate),
