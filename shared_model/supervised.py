@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,22 +116,29 @@ def start(
     if detach_s is None:
         os.execv(command[0], [*command])  # noqa: S606 - the same process, so that its starter's signals reach it
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / OUTPUT).open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - the site's own command
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    pid = _spawn(command, output=folder / OUTPUT)
     end = time.monotonic() + detach_s
     status = None
     while time.monotonic() < end:
-        if process.poll() is not None:
+        if os.waitpid(pid, os.WNOHANG)[0]:
             said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
             raise SettingsError(f"{name} start: expected it to keep running, got its end. It said: {said[-1000:]}")
         status = read_status(folder)
-        if status is not None and status.pid == process.pid and status.ready:
+        if status is not None and status.pid == pid and status.ready:
             break
         time.sleep(POLL_S)
-    say(f"running in the background (process {process.pid})")
+    say(f"running in the background (process {pid})")
     say("starting" if status is None else status.line)
+
+
+def _spawn(command: Sequence[str], *, output: Path) -> int:
+    """Start a command in a session of its own; its output goes to a file."""
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(command[0], [*command], os.environ, file_actions=files, setsid=True)
 
 
 def stop(folder: Path, *, timeout_s: float = STOP_S) -> bool:

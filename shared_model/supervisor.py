@@ -193,6 +193,8 @@ class Supervisor:
             self._end(slot)
             slot.process = None
             _change(slot, "waiting")
+            for handler in slot.log.handlers:
+                handler.close()
         end_marked(self._token)
         self._write("stopped")
         self._say("stopped")
