@@ -42,8 +42,9 @@ class WorkerPart(Part):
 
     ready_timeout_s = 600.0  # it decodes the hospital's images first
 
-    def __init__(self, home: HospitalHome, settings: HospitalSettings) -> None:
-        self._settings, self._socket = settings, socket_of(home)
+    def __init__(self, home: HospitalHome, settings: HospitalSettings, *, courier_user: str | None) -> None:
+        self._settings, self._socket, self._approvals = settings, socket_of(home), home.folder / "approvals.json"
+        self._courier_user = courier_user
         super().__init__("worker", folder=home.folder, environment=os.environ)
 
     def command(self) -> Sequence[str]:
@@ -60,6 +61,9 @@ class WorkerPart(Part):
             settings.cache,
             "--socket",
             str(self._socket),
+            "--approvals",
+            str(self._approvals),
+            *(("--courier-user", self._courier_user) if self._courier_user else ()),
         ]
 
     def is_ready(self) -> bool:
@@ -91,8 +95,13 @@ def separation(*, courier_user: str | None, without_separation: bool) -> Separat
     )
 
 
-def supervise(home: HospitalHome, *, separate: Separate) -> Supervisor:
+def supervise(home: HospitalHome, *, separate: Separate, courier_user: str | None = None) -> Supervisor:
     """The supervisor of a hospital; `run` keeps it going.
+
+    Args:
+        home: the hospital's.
+        separate: as `separation` gives it.
+        courier_user: account of the SuperNode, where that is not this one.
 
     Raises:
         SettingsError: hospital.toml is missing or wrong.
@@ -100,7 +109,7 @@ def supervise(home: HospitalHome, *, separate: Separate) -> Supervisor:
     settings = home.read_settings()
     for folder in (courier_of(home) / "flower", courier_of(home) / "tmp"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    worker = WorkerPart(home, settings)
+    worker = WorkerPart(home, settings, courier_user=courier_user)
     courier = CourierPart(
         home,
         settings,
@@ -151,7 +160,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--without-separation", action="store_true")
     given = parser.parse_args(words)
     separate = separation(courier_user=given.courier_user, without_separation=given.without_separation)
-    supervise(HospitalHome(given.home), separate=separate).run()
+    supervise(HospitalHome(given.home), separate=separate, courier_user=given.courier_user).run()
 
 
 if __name__ == "__main__":

@@ -81,9 +81,9 @@ def require_checkout() -> None:
         )
 
 
-def flower_environment(home: Path) -> dict[str, str]:
+def flower_environment(home: Path, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of Flower's commands: its folder is `home`, it installs, reports and looks up nothing."""
-    environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(home)}
+    environment = {**inherited, **_ENVIRONMENT, "FLWR_HOME": str(home)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     if environment.get(_CACHE):
         environment[_CACHE] = str(Path(environment[_CACHE]).absolute())

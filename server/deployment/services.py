@@ -26,11 +26,10 @@ _TAKEN_S = 30.0
 
 def service_environment(home: CoordinatorHome) -> dict[str, str]:
     """Flower's environment without what the user's own says about Flower, and with no proxy before loopback."""
-    ours = flower_environment(home.flower)
-    inherited = {name for name in os.environ if name.startswith("FLWR_")}
-    kept = {name: value for name, value in ours.items() if name not in inherited or value != os.environ[name]}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    environment = flower_environment(home.flower, inherited=inherited)
     no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), _LOOPBACK)))
-    return {**kept, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+    return {**environment, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
 
 
 class _ListeningPart(Part):
