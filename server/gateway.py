@@ -47,6 +47,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from shared_model.coordinator_status import STATUS_PATH
+from shared_model.errors import HipfedError
 from shared_model.messages import PROTOCOL_VERSION
 
 MAX_BODY_BYTES = 128 * 2**20  # Flower cuts arrays into pieces of 5 MiB; its largest other body is a bundle of 10 MiB
@@ -186,7 +187,11 @@ class Gateway:
             timestamp = headers[TIMESTAMP_HEADER.encode()]
         except (KeyError, binascii.Error):
             return None
-        hospital = self._find_hospital(key)
+        try:
+            hospital = self._find_hospital(key)
+        except HipfedError:
+            log.exception("the registry cannot be asked")
+            raise _RefusedError(503) from None  # hospitals try again
         return hospital if hospital is not None and _is_signed_by(key, timestamp, signature) else None
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:

@@ -26,6 +26,7 @@ from typing import Literal
 
 import psutil
 
+from shared_model.errors import HipfedError
 from shared_model.files import replace_file
 from shared_model.folder_lock import hold_lock
 from shared_model.guardian import MARK, end_marked, end_tree, guarded
@@ -124,35 +125,38 @@ class Supervisor:
             guard: told the id of each process that is started.
         """
         for index, slot in enumerate(self._slots):
-            now = time.monotonic()
-            if slot.process is None:
-                if now >= slot.start_at and all(before.state == "ready" for before in self._slots[:index]):
-                    self._start(slot, guard)
-            elif slot.process.poll() is not None:
+            try:
+                self._look_after(slot, self._slots[:index], guard)
+            except (HipfedError, OSError) as error:  # of the part's own doing: the others are not to end with it
                 self._end(slot)
-                self._wait(slot, slot.part.explain(slot.process.returncode))
-            elif slot.state == "starting":
-                self._await_ready(slot, now)
-            elif now - slot.started > STEADY_S:
-                slot.failures = 0
+                self._wait(slot, Ending(f"{slot.part.name}: {error}"))
         self._tell()
+
+    def _look_after(self, slot: _Slot, before: Sequence[_Slot], guard: Callable[[int], None]) -> None:
+        now = time.monotonic()
+        if slot.process is None:
+            if now >= slot.start_at and all(other.state == "ready" for other in before):
+                self._start(slot, guard)
+        elif slot.process.poll() is not None:
+            self._end(slot)
+            self._wait(slot, slot.part.explain(slot.process.returncode))
+        elif slot.state == "starting":
+            self._await_ready(slot, now)
+        elif now - slot.started > STEADY_S:
+            slot.failures = 0
 
     def _start(self, slot: _Slot, guard: Callable[[int], None]) -> None:
         slot.part.forget()
         environment = {**slot.part.environment, MARK: f"{self._token}/{slot.part.name}"}
-        try:
-            slot.process = subprocess.Popen(  # noqa: S603 - the site's own commands
-                slot.part.command(),
-                env=environment,
-                cwd=slot.part.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor only
-            )
-        except OSError as error:
-            self._wait(slot, Ending(f"{slot.part.name} could not be started: {error}"))
-            return
+        slot.process = subprocess.Popen(  # noqa: S603 - the site's own commands
+            slot.part.command(),
+            env=environment,
+            cwd=slot.part.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor only
+        )
         with suppress(BrokenPipeError):  # without its guardian a part still works
             guard(slot.process.pid)
         slot.pump = threading.Thread(target=_pump, args=(slot.process, slot.part, slot.log), daemon=True)

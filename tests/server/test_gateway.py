@@ -275,6 +275,13 @@ def test_superlink_that_is_away_is_told_as_such(tmp_path: Path) -> None:
     assert status_of(answer) == 503  # a SuperNode tries again
 
 
+def test_registry_that_cannot_be_asked_lets_nobody_in(site: Site) -> None:
+    (site.home.path / "registry.db").write_bytes(b"not a database, but long enough to look like one" * 100)
+
+    assert status_of(site.ask(FLEET)) == 503
+    assert site.superlink.requests == []
+
+
 def test_log_tells_who_asked_for_what_and_no_content(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="hipfed.gateway")
 

@@ -201,8 +201,19 @@ def test_command_that_does_not_exist_is_told_and_tried_again(tmp_path: Path, sup
     supervisor, said = supervise(Missing("gone", tmp_path, ""))
     supervisor.step(lambda _: None)
 
-    assert "gone could not be started" in said[-1]
+    assert said[-1] == "here; gone: [Errno 2] No such file or directory: '/no/such/program'"
     assert supervisor.states() == {"gone": "waiting"}
+
+
+def test_part_that_cannot_say_whether_it_is_ready_does_not_end_the_others(tmp_path: Path, supervise: Make) -> None:
+    class Unsure(ScriptPart):
+        def is_ready(self) -> bool:
+            raise SettingsError("port: expected a number, got x.")
+
+    supervisor, said = supervise(ScriptPart("first", tmp_path, UP), Unsure("second", tmp_path, UP))
+    _step_until(supervisor, lambda: "second: port" in said[-1])
+
+    assert supervisor.states() == {"first": "ready", "second": "waiting"}
 
 
 def test_killed_part_is_told_as_such(tmp_path: Path, supervise: Make) -> None:
