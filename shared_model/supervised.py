@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psutil
+
 from shared_model.errors import LockedError, SettingsError
 from shared_model.folder_lock import lock_holder
 from shared_model.guardian import end_marked
@@ -177,12 +179,20 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _await_end(folder: Path, holder: int, timeout_s: float) -> bool:
+    """Whether the supervisor has gone, lock and process."""
     end = time.monotonic() + timeout_s
-    while lock_holder(folder, LOCK) == holder:
+    while lock_holder(folder, LOCK) == holder or _is_running(holder):
         if time.monotonic() > end:
             return False
         time.sleep(POLL_S)
     return True
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def describe_age(age: timedelta) -> str:
