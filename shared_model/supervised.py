@@ -100,7 +100,7 @@ def refuse_second(folder: Path, name: str) -> None:
 
 def start(
     command: Sequence[str], *, folder: Path, name: str, detach_s: float | None, say: Callable[[str], None]
-) -> None:
+) -> bool:
     """Become a supervisor, or start one that outlives this command.
 
     Args:
@@ -109,6 +109,9 @@ def start(
         name: of the command that the user knows, such as hipfed-server.
         detach_s: how long to wait for its parts to be ready, in seconds; None stays in the foreground.
         say: shows how it is.
+
+    Returns:
+        Whether its parts were ready in time; if not, it goes on trying.
 
     Raises:
         LockedError: one is at work already.
@@ -131,6 +134,7 @@ def start(
         time.sleep(POLL_S)
     say(f"running in the background (process {pid})")
     say("starting" if status is None else status.line)
+    return status is not None and status.ready
 
 
 def _spawn(command: Sequence[str], *, output: Path) -> int:

@@ -24,18 +24,24 @@ def start(
     home: Home = DEFAULT_HOME,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
 ) -> None:
-    """Keep the SuperLink and the gateway before it running, until `stop` or Ctrl-C."""
+    """Keep the SuperLink and the gateway before it running, until `stop` or Ctrl-C.
+
+    Exit status of --detach: 0 only if both were up within two minutes.
+    """
     from server.deployment.home import open_home
 
     with plain_refusal(_PROGRAM):
         place = open_home(home)
-        supervised.start(
+        is_ready = supervised.start(
             [sys.executable, "-P", "-m", "server.deployment.services", str(place.path)],
             folder=place.processes,
             name=_PROGRAM,
             detach_s=DETACH_S if detach else None,
             say=typer.echo,
         )
+    if not is_ready:
+        typer.echo("It goes on trying; see `hipfed-server status`, or end it with `hipfed-server stop`.")
+        raise typer.Exit(1)
 
 
 def status(*, home: Home = DEFAULT_HOME) -> None:

@@ -344,11 +344,22 @@ def test_detached_supervisor_outlives_its_starter_and_says_how_it_is(tmp_path: P
     said: list[str] = []
     command = [sys.executable, "-c", SITE, str(tmp_path)]
     try:
-        start(command, folder=tmp_path / "processes", name="hipfed-server", detach_s=20.0, say=said.append)
+        assert start(command, folder=tmp_path / "processes", name="hipfed-server", detach_s=20.0, say=said.append)
 
         status = _running(tmp_path / "processes")
         assert status.ready
         assert said == [f"running in the background (process {status.pid})", "working"]
+    finally:
+        assert stop(tmp_path / "processes")
+
+
+def test_detached_supervisor_whose_parts_are_not_ready_says_what_it_waits_for(tmp_path: Path) -> None:
+    said: list[str] = []
+    command = [sys.executable, "-c", SITE.replace('line == "up"', "False"), str(tmp_path)]
+    try:
+        assert not start(command, folder=tmp_path / "processes", name="hipfed-server", detach_s=3.0, say=said.append)
+
+        assert _running(tmp_path / "processes").parts[1].state == "waiting"
     finally:
         assert stop(tmp_path / "processes")
 
