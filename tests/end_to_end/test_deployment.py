@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -41,6 +41,22 @@ class Deployment:
     cohort: Path
     hospitals: dict[str, Path]
     environment: dict[str, str]
+    runs: tuple[subprocess.CompletedProcess[str], ...] = ()
+
+    @property
+    def out(self) -> Path:
+        """Folder of the run that was made at the beginning."""
+        return self.cohort.parent / "run"
+
+    @property
+    def finished_run(self) -> subprocess.CompletedProcess[str]:
+        """Its command."""
+        return self.runs[0]
+
+    @property
+    def status_after_run(self) -> subprocess.CompletedProcess[str]:
+        """What the coordinator said of itself after it."""
+        return self.runs[1]
 
     def command(self, *words: str | Path, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -112,7 +128,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             _start_hospital(home, coordinator=deployment.home, data=cohort / name, environment=environment)
             for name, home in deployment.hospitals.items()
         ]
-        yield deployment
+        finished = _run(deployment, deployment.out)  # before a test revokes a hospital or kills the coordinator
+        status = deployment.command("status", "--home", deployment.home.path)
+        yield replace(deployment, runs=(finished, status))
     finally:
         for home in (*deployment.hospitals.values(), deployment.home.path):
             supervised.stop(home / "processes")
@@ -120,24 +138,31 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     assert _processes_of(environment) == []
 
 
-def test_run_through_the_gateway_gives_the_bytes_of_the_run_in_one_process(
-    deployment: Deployment, tmp_path: Path
-) -> None:
+def _run(deployment: Deployment, out: Path) -> subprocess.CompletedProcess[str]:
     options = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
     schema = deployment.cohort / "schema.toml"
-
-    done = deployment.command(
-        *("run", "--home", deployment.home.path, "--schema", schema, "--out", tmp_path / "run"),
+    return deployment.command(
+        *("run", "--home", deployment.home.path, "--schema", schema, "--out", out),
         *("--min-sites", "2", *options),
     )
 
+
+def test_run_through_the_gateway_gives_the_bytes_of_the_run_in_one_process(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    done, run = deployment.finished_run, deployment.out
+
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"state": "completed", "reason": ""}
+    assert json.loads((run / "status.json").read_text()) == {"state": "completed", "reason": ""}
     settings = parse_settings({**SETTINGS, "min-sites": 2})
     here = run_small_study(deployment.cohort, tmp_path / "here", settings=settings)
     for name in ("model.safetensors", "metrics.json"):
-        assert (tmp_path / "run" / name).read_bytes() == (here.path / name).read_bytes()
-    said = deployment.command("status", "--home", deployment.home.path)
+        assert (run / name).read_bytes() == (here.path / name).read_bytes()
+
+
+def test_status_tells_processes_hospitals_and_certificates(deployment: Deployment) -> None:
+    said = deployment.status_after_run
+
     assert said.returncode == 0, said.stdout
     for words in ("superlink: up", "gateway: up", "server certificate: 89 days left"):
         assert words in said.stdout
@@ -162,7 +187,7 @@ def test_second_start_is_refused(deployment: Deployment) -> None:
 
 def test_revoked_hospital_is_refused_at_once_and_told_so(deployment: Deployment) -> None:
     north = deployment.hospitals["north"] / "processes"
-    _wait(lambda: (status := supervised.read_status(north)) is not None and status.ready, timeout_s=60)
+    _wait(lambda: (status := supervised.read_status(north)) is not None and status.ready, timeout_s=90)
 
     revoke(deployment.home.path, "north")
 
@@ -194,3 +219,5 @@ def test_killed_half_comes_back_and_a_killed_supervisor_leaves_nothing(deploymen
     assert supervised.read_status(folder) is None
     assert superlink.pid is not None
     assert not psutil.pid_exists(superlink.pid)
+    started = deployment.command("start", "--home", deployment.home.path, "--detach")
+    assert started.returncode == 0, started.stdout
