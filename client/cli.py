@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from client.commands.approve import approve
+from client.commands.deployment import start, status, stop
 from client.commands.doctor import doctor
 from client.commands.enrolment import keygen, request
 from client.commands.worker import worker
@@ -18,7 +19,7 @@ from shared_model.command_version import Version
 from shared_model.errors import DataError, HipfedError, SettingsError
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (keygen, request, approve, doctor, worker):
+for _command in (keygen, request, approve, doctor, start, status, stop, worker):
     app.command()(_command)
 
 

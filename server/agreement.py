@@ -24,8 +24,8 @@ from scipy.stats import rankdata
 from server.expert_table import ExpertTable, read_expert_table
 from server.explained_items import ExplainedItems, Item, read_explained_items
 from server.rank_agreement import PERSISTENCE, Overlap, kendall_w, rank_scores, tau_b
-from server.run_folder import replace_file
 from shared_model.errors import SettingsError, StudyError
+from shared_model.files import replace_file
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.shares import LEVEL
 

@@ -11,11 +11,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
 from server.run_folder import RunFolder
-from server.run_lock import APP_LOCK, hold_lock
+from server.run_lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
 from shared_model.errors import HipfedError, LockedError, SettingsError
-from shared_model.schema import load_schema
+from shared_model.folder_lock import hold_lock
+from shared_model.schema import Schema, load_schema
+from shared_model.study_hash import read_study
 
 log = logging.getLogger("hipfed.server")
 
@@ -47,7 +49,7 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     folder.write_status("running")
     try:
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
-        schema = load_schema(_schema_path(run_config))
+        schema = _read_schema(_schema_path(run_config))
         run_study(FlowerLink(grid), schema=schema, settings=settings, folder=folder, resume=bool(run_config[RESUME]))
     except HipfedError as error:
         log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
@@ -66,6 +68,11 @@ def _schema_path(run_config: Mapping[str, Scalar]) -> Path:
     if run_config[COHORT]:
         return Path(str(run_config[COHORT])).expanduser() / "schema.toml"
     raise SettingsError("schema: expected the study's schema.toml, got none. Set schema, or cohort for a simulation.")
+
+
+def _read_schema(path: Path) -> Schema:
+    """From schema.toml, or from the file by which hospitals approved the study."""
+    return read_study(path).study if path.suffix == ".json" else load_schema(path)
 
 
 def _log_to(folder: RunFolder) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from server.run_folder import replace_file
 from shared_model.config import PHASES, Phase
 from shared_model.errors import StudyError
+from shared_model.files import replace_file
 from shared_model.updates import hash_weights
 
 FILE = "progress.safetensors"

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from server.commands.deployment import run, start, status, stop
 from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
 from server.commands.study import study
 from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (provision, enrol, revoke, hospitals, audit, study):
+for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop):
     app.command()(_command)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from shared_model.errors import StudyError
+from shared_model.files import replace_file
 
+CONFIG = "config.json"
 BACKGROUND = "background.safetensors"
 TEST_SCORES = "test_scores.safetensors"
 State = Literal["running", "completed", "failed"]
@@ -80,22 +80,6 @@ class RunFolder:
             return load_file(self.checkpoints / TEST_SCORES)
         except (OSError, SafetensorError) as error:
             raise StudyError(f"{self.path}: expected a finished run, got none. Run it again.") from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, and a power cut no empty one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_status(path: Path) -> tuple[str, str]:

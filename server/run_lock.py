@@ -1,11 +1,7 @@
-"""The locks of a run folder: the launcher and the app that it starts hold one each.
+"""The locks of a run folder.
 
-With one for both, the app would wait for its own launcher.
+The launcher and the app that it starts lock a file each: with one for both, the app would wait for its own launcher.
 """
-
-from shared_model.folder_lock import hold_lock
 
 LAUNCHER_LOCK, APP_LOCK = ".launcher.lock", ".app.lock"
 LOCKS = (LAUNCHER_LOCK, APP_LOCK)
-
-__all__ = ["APP_LOCK", "LAUNCHER_LOCK", "LOCKS", "hold_lock"]

@@ -17,11 +17,11 @@ from shared_model.errors import LockedError
 
 @contextmanager
 def hold_lock(folder: Path, name: str) -> Iterator[None]:
-    """Keep others out of a folder; it is made if it does not exist.
+    """Keep others out of a folder, which is made if it does not exist.
 
     Args:
-        folder: that one process works on.
-        name: of the file to lock.
+        folder: what is locked.
+        name: of the lock's file in it, which holds the id of the process.
 
     Raises:
         LockedError: another process holds the lock, or the file system has none.
@@ -43,3 +43,17 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def lock_holder(folder: Path, name: str) -> int | None:
+    """Id of the process that holds a lock; None if nobody does."""
+    path = folder / name
+    if not path.is_file():
+        return None
+    with path.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read().strip()
+            return int(text) if text.isdigit() else None
+    return None

@@ -75,6 +75,19 @@ class StudyFile(BaseModel):
         defaults = parse_settings({}).to_config()
         return {key: value for key, value in self.settings.items() if value != defaults.get(key)}
 
+    def check_version(self, *, protocol: int) -> None:
+        """The study is for the hipfed that is installed here: another one would ask for another study.
+
+        Raises:
+            StudyFileError: it is not.
+        """
+        here = (version("hipfed"), protocol)
+        if (self.hipfed, self.protocol) != here:
+            raise StudyFileError(
+                f"study {self.sha256[:SHOWN_DIGITS]}: expected one for hipfed {here[0]}, protocol {here[1]}, got one "
+                f"for {self.hipfed}, protocol {self.protocol}. Make a new one, and have it approved."
+            )
+
     def to_json(self) -> str:
         """The file's text."""
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"

@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 
 from server.run_folder import read_status
+from server.submission import INTERRUPTED
 from server.summary import print_run
 from shared_model.command_version import Version
 from shared_model.config import parse_assignments, parse_settings
 from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
 from simulation.compare.cli import compare
-from simulation.flower_run import INTERRUPTED
 from simulation.run import run_cohort
 from simulation.said_plainly import said_plainly
 

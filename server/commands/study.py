@@ -24,14 +24,15 @@ def study(
 
     Seed and fold are settings: each fold of a cross-validation has its own file.
     """
+    from server.launch import parse_plan
     from server.study import check_settings
-    from shared_model.config import parse_assignments, parse_settings
+    from shared_model.config import parse_assignments
     from shared_model.messages import PROTOCOL_VERSION
     from shared_model.schema import load_schema
     from shared_model.study_hash import StudyFile
 
     with plain_refusal("hipfed-server"):
-        described, settings = load_schema(schema), parse_settings(parse_assignments(assignments or []))
+        described, settings = load_schema(schema), parse_plan(parse_assignments(assignments or []))
         check_settings(described, settings)
         file = StudyFile.of(described, settings, protocol=PROTOCOL_VERSION)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -31,14 +32,28 @@ class CoordinatorSettings(BaseModel):
         organisation: who runs it.
         superlink_port: of Flower's SuperLink, on this machine only.
         names: further DNS names and IP addresses under which it is reached.
+        listen: address of the network interface that the gateway listens on.
+        listen_port: the gateway's port on this machine, where it differs from the one of `address`; 0 = the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: Address
     organisation: str = Field(min_length=1, max_length=64)
-    superlink_port: int = Field(9442, ge=1, le=65_535)
+    superlink_port: int = Field(default=9442, ge=1, le=65_535)
     names: tuple[Host, ...] = ()
+    listen: str = "0.0.0.0"  # noqa: S104 - the gateway is the one public listener
+    listen_port: int = Field(default=0, ge=0, le=65_535)
+
+    @property
+    def port(self) -> int:
+        """The port that the gateway listens on."""
+        return self.listen_port or split_address(self.address)[1]
+
+    @property
+    def superlink(self) -> str:
+        """HOST:PORT of the SuperLink."""
+        return f"127.0.0.1:{self.superlink_port}"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -76,6 +91,36 @@ class CoordinatorHome:
         """registry.db."""
         return self.folder / "registry.db"
 
+    @property
+    def ca(self) -> Path:
+        """Certificate that hospitals and the coordinator's own processes trust."""
+        return self.authority / "ca.crt"
+
+    @property
+    def database(self) -> Path:
+        """Flower's database."""
+        return self.folder / "superlink" / "state.db"
+
+    @property
+    def flower(self) -> Path:
+        """FLWR_HOME of all of Flower's processes here."""
+        return self.folder / "flower"
+
+    @property
+    def processes(self) -> Path:
+        """Locks, logs and status of the processes."""
+        return self.folder / "processes"
+
+    @property
+    def seen(self) -> Path:
+        """When the gateway last heard from each hospital."""
+        return self.processes / "seen.json"
+
+    @cached_property
+    def settings(self) -> CoordinatorSettings:
+        """As `read_settings`, once."""
+        return self.read_settings()
+
     def read_settings(self) -> CoordinatorSettings:
         """What coordinator.toml says.
 
@@ -94,7 +139,7 @@ class CoordinatorHome:
         Raises:
             EnrolmentError: it is missing or damaged.
         """
-        return read_certificate(self.authority / "ca.crt")
+        return read_certificate(self.ca)
 
     def open_registry(self) -> Registry:
         """The registry, verified; close it after use.

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from server.run_folder import replace_file
 from shared_model.config import parse_assignments
+from shared_model.files import replace_file
 from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
 from simulation.bench.pooled import bench_pooled

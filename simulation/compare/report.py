@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from client.site import Site
-from server.run_folder import replace_file
 from shared_model.config import Settings
+from shared_model.files import replace_file
 from simulation.compare.arms import FEDERATED, GROUPS
 from simulation.compare.depth import gradient_norms
 from simulation.compare.figures import draw_figures

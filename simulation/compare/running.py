@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from server.run_lock import hold_lock
 from server.study import check_settings
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
+from shared_model.folder_lock import hold_lock
 from shared_model.schema import Schema, load_schema
 from simulation.compare import points as points_score
 from simulation.compare.arms import GROUPS, Arm, choose_arms, list_arms

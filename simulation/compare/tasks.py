@@ -16,9 +16,9 @@ import torch
 
 from client.data import default_cache_dir, list_hospitals
 from client.site import Site
-from server.run_folder import replace_file
 from shared_model.config import parse_settings
 from shared_model.errors import HipfedError
+from shared_model.files import replace_file
 from shared_model.schema import load_schema
 from simulation.compare.arms import Arm
 from simulation.compare.network import train_networks

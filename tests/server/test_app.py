@@ -12,7 +12,8 @@ from flwr.app import Context
 import server.app
 from server.app import main
 from server.run_folder import RunFolder, read_status
-from server.run_lock import APP_LOCK, LAUNCHER_LOCK, hold_lock
+from server.run_lock import APP_LOCK, LAUNCHER_LOCK
+from shared_model.folder_lock import hold_lock
 from simulation.in_process import InProcessLink
 from tests.server.fake_grid import FakeGrid, make_context
 from tests.server.small_cohort import open_workers, small_settings

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-import simulation.guardian
 from server.run_folder import RunFolder, read_status
-from server.run_lock import LAUNCHER_LOCK, hold_lock
-from simulation.guardian import end_tree, main
+from server.run_lock import LAUNCHER_LOCK
+from shared_model.folder_lock import hold_lock
+from simulation.guardian import main
 
 LAUNCHER = """
 import subprocess, sys, time
@@ -39,28 +39,6 @@ def run(tmp_path: Path) -> RunFolder:
     folder.write_status("running")
     (tmp_path / "home").mkdir()
     return folder
-
-
-def test_ending_ends_every_process_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the child ignores SIGTERM, as a hung worker would
-    child = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    )
-    parent = (
-        "import subprocess, sys, time; "
-        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); "
-        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout:
-        child_pid = int(process.stdout.readline())
-    monkeypatch.setattr(simulation.guardian, "STOP_TIMEOUT_S", 0.5)
-
-    end_tree(psutil.Process(process.pid))
-
-    process.wait(1)
-    assert not _is_running(child_pid)
 
 
 def test_killed_launcher_leaves_no_process_no_folder_and_no_run_that_seems_to_go_on(

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 
 import simulation.run
 from server.app import PLACES
 from server.run_folder import RunFolder, read_status
-from server.run_lock import LAUNCHER_LOCK, LOCKS, hold_lock
+from server.run_lock import LAUNCHER_LOCK, LOCKS
 from server.study import run_study
 from shared_model.config import parse_settings
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
+from shared_model.folder_lock import hold_lock
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
-from simulation.run import Watch, _describe_line, parse_folds, run_cohort
+from simulation.run import parse_folds, run_cohort
 from tests.server.small_cohort import open_workers, write_small_cohort
 
 ASSIGNMENTS = {"rounds-unimodal": "0", "rounds-fusion": "1", "rounds-joint": "0", "device": "cpu"}
@@ -228,49 +228,6 @@ def test_run_shows_the_progress_of_each_phase(cohort: Path, tmp_path: Path, runs
     assert "out joint" in screen
     assert "3/3 hospitals, validation loss" in screen
     assert len(runs) == 1
-
-
-def _watch(tmp_path: Path) -> tuple[Watch, RunFolder, StringIO]:
-    folder, screen = RunFolder(tmp_path / "run"), StringIO()
-    progress = Progress(console=Console(file=screen, width=200))
-    return Watch(folder, progress, settings=parse_settings(ASSIGNMENTS), n_sites=6), folder, screen
-
-
-def test_round_that_nobody_answered_is_shown_without_numbers() -> None:
-    line = {"asked": ["a", "b", "c"], "answered": [], "failed": {"a": "why"}, "val_loss": None, "val_auc": None}
-
-    assert _describe_line(line, n_sites=6) == "0/6 hospitals, validation loss -, AUC -, failed: a"
-
-
-def test_excluded_hospitals_are_shown_once_as_soon_as_the_run_folder_names_them(tmp_path: Path) -> None:
-    watch, folder, screen = _watch(tmp_path)
-
-    watch()
-    assert screen.getvalue() == ""
-    folder.write_json("config.json", {"excluded": {"north": "data check failed: [red] (1)"}})
-    watch()
-    watch()
-
-    assert screen.getvalue() == "excluded: north: data check failed: [red] (1)\n"
-
-
-def test_hospital_excluded_later_is_shown_without_those_before(tmp_path: Path) -> None:
-    watch, folder, screen = _watch(tmp_path)
-    folder.write_json("config.json", {"excluded": {"north": "schema differs"}})
-    watch()
-    folder.write_json("config.json", {"excluded": {"north": "schema differs", "south": "data quality: red"}})
-    watch()
-
-    assert screen.getvalue() == "excluded: north: schema differs\nexcluded: south: data quality: red\n"
-
-
-def test_exclusion_of_the_run_before_is_not_shown(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run").write_json("config.json", {"excluded": {"north": "was away"}})
-    watch, _, screen = _watch(tmp_path)
-
-    watch()
-
-    assert screen.getvalue() == ""
 
 
 def test_bars_count_the_hospitals_of_the_cohort_and_name_the_excluded_above(

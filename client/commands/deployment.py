@@ -1,0 +1,75 @@
+"""`hipfed-client start`, `status` and `stop`: the hospital as a service."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from client.commands.enrolment import DEFAULT_HOME, Home
+from client.home import HospitalHome
+from client.supervise import processes_of, separation
+from shared_model import supervised
+from shared_model.command_refusal import plain_refusal
+
+DETACH_S = 120.0
+_PROGRAM = "hipfed-client"
+
+
+def start(
+    *,
+    home: Home = DEFAULT_HOME,
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    courier_user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Account of the SuperNode, which has no right to the data; as root."),
+    ] = None,
+    without_separation: Annotated[
+        bool, typer.Option("--without-separation", help="Let the SuperNode run with all rights of this user.")
+    ] = False,
+) -> None:
+    """Keep the worker and the SuperNode running, until `stop` or Ctrl-C.
+
+    Exit status of --detach: 0 once it runs, whether or not the coordinator answers yet.
+    """
+    with plain_refusal(_PROGRAM):
+        place = HospitalHome(home.absolute())
+        separation(place, place.read_settings(), courier_user=courier_user, without_separation=without_separation)
+        command = [sys.executable, "-P", "-m", "client.supervise", "--home", str(place.folder)]
+        command += ["--courier-user", courier_user] if courier_user else []
+        if without_separation:
+            typer.echo("WITHOUT SEPARATION: the SuperNode, and what the coordinator sends to it, may read the data.")
+            command.append("--without-separation")
+        supervised.start(
+            command,
+            folder=processes_of(place),
+            name=_PROGRAM,
+            detach_s=DETACH_S if detach else None,
+            say=typer.echo,
+        )
+
+
+def status(*, home: Home = DEFAULT_HOME) -> None:
+    """Say what the hospital is doing. Exit status 0 only if it is connected and its worker is ready."""
+    with plain_refusal(_PROGRAM):
+        place = HospitalHome(home.absolute())
+        place.read_settings()
+    now = supervised.read_status(processes_of(place))
+    if now is None:
+        typer.echo("not running")
+        raise typer.Exit(1)
+    typer.echo(now.line)
+    for part in now.parts:
+        age = supervised.describe_age(datetime.now(UTC) - part.since)
+        typer.echo(f"{part.name}: {part.state} for {age}, restarts {part.restarts}")
+    if not now.ready:
+        raise typer.Exit(1)
+
+
+def stop(*, home: Home = DEFAULT_HOME) -> None:
+    """End everything that `start` started. Exit status 0 once nothing of it runs."""
+    with plain_refusal(_PROGRAM):
+        was_running = supervised.stop(processes_of(HospitalHome(home.absolute())))
+    typer.echo("stopped" if was_running else "not running")

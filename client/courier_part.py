@@ -1,0 +1,195 @@
+"""The SuperNode as a part: it faces the network, and hands the coordinator's questions to the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from client.courier_place import CourierPlace
+from client.home import HospitalSettings
+from shared_model.address import split_address
+from shared_model.coordinator_status import UnreachableError, fetch_status
+from shared_model.part import Ending, Part
+from shared_model.ports import free_ports
+
+SLOW_S, SESSION_S = 60.0, 15.0
+PROBE_S = 15.0
+DOUBT = timedelta(seconds=5)
+MAX_SKEW = timedelta(minutes=5)
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+}
+_LOOPBACK = "127.0.0.1,localhost"
+
+
+class CourierPart(Part):
+    """Flower's SuperNode, which reconnects by itself once it was connected, and is started again until it is.
+
+    Args:
+        settings: the hospital's.
+        place: the SuperNode's files.
+        node_config: what the courier needs to know, such as the worker's socket.
+        separate: turns a command into one that cannot reach the data.
+    """
+
+    ready_timeout_s = None  # a hospital waits for its coordinator for ever
+
+    def __init__(
+        self,
+        settings: HospitalSettings,
+        place: CourierPlace,
+        *,
+        node_config: Mapping[str, str],
+        separate: Callable[[Sequence[str], int], Sequence[str]],
+    ) -> None:
+        self._settings, self._place = settings, place
+        self._node_config, self._separate = node_config, separate
+        super().__init__("supernode", folder=place.state, environment=_environment(place))
+        self.connected_since: datetime | None = None
+        self.last_question: tuple[str, datetime] | None = None
+        self._doubt_since: datetime | None = None
+        self._unreachable = ""
+        threading.Thread(target=self._keep_probing, daemon=True).start()
+
+    def command(self) -> Sequence[str]:
+        """Flower's own command, separated."""
+        (port,) = free_ports(1)
+        config = " ".join(f"{key}={json.dumps(value)}" for key, value in self._node_config.items())
+        command = [
+            str(Path(sys.executable).with_name("flower-supernode")),
+            "--root-certificates",
+            str(self._place.authority),
+            "--superlink",
+            self._settings.server,
+            "--auth-supernode-private-key",
+            str(self._place.node_key),
+            "--node-config",
+            config,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        return self._separate(command, port)
+
+    def is_ready(self) -> bool:
+        """Whether the coordinator took it in."""
+        return self.connected_since is not None
+
+    def trouble(self) -> str:
+        """Why the coordinator does not answer, once that has lasted."""
+        return self._unreachable
+
+    def forget(self) -> None:
+        """A new SuperNode is not connected."""
+        super().forget()
+        self.connected_since, self._doubt_since, self._unreachable = None, None, ""
+
+    def observe(self, line: str) -> None:
+        """Learn from what the SuperNode says whether it is connected, and what it was asked."""
+        line = _COLOUR.sub("", line)
+        super().observe(line)
+        now = datetime.now(UTC)
+        if "SuperNode ID: " in line:
+            self.connected_since = now
+        elif "Connection attempt failed" in line:
+            self._doubt_since = self._doubt_since or now
+        elif "Connection successful" in line:
+            self._believe()
+        elif question := re.search(r"Receiving: (\S+) message", line):
+            self.last_question = question.group(1), now
+            self._believe()
+
+    def explain(self, status: int) -> Ending:
+        """Plain words for the ways in which a coordinator refuses, with the patience that each asks for."""
+        said = "\n".join(self._last_lines)
+        server = self._settings.server
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return Ending(
+                f"{server} shows a certificate that ca.crt did not sign: a wrong ca.crt, a wrong address, or a proxy "
+                "that opens TLS. Compare ca.crt's fingerprint with the coordinator. Trying again, slowly",
+                min_wait_s=SLOW_S,
+            )
+        if "[code: 2004]" in said:  # Flower's FLEET_NODE_ACTIVATION_FAILED
+            return Ending(
+                f"{server} still holds this hospital's former session, which ends within a minute, or has not taken "
+                "up its key yet. Trying again",
+                min_wait_s=SESSION_S,
+            )
+        if status == 0:  # a SuperNode ends so when it is told 401
+            return Ending(self._explain_refusal(), min_wait_s=SLOW_S)
+        return super().explain(status)
+
+    def _explain_refusal(self) -> str:
+        server = self._settings.server
+        try:
+            skew = self._ask_coordinator()
+        except UnreachableError as error:
+            return f"{server} refused this hospital's key. Now: {error}"
+        if abs(skew) > MAX_SKEW:
+            return (
+                f"{server}: expected clocks that agree within 5 minutes, got a difference of "
+                f"{abs(skew).total_seconds():.0f} s. Set this machine's clock. Trying again, slowly"
+            )
+        return (
+            f"{server} refused this hospital's key: it is not enrolled yet, or was revoked. "
+            "Ask the coordinator. Trying again, slowly"
+        )
+
+    def _ask_coordinator(self) -> timedelta:
+        """How far the coordinator's clock is ahead of this one.
+
+        Raises:
+            UnreachableError: it does not answer as itself.
+        """
+        host, port = split_address(self._settings.server)
+        status = fetch_status(host, port, self._place.authority)
+        return status.time - datetime.now(UTC)
+
+    def _believe(self) -> None:
+        self._doubt_since, self._unreachable = None, ""
+
+    def _keep_probing(self) -> None:
+        """While the SuperNode says that it fails to connect, find out whether the coordinator answers.
+
+        The programs that the SuperNode starts say the same of their own connections: its words alone are no proof.
+        """
+        while True:
+            time.sleep(1.0)
+            doubt = self._doubt_since
+            if doubt is None or datetime.now(UTC) - doubt < DOUBT:
+                continue
+            try:
+                self._ask_coordinator()
+            except UnreachableError as error:
+                if self._doubt_since is not None:
+                    self._unreachable = f"connection lost at {doubt:%H:%M} UTC: {error} Trying again"
+                time.sleep(PROBE_S)
+            else:
+                self._believe()
+
+
+def _environment(place: CourierPlace) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLWR_", "HIPFED_"))}
+    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), _LOOPBACK)))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    ours = {
+        "FLWR_HOME": str(place.flower),
+        "HOME": str(place.state),
+        "TMPDIR": str(place.temporary),
+        "PATH": path,
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+    }
+    return {**kept, **_ENVIRONMENT, **ours}

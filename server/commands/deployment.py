@@ -1,0 +1,106 @@
+"""`hipfed-server start`, `status`, `stop` and `run`: the coordinator as a service, and studies on it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from server.commands.enrolment import DEFAULT_HOME, Home
+from server.enrolment.coordinator_home import CoordinatorHome
+from shared_model import supervised
+from shared_model.command_refusal import plain_refusal
+
+DETACH_S = 120.0
+_PROGRAM = "hipfed-server"
+
+
+def start(
+    *,
+    home: Home = DEFAULT_HOME,
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+) -> None:
+    """Keep the SuperLink and the gateway before it running, until `stop` or Ctrl-C.
+
+    Exit status of --detach: 0 only if both were up within two minutes.
+    """
+    with plain_refusal(_PROGRAM):
+        place = _open(home)
+        is_ready = supervised.start(
+            [sys.executable, "-P", "-m", "server.deployment.services", str(place.folder)],
+            folder=place.processes,
+            name=_PROGRAM,
+            detach_s=DETACH_S if detach else None,
+            say=typer.echo,
+        )
+    if not is_ready:
+        typer.echo("It goes on trying; see `hipfed-server status`, or end it with `hipfed-server stop`.")
+        raise typer.Exit(1)
+
+
+def status(*, home: Home = DEFAULT_HOME) -> None:
+    """Say how processes, hospitals and certificates are. Exit status 0 only if all processes are up."""
+    from server.deployment.status import print_status
+
+    with plain_refusal(_PROGRAM):
+        is_up = print_status(_open(home), Console())
+    if not is_up:
+        raise typer.Exit(1)
+
+
+def stop(*, home: Home = DEFAULT_HOME) -> None:
+    """End everything that `start` started. Exit status 0 once nothing of it runs.
+
+    A study that runs meanwhile fails; `run --resume` continues it.
+    """
+    with plain_refusal(_PROGRAM):
+        was_running = supervised.stop(_open(home).processes)
+    typer.echo("stopped" if was_running else "not running")
+
+
+def run(
+    *,
+    home: Home = DEFAULT_HOME,
+    study: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="File of `hipfed-server study`, as approved."),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder; must not exist or be empty.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+) -> None:
+    """Run a study at the connected hospitals, and show how it goes. Exit status 0 only if it completed.
+
+    Ctrl-C stops the run, and `--resume` continues it. A run whose terminal is lost goes on.
+    """
+    from server.deployment.run import run_deployed
+    from server.run_folder import read_status
+    from server.submission import INTERRUPTED
+    from server.summary import print_run
+
+    console, errors = Console(), Console(stderr=True)
+    with plain_refusal(_PROGRAM):
+        try:
+            run_deployed(_open(home), study, out, resume=resume, console=console)
+        except (KeyboardInterrupt, SystemExit) as stopped:
+            if read_status(out)[0] != "completed":
+                errors.print(INTERRUPTED, highlight=False)
+                code = 128 + (signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM)
+                raise typer.Exit(code) from stopped
+            errors.print("the run had finished", highlight=False)
+        print_run(out, console)
+
+
+def _open(home: Path) -> CoordinatorHome:
+    """The coordinator of a folder.
+
+    Raises:
+        KeyFileError: others may change what is in it.
+        SettingsError: it is none.
+    """
+    place = CoordinatorHome(home.absolute())
+    place.read_settings()
+    return place

@@ -1,0 +1,1 @@
+"""The coordinator as a service: its folder, its two processes, and runs on them."""

@@ -1,0 +1,170 @@
+"""`hipfed-server run`: a study on the running SuperLink, with the hospitals that are connected."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from server.app import COHORT, OUT, RESUME, SCHEMA
+from server.deployment.services import service_environment
+from server.deployment.status import list_statuses
+from server.enrolment.coordinator_home import CoordinatorHome
+from server.launch import check_out, is_done, parse_plan
+from server.progress import watched
+from server.run_folder import RunFolder
+from server.run_lock import APP_LOCK, LAUNCHER_LOCK
+from server.study import check_settings
+from server.submission import (
+    CONNECTION,
+    Place,
+    check_outcome,
+    follow,
+    require_checkout,
+    stopped_by_signals,
+    submission,
+    tell_interruption,
+    tolerant,
+)
+from shared_model.config import Settings
+from shared_model.errors import StudyError
+from shared_model.folder_lock import hold_lock, lock_holder
+from shared_model.messages import PROTOCOL_VERSION
+from shared_model.study_hash import read_study
+from shared_model.supervised import read_status
+
+POLL_S = 1.0
+APP_END_S = 30.0  # until the app notices that its run was stopped
+
+
+def run_deployed(
+    home: CoordinatorHome,
+    study_file: Path,
+    out: Path,
+    *,
+    resume: bool,
+    console: Console,
+) -> None:
+    """Run a study, or go on with one; `out` tells the result.
+
+    Args:
+        home: a coordinator that runs.
+        study_file: of `hipfed-server study`, as the hospitals approved it.
+        out: the run folder.
+        resume: continue an interrupted run.
+        console: where progress is shown.
+
+    Raises:
+        SettingsError: a setting is wrong, or the folder is not as it must be.
+        StudyFileError: the file is not one of a study, or is for another version of hipfed.
+        StudyError: the coordinator does not run, too few hospitals are connected, another process works on the folder,
+            or the run failed; then its status.json says why.
+    """
+    require_checkout()
+    study_file, out = study_file.resolve(), out.resolve()
+    study = read_study(study_file)
+    study.check_version(protocol=PROTOCOL_VERSION)
+    settings = parse_plan(study.settings)
+    check_settings(study.study, settings)
+    check_out(out, resume=resume)
+    _require_services(home)
+    with hold_lock(out, LAUNCHER_LOCK):
+        if is_done(out, settings):
+            return
+        say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        connected = wait_for_hospitals(home, settings, say=say)
+        folder = RunFolder(out)
+        with watched(folder, settings=settings, n_sites=len(connected), console=console) as watch:
+            _run(home, folder, settings, study_file=study_file, resume=resume, watch=watch, say=watch.say)
+
+
+def _require_services(home: CoordinatorHome) -> None:
+    status = read_status(home.processes)
+    if status is None or not status.ready:
+        found = "nothing" if status is None else status.line
+        raise StudyError(
+            f"coordinator at {home.folder}: expected it to run, got {found}. "
+            f"Say `hipfed-server start --home {home.folder}`."
+        )
+
+
+def wait_for_hospitals(home: CoordinatorHome, settings: Settings, *, say: Callable[[str], object]) -> list[str]:
+    """Wait until the wanted number of hospitals is connected, or `wait-s` is over; returns their names.
+
+    Raises:
+        StudyError: fewer than `min-sites` are connected then; the message names who is missing.
+    """
+    wanted = max(settings.expected_sites, settings.min_sites)
+    end = time.monotonic() + settings.wait_s
+    told: list[str] | None = None
+    while True:
+        statuses = list_statuses(home, now=datetime.now(UTC))
+        connected = [one.name for one in statuses if one.state == "connected"]
+        missing = [one.name for one in statuses if one.state == "away"]
+        late = time.monotonic() > end
+        if len(connected) >= wanted or (late and len(connected) >= settings.min_sites):
+            return connected
+        if late:
+            raise StudyError(
+                f"connecting: expected at least {settings.min_sites} hospitals within {settings.wait_s:g} s "
+                f"(min-sites), got {len(connected)}; missing: {', '.join(missing) or 'none that is enrolled'}. "
+                f"Start them; if so few are meant, make a study with min-sites={max(len(connected), 1)}."
+            )
+        if connected != told:
+            say(
+                f"waiting for hospitals: {len(connected)} of {wanted} connected; "
+                f"missing: {', '.join(missing) or 'none that is enrolled'}"
+            )
+            told = connected
+        time.sleep(POLL_S)
+
+
+def _run(
+    home: CoordinatorHome,
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    study_file: Path,
+    resume: bool,
+    watch: Callable[[], None],
+    say: Callable[[str], None],
+) -> None:
+    run_config = {COHORT: "", SCHEMA: str(study_file), OUT: str(folder.path), RESUME: resume, **settings.to_config()}
+    folder.write_status("running")
+    try:
+        with stopped_by_signals(say), (folder.path / "flower.log").open("ab") as log:
+            place = Place(home.flower, service_environment(home), log, lambda _pid: None)
+            submit = submission(folder.path, run_config)
+            state = follow(
+                submit,
+                place,
+                tolerant(watch, say),
+                stop=partial(_stop_run, place, folder.path),
+                patience_s=math.inf,
+            )
+    except BaseException as error:
+        tell_interruption(folder, error)
+        raise
+    check_outcome(folder, flower_state=state)
+
+
+def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:
+    """Stop a run on the SuperLink, which stays; and wait for its app, which may be writing a checkpoint."""
+    command = ["flwr", "stop", run_id, CONNECTION]
+    subprocess.run(  # noqa: S603 - Flower's own command
+        command, env=place.environment, cwd=place.home, stdout=place.log, stderr=place.log, check=False
+    )
+    end = time.monotonic() + APP_END_S
+    while lock_holder(run_folder, APP_LOCK) is not None:
+        if time.monotonic() > end:
+            raise StudyError(
+                f"{run_folder}: expected the app to end within {APP_END_S:g} s, got it "
+                "still at work. Continue with --resume once it has ended."
+            )
+        time.sleep(POLL_S)

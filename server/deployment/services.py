@@ -1,0 +1,144 @@
+"""The coordinator's two processes: the SuperLink on loopback, and the gateway before it.
+
+`python -m server.deployment.services HOME` keeps both running in the foreground.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from server.enrolment.coordinator_home import CoordinatorHome
+from server.enrolment.flower_nodes import sync_nodes
+from server.submission import flower_environment, write_connection
+from shared_model.coordinator_status import UnreachableError, fetch_status
+from shared_model.errors import HipfedError
+from shared_model.part import Ending, Part
+from shared_model.ports import is_listening
+from shared_model.supervisor import Supervisor
+
+_LOOPBACK = "127.0.0.1,localhost"
+_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+_TAKEN_S = 30.0
+
+
+def service_environment(home: CoordinatorHome) -> dict[str, str]:
+    """Flower's environment without what the user's own says about Flower, and with no proxy before loopback."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    environment = flower_environment(home.flower, inherited=inherited)
+    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), _LOOPBACK)))
+    return {**environment, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+
+
+class _ListeningPart(Part):
+    """A part whose port may be taken."""
+
+    port: int
+
+    def explain(self, status: int) -> Ending:
+        """As every part, with words for a port that is taken."""
+        if any("address already in use" in line.lower() for line in self._last_lines):
+            return Ending(
+                f"{self.name}: expected port {self.port} to be free, got it taken by another program. "
+                "End that one, or choose another port in coordinator.toml.",
+                min_wait_s=_TAKEN_S,
+            )
+        return super().explain(status)
+
+
+class SuperLinkPart(_ListeningPart):
+    """Flower's SuperLink: TLS, node authentication, a database; reachable on this machine only."""
+
+    def __init__(self, home: CoordinatorHome) -> None:
+        self._home, self.port = home, home.settings.superlink_port
+        super().__init__("superlink", folder=home.flower, environment=service_environment(home))
+
+    def command(self) -> Sequence[str]:
+        """Flower's own command."""
+        home = self._home
+        return [
+            "flower-superlink",
+            "--ssl-ca-certfile",
+            str(home.ca),
+            "--ssl-certfile",
+            str(home.tls / "server.crt"),
+            "--ssl-keyfile",
+            str(home.tls / "server.key"),
+            "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--database",
+            str(home.database),
+        ]
+
+    def is_ready(self) -> bool:
+        """Whether it accepts connections."""
+        return is_listening(self.port)
+
+    def made_ready(self) -> str:
+        """Bring Flower's list of nodes up to the registry."""
+        home = self._home
+        try:
+            with home.open_registry() as registry:
+                sync_nodes(registry, address=home.settings.superlink, certificate=home.read_authority_certificate())
+        except HipfedError as error:
+            return str(error)
+        return ""
+
+
+class GatewayPart(_ListeningPart):
+    """The public listener."""
+
+    def __init__(self, home: CoordinatorHome) -> None:
+        self._home, self.port = home, home.settings.port
+        super().__init__("gateway", folder=home.flower, environment=service_environment(home))
+
+    def command(self) -> Sequence[str]:
+        """This checkout's own module."""
+        return [sys.executable, "-P", "-m", "server.deployment.gateway_process", str(self._home.folder)]
+
+    def is_ready(self) -> bool:
+        """Whether it answers with its certificate."""
+        listen = self._home.settings.listen
+        try:
+            fetch_status("127.0.0.1" if listen in _ANY else listen, self.port, self._home.ca, named=False)
+        except UnreachableError:
+            return False
+        return True
+
+
+def prepare(home: CoordinatorHome) -> None:
+    """Make the folders that the processes write to, and tell Flower's commands where the SuperLink is."""
+    for folder in (home.database.parent, home.flower, home.processes):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_connection(home.flower, home.settings.superlink, root_certificates=home.ca)
+
+
+def main(path: Path) -> None:
+    """Keep the coordinator running until told to stop."""
+    home = CoordinatorHome(path)
+    prepare(home)
+    parts = [SuperLinkPart(home), GatewayPart(home)]
+    supervisor = Supervisor(parts, folder=home.processes, describe=lambda: _describe(home, supervisor), say=_say)
+    supervisor.run()
+
+
+def _describe(home: CoordinatorHome, supervisor: Supervisor) -> str:
+    states = "; ".join(f"{name} {state}" for name, state in supervisor.states().items())
+    return f"coordinator at {home.settings.address}: {states}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the command's output
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except HipfedError as error:
+        sys.exit(f"hipfed-server: {error}")

@@ -1,0 +1,70 @@
+"""One half of a site that must keep running: how it is started, when it is ready, and what its end means."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the end of a part means.
+
+    Attributes:
+        reason: in plain words, with what to do.
+        min_wait_s: before it is started again; a cause that only a person can remove needs no haste.
+    """
+
+    reason: str
+    min_wait_s: float = 0.0
+
+
+class Part:
+    """What the supervisor asks of a part; subclasses say what is special.
+
+    Attributes:
+        name: of the part, its log and its line in the status.
+        folder: its working directory.
+        environment: its own.
+        ready_timeout_s: a part that is not ready by then is started again; None waits for ever.
+    """
+
+    ready_timeout_s: float | None = 120.0
+
+    def __init__(self, name: str, *, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name, self.folder, self.environment = name, folder, environment
+        self._last_lines: deque[str] = deque(maxlen=40)
+
+    def command(self) -> Sequence[str]:
+        """What to start; asked before every start."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether the part does its work; asked a few times a second after a start."""
+        raise NotImplementedError
+
+    def made_ready(self) -> str:
+        """What must be done once the part is ready after a start; returns what went wrong, or ""."""
+        return ""
+
+    def trouble(self) -> str:
+        """What keeps the part from its work though it was made ready; "" if nothing does."""
+        return ""
+
+    def forget(self) -> None:
+        """Forget what the former process said."""
+        self._last_lines.clear()
+
+    def observe(self, line: str) -> None:
+        """Take a line of the part's output."""
+        self._last_lines.append(line)
+
+    def explain(self, status: int) -> Ending:
+        """What an exit status means."""
+        if status < 0:
+            return Ending(f"{self.name} was killed ({signal.Signals(-status).name})")
+        words = next((line.strip() for line in reversed(self._last_lines) if line.strip()), "it said nothing")
+        return Ending(f"{self.name} ended by itself (exit status {status}): {words[:300]}")

@@ -1,0 +1,128 @@
+"""The hospital as a service: which processes, and what the commands say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import client.supervise
+from client.cli import app
+from client.courier_place import courier_place
+from client.home import HospitalHome
+from client.supervise import WorkerPart, separation
+from shared_model.errors import SettingsError, SiteError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HospitalHome:
+    (tmp_path / "hospital.toml").write_text(
+        f'name = "north"\ndata = "{tmp_path}"\nserver = "127.0.0.1:1"\ncache = "{tmp_path}/cache"\n'
+    )
+    return HospitalHome(tmp_path)
+
+
+def test_worker_is_told_the_hospitals_settings(home: HospitalHome) -> None:
+    part = WorkerPart(home, home.read_settings(), socket=Path("/run/w.sock"), courier_user="courier")
+    command = list(part.command())
+
+    assert Path(command[0]).name == "hipfed-client"
+    assert command[1] == "worker"
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert options == {
+        "--name": "north",
+        "--data": str(home.folder),
+        "--cache": f"{home.folder}/cache",
+        "--socket": "/run/w.sock",
+        "--approvals": str(home.folder / "approvals.json"),
+        "--courier-user": "courier",
+    }
+
+
+def test_worker_is_ready_when_its_socket_accepts() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # short, as socket paths must be
+        home = HospitalHome(Path(folder))
+        (home.folder / "hospital.toml").write_text('name = "n"\ndata = "/d"\nserver = "h:1"\ncache = "/c"\n')
+        path = courier_place(home, courier_user=None).socket
+        part = WorkerPart(home, home.read_settings(), socket=path, courier_user=None)
+        (home.folder / "worker").mkdir()
+        assert not part.is_ready()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            assert not part.is_ready()
+            listener.listen()
+            assert part.is_ready()
+
+
+def test_supernode_runs_with_all_rights_only_where_that_is_said(
+    home: HospitalHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = home.read_settings()
+    free = separation(home, settings, courier_user=None, without_separation=True)
+    assert free(["a", "b"], 1) == ["a", "b"]
+
+    monkeypatch.setattr(client.supervise, "landlock_abi", lambda: 0)
+    with pytest.raises(SiteError, match="say --without-separation"):
+        separation(home, settings, courier_user=None, without_separation=False)
+
+
+@pytest.mark.parametrize("user", [None, "courier"])
+def test_separated_supernode_may_reach_its_own_files_and_ports_only(
+    home: HospitalHome, monkeypatch: pytest.MonkeyPatch, user: str | None
+) -> None:
+    monkeypatch.setattr(client.supervise, "landlock_abi", lambda: 4)
+    separate = separation(home, home.read_settings(), courier_user=user, without_separation=False)
+
+    command = list(separate(["flower-supernode"], 4567))
+
+    words = command[: command.index("--")]
+    given = [(words[i], words[i + 1]) for i in range(4, len(words), 2)]
+    place = courier_place(home, courier_user=user)
+    assert command[command.index("--") + 1 :] == ["flower-supernode"]
+    assert {value for key, value in given if key == "--hide"} == {
+        *(str(home.folder), f"{home.folder}/cache", str(home.signing_key))
+    }
+    assert {value for key, value in given if key == "--connect"} == {"1", "4567", "53"}
+    assert [value for key, value in given if key == "--bind"] == ["4567"]
+    assert ("--write", str(place.state)) in given
+    readable = {value for key, value in given if key in {"--read", "--write"}}
+    assert not [path for path in readable if home.signing_key.is_relative_to(path)]
+    assert [value for key, value in given if key == "--user"] == ([] if user is None else [user])
+
+
+def test_home_without_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"hospital\.toml: expected a settings file"):
+        HospitalHome(tmp_path).read_settings()
+
+
+def test_status_of_a_hospital_that_does_not_run_fails(home: HospitalHome) -> None:
+    done = CliRunner().invoke(app, ["status", "--home", str(home.folder)])
+
+    assert (done.exit_code, done.output) == (1, "not running\n")
+
+
+def test_stop_of_a_hospital_that_does_not_run_is_done(home: HospitalHome) -> None:
+    done = CliRunner().invoke(app, ["stop", "--home", str(home.folder)])
+
+    assert (done.exit_code, done.output) == (0, "not running\n")
+
+
+def test_start_without_separation_says_so_loudly(home: HospitalHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def become(_: str, command: list[str]) -> None:
+        started.append(command)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execv", become)
+
+    done = CliRunner().invoke(app, ["start", "--home", str(home.folder), "--without-separation"])
+
+    assert done.exit_code == 0
+    assert done.output.startswith("WITHOUT SEPARATION")
+    assert started[0][1:4] == ["-P", "-m", "client.supervise"]
+    assert started[0][-1] == "--without-separation"

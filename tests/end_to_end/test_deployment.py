@@ -1,0 +1,172 @@
+"""From nothing to a finished study of three hospitals, by the guides' commands: TLS, node authentication, gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from shared_model import supervised
+from shared_model.config import parse_settings
+from shared_model.guardian import marked_processes
+from tests.end_to_end.deployed import Deployment, Done, wait
+from tests.server.small_cohort import run_small_study, write_small_cohort
+
+SETTINGS = {"rounds-unimodal": "1", "rounds-fusion": "2", "device": "cpu", "explain": "modalities"}
+HOSPITALS = ("east", "north", "south")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A deployment after its first study."""
+
+    deployment: Deployment
+    run: Path
+    done: Done
+    status: Done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    folder = tmp_path_factory.mktemp("deployment")
+    deployment = Deployment.of(folder, write_small_cohort(folder / "cohort", hospitals=3), HOSPITALS)
+    try:
+        deployment.provision()
+        for name in HOSPITALS:
+            deployment.enrol(name)
+        deployment.start_coordinator()
+        sha256 = deployment.make_study(SETTINGS)
+        for name in HOSPITALS:
+            deployment.approve(name, sha256)
+            deployment.start_hospital(name)
+        done = deployment.command(*deployment.run_words(folder / "run"))
+        status = deployment.command("hipfed-server", "status", "--home", deployment.coordinator.folder)
+        yield Finished(deployment, folder / "run", done, status)
+    finally:
+        deployment.stop()
+    assert deployment.processes() == []
+
+
+def test_study_gives_the_bytes_of_the_same_study_in_one_process(finished: Finished, tmp_path: Path) -> None:
+    assert finished.done.returncode == 0, finished.done.stdout + finished.done.stderr
+    assert json.loads((finished.run / "status.json").read_text()) == {"state": "completed", "reason": ""}
+    here = run_small_study(finished.deployment.cohort, tmp_path / "here", settings=parse_settings(SETTINGS))
+    for name in ("model.safetensors", "metrics.json", "explanations.json", "quality.json"):
+        assert (finished.run / name).read_bytes() == (here.path / name).read_bytes()
+
+
+def test_status_tells_processes_hospitals_and_certificates(finished: Finished) -> None:
+    assert finished.status.returncode == 0, finished.status.stdout
+    for words in ("superlink: up", "gateway: up", "server certificate: 823 days left"):
+        assert words in finished.status.stdout
+    assert finished.status.stdout.count("connected") == 3
+
+
+def test_doctor_finds_no_fault_at_a_connected_hospital(finished: Finished) -> None:
+    done = finished.deployment.command("hipfed-client", "doctor", "--home", finished.deployment.hospital("east").folder)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/control/list-runs", "/v1/runtime/get-nodes", "/docs", "/openapi.json", "/health"]
+)
+def test_gateway_hides_every_other_interface_of_flower(finished: Finished, path: str) -> None:
+    coordinator = finished.deployment.coordinator
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(coordinator.ca)), trust_env=False) as hospital:
+        answer = hospital.post(f"https://{coordinator.settings.address}{path}", content=b"")
+
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+def test_plain_http_is_refused(finished: Finished) -> None:
+    with httpx.Client(trust_env=False) as hospital, pytest.raises(httpx.TransportError):
+        hospital.post(f"http://{finished.deployment.coordinator.settings.address}/v1/fleet/pull-messages")
+
+
+def test_second_start_is_refused(finished: Finished) -> None:
+    done = finished.deployment.command("hipfed-server", "start", "--home", finished.deployment.coordinator.folder)
+
+    assert done.returncode == 1
+    assert "expected none to run" in done.stderr
+
+
+def test_study_that_a_hospital_did_not_approve_goes_on_without_it(finished: Finished, tmp_path: Path) -> None:
+    deployment = finished.deployment
+    deployment.wait_connected(*HOSPITALS)
+    approved = deployment.study.read_text()
+    sha256 = deployment.make_study({**SETTINGS, "seed": 1, "min-sites": 2, "explain": "none", "rounds-unimodal": 0})
+    for name in ("east", "south"):
+        deployment.approve(name, sha256)
+
+    done = deployment.command(*deployment.run_words(tmp_path / "run"))
+    deployment.study.write_text(approved)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    excluded = json.loads((tmp_path / "run" / "config.json").read_text())["excluded"]
+    assert list(excluded) == ["north"]
+    assert f"study {sha256[:12]} is not approved" in excluded["north"]
+
+
+def test_killed_worker_and_supernode_come_back(finished: Finished) -> None:
+    deployment, name = finished.deployment, "south"
+    deployment.wait_connected(name)
+    processes = deployment.hospital(name).folder / "processes"
+    for part in (0, 1):
+        before = supervised.read_status(processes)
+        assert before is not None
+        pid, restarts = before.parts[part].pid, before.parts[part].restarts
+        assert pid is not None
+        os.kill(pid, 9)
+
+        def is_back(part: int = part, restarts: int = restarts) -> bool:
+            status = supervised.read_status(processes)
+            return status is not None and status.ready and status.parts[part].restarts > restarts
+
+        wait(is_back, timeout_s=120)
+
+
+def test_revoked_hospital_is_refused_at_once_and_told_so(finished: Finished) -> None:
+    deployment = finished.deployment
+    deployment.wait_connected("north")
+    home, processes = deployment.coordinator.folder, deployment.hospital("north").folder / "processes"
+
+    deployment.must("hipfed-server", "revoke", "--home", home, "north", "--reason", "a test")
+
+    def is_refused() -> bool:
+        status = supervised.read_status(processes)
+        return status is not None and "refused this hospital's key" in status.line
+
+    wait(is_refused, timeout_s=30)
+    said = deployment.must("hipfed-server", "status", "--home", home)
+    assert "revoked" in said
+
+
+def test_killed_half_comes_back_and_a_killed_supervisor_leaves_nothing(finished: Finished) -> None:
+    deployment = finished.deployment
+    folder = deployment.coordinator.processes
+    before = supervised.read_status(folder)
+    assert before is not None
+    superlink, gateway = before.parts
+    assert gateway.pid is not None
+    os.kill(gateway.pid, 9)
+
+    def is_back() -> bool:
+        status = supervised.read_status(folder)
+        return status is not None and status.ready and status.parts[1].restarts == gateway.restarts + 1
+
+    wait(is_back, timeout_s=30)
+    os.kill(before.pid, 9)
+    wait(lambda: not marked_processes(before.token), timeout_s=40)
+    assert supervised.read_status(folder) is None
+    assert superlink.pid is not None
+    assert not psutil.pid_exists(superlink.pid)
+    deployment.start_coordinator()

@@ -1,0 +1,84 @@
+"""What the coordinator's commands say, and their exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import app
+from server.enrolment.coordinator_home import CoordinatorHome
+from server.run_folder import RunFolder
+from shared_model import supervised
+from tests.server.coordinator_home import make_home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> CoordinatorHome:
+    return make_home(tmp_path / "home")
+
+
+def _invoke(*words: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
+    return done.exit_code, done.output
+
+
+def test_status_of_a_coordinator_that_does_not_run_fails(home: CoordinatorHome) -> None:
+    code, screen = _invoke("status", "--home", home.folder)
+
+    assert code == 1
+    assert screen.startswith("not running\nsuperlink: down\ngateway: down\nno hospital is enrolled\n")
+
+
+def test_stop_of_a_coordinator_that_does_not_run_is_done(home: CoordinatorHome) -> None:
+    assert _invoke("stop", "--home", home.folder) == (0, "not running\n")
+
+
+@pytest.mark.parametrize(("is_ready", "code"), [(True, 0), (False, 1)])
+def test_detached_start_succeeds_only_when_both_are_up(
+    *, home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch, is_ready: bool, code: int
+) -> None:
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: is_ready)
+
+    assert _invoke("start", "--home", home.folder, "--detach")[0] == code
+
+
+@pytest.mark.parametrize("command", ["start", "status", "stop"])
+def test_folder_that_is_no_coordinators_is_refused_without_a_traceback(tmp_path: Path, command: str) -> None:
+    code, screen = _invoke(command, "--home", tmp_path / "none")
+
+    assert code == 1
+    assert "expected a settings file, got: No such file or directory" in screen
+    assert "Traceback" not in screen
+
+
+@pytest.mark.parametrize(
+    ("stopped", "state", "code", "words"),
+    [
+        (KeyboardInterrupt(), "failed", 130, "interrupted; continue with --resume"),
+        (SystemExit(143), "failed", 143, "interrupted; continue with --resume"),
+        (KeyboardInterrupt(), "completed", 0, "the run had finished"),
+    ],
+)
+def test_run_that_was_stopped_says_how_it_stands(
+    home: CoordinatorHome,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: BaseException,
+    state: str,
+    code: int,
+    words: str,
+) -> None:
+    (tmp_path / "STUDY.json").touch()
+
+    def run(*_: object, **__: object) -> None:
+        RunFolder(tmp_path / "run").write_status(state)  # type: ignore[arg-type]
+        raise stopped
+
+    monkeypatch.setattr("server.deployment.run.run_deployed", run)
+
+    got, screen = _invoke("run", "--home", home.folder, "--study", tmp_path / "STUDY.json", "--out", tmp_path / "run")
+
+    assert got == code
+    assert words in screen
