@@ -100,6 +100,9 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         console.print(f"failed: {name}: {reason}", markup=False)
 
 
+SHARES_CAUTION = "CI: other patients, same model. A model trained on other patients differs by more."
+
+
 def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
     """What the model looks at: shares of the modalities, over all hospitals."""
     if explanations.get("suppressed"):
@@ -113,6 +116,7 @@ def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
         spread = "-".join(_percent(end) for end in entry["prediction_interval"] or ())
         table.add_row(name, _percent(entry["share"]), ends, f"next one {spread}" if spread else "")
     console.print(table)
+    console.print(SHARES_CAUTION, highlight=False)
 
 
 def _percent(value: float | None) -> str:

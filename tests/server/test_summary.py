@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from server.run_folder import RunFolder
-from server.summary import print_run
+from server.summary import SHARES_CAUTION, print_run, print_shares
 from shared_model.errors import StudyError
 
 
@@ -33,3 +33,16 @@ def test_show_of_unfinished_folds_tells_the_state_of_each_in_order(tmp_path: Pat
         "  fold-11: missing",
         "Show one of these folders, or repeat the command of the run with --resume.",
     ]
+
+
+def test_shares_are_shown_largest_first_with_the_caution_that_their_intervals_need() -> None:
+    told = StringIO()
+    entry = {"share_ci": [0.5, 0.7], "prediction_interval": None}
+    modalities = {"vitals": {**entry, "share": 0.4}, "static": {**entry, "share": 0.6}}
+
+    print_shares({"modalities": modalities}, Console(file=told, width=200))
+
+    lines = told.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["static", "vitals"]
+    assert "60.0%" in lines[1]
+    assert lines[3] == SHARES_CAUTION
