@@ -80,7 +80,7 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
             _make(place.state.parent, mode=0o711, owner=None)
             account = pwd.getpwnam(courier_user)
             _make(place.state, mode=0o700, owner=account)
-            _make(place.node_key.parent, mode=0o700, owner=account)
+            _make(place.node_key.parent, mode=0o711, owner=None)  # so that the copies cannot be exchanged
             for source, copy in ((home.authority, place.authority), (home.node_key, place.node_key)):
                 replace_whole(copy, source.read_bytes(), private=True)
                 os.chown(copy, account.pw_uid, account.pw_gid)
@@ -97,9 +97,12 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
 
 
 def _make(folder: Path, *, mode: int, owner: pwd.struct_passwd | None) -> None:
+    """Make a folder or take the one that is there, but no link: what is in the SuperNode's state it can exchange."""
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
-    if folder.is_symlink():
-        raise SiteError(f"{folder}: expected a folder, got a link. Remove it.")
-    folder.chmod(mode)
-    if owner is not None:
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(handle, mode)
+        if owner is not None:
+            os.fchown(handle, owner.pw_uid, owner.pw_gid)
+    finally:
+        os.close(handle)
