@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from scipy.stats import fisher_exact, mannwhitneyu, norm, rankdata
 
 from client.quality.bench import Bench
+from shared_model.auc_error import auc_standard_error
 from shared_model.batch import PatientArrays
 from shared_model.quality import (
     LIMITS,
@@ -106,7 +107,8 @@ def _find_region(
     strength = np.maximum(auc, 1 - auc)
     elsewhere = np.full(len(auc), PATHOLOGY_AUC) if told is None else np.where(auc >= 0.5, told, 1 - told)
     limit, beyond = LIMITS[SHORT_CUT], strength - elsewhere
-    beyond = np.where(beyond >= REGION_Z * _auc_error(np.maximum(elsewhere, 0.5), died), beyond, 0.0)
+    error = auc_standard_error(np.maximum(elsewhere, 0.5), events=int(died.sum()), others=int((~died).sum()))
+    beyond = np.where(beyond >= REGION_Z * error, beyond, 0.0)
     here_only = np.where(beyond >= SHORT_CUT_MARGIN, strength, 0.0)
     everywhere = np.where(elsewhere >= limit.amber - SHORT_CUT_MARGIN, strength, 0.0)
     if told is None or not here_only.any():
@@ -134,16 +136,6 @@ def region_auc(
     ranks = np.asarray(rankdata(thumbnails, axis=0))[died].sum(axis=0)
     auc: Float64[np.ndarray, " cell"] = (ranks - n_events * (n_events + 1) / 2) / (n_events * n_others)
     return auc
-
-
-def _auc_error(auc: Float64[np.ndarray, "..."], died: Bool[np.ndarray, " image"]) -> Float64[np.ndarray, "..."]:
-    """Standard error of an AUC where it is truly this (Hanley and McNeil 1982, equation 1)."""
-    n_events, n_others = int(died.sum()), int((~died).sum())
-    both_events, both_others = auc / (2 - auc), 2 * np.square(auc) / (1 + auc)
-    variance = auc * (1 - auc)
-    variance = variance + (n_events - 1) * (both_events - np.square(auc))
-    variance = variance + (n_others - 1) * (both_others - np.square(auc))
-    return np.asarray(np.sqrt(variance / (n_events * n_others)))
 
 
 def region_p(gray: Float64[np.ndarray, " image"], died: Bool[np.ndarray, " image"]) -> float:

@@ -92,13 +92,3 @@ def _placement_differences(
 def _variance(values: Float64[np.ndarray, "patient"]) -> float:
     """Sample variance; of a single value its square, which overstates rather than hides it."""
     return float(values.var(ddof=1)) if len(values) > 1 else float(np.square(values).sum())
-
-
-def standard_error(auc: float, *, events: int, others: int) -> float:
-    """Standard error of an AUC at a cohort's size.
-
-    Source: Hanley and McNeil 1982, Radiology 143:29, with their exponential model for Q1 and Q2.
-    """
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (events - 1) * (q1 - auc**2) + (others - 1) * (q2 - auc**2)
-    return math.sqrt(max(spread, 0.0) / (events * others))

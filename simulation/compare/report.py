@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from client.site import Site
+from shared_model.auc_error import auc_standard_error
 from shared_model.config import Settings
 from shared_model.files import replace_file
 from simulation.compare.arms import FEDERATED, GROUPS
 from simulation.compare.depth import gradient_norms
 from simulation.compare.figures import draw_figures
-from simulation.compare.paired import standard_error
 from simulation.compare.tables import (
     Finished,
     differences_table,
@@ -82,7 +83,7 @@ def write_report(
 def _head(metrics: pd.DataFrame, sites: Sequence[Site], *, folds: int, seeds: int, failed: Mapping[str, str]) -> str:
     reference = metrics[metrics["arm"] == FEDERATED].iloc[0]
     n, events, auc = int(reference["n"]), int(reference["events"]), float(reference["auc"])
-    error = standard_error(auc, events=events, others=n - events)
+    error = float(auc_standard_error(np.asarray(auc), events=events, others=n - events))
     lines = [
         "# Comparison",
         "",

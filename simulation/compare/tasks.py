@@ -61,7 +61,14 @@ class Task:
             key: value for key, value in parse_settings(self.assignments).to_config().items() if key != "threads"
         }
         points = Path(self.points).read_text(encoding="utf-8") if self.arm.kind == "points" else ""
-        identity = {"kind": self.arm.kind, "cohort": self.fingerprint, "settings": settings, "points": points}
+        weights = Path(str(settings["image-weights"])).read_bytes() if settings["image-weights"] else b""
+        identity = {
+            "kind": self.arm.kind,
+            "cohort": self.fingerprint,
+            "settings": settings,
+            "points": points,
+            "image_weights": hashlib.sha256(weights).hexdigest(),
+        }
         return {"version": version("hipfed"), **identity}
 
     @property

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from simulation.compare.paired import auc_difference, pair_tables, standard_error
+from simulation.compare.paired import auc_difference, pair_tables
 
 
 def table(logit: np.ndarray, outcome: np.ndarray, site: np.ndarray | None = None) -> pd.DataFrame:
@@ -103,8 +103,3 @@ def test_only_patients_of_both_arms_are_compared() -> None:
     assert found.n == 250
     expected = roc_auc_score(outcome[50:], one[50:]) - roc_auc_score(outcome[50:], other[50:])
     assert found.difference == pytest.approx(expected, abs=1e-12)
-
-
-def test_standard_error_is_hanleys_at_the_papers_size() -> None:
-    assert standard_error(0.78, events=130, others=1539) == pytest.approx(0.0243, abs=5e-4)
-    assert standard_error(0.5, events=1, others=1) == pytest.approx(0.5)
