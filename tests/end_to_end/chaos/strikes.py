@@ -65,12 +65,14 @@ class StudyRun:
         deployment: where it runs.
         out: its run folder.
         process: of the command.
+        resumed: whether it goes on with an earlier one.
         logs: by hospital, where its SuperNode's log ended when the run began.
     """
 
     deployment: Deployment
     out: Path
     process: subprocess.Popen[str]
+    resumed: bool
     logs: dict[str, int] = field(default_factory=dict)
 
     def questions(self, hospital: str) -> list[str]:
@@ -113,7 +115,7 @@ def running(deployment: Deployment, out: Path, *, resume: bool = False) -> Itera
     )
     logs = {name: log_end(supernode_log(deployment, name)) for name in deployment.names}
     try:
-        yield StudyRun(deployment, out, process, logs)
+        yield StudyRun(deployment, out, process, resume, logs)
     finally:
         if process.poll() is None:
             process.terminate()
