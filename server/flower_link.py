@@ -6,6 +6,7 @@ with the program that held it is put again: an answer changes nothing that a sec
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from flwr.serverapp import Grid
 
 from server.link import Answer
 from server.replies import Replies
+
+log = logging.getLogger("hipfed.server")
 
 LOOK_S = 1.0  # between two looks at who is connected
 # A killed SuperNode is let in again when its old session ends, within 75 s; a machine that starts anew takes longer.
@@ -89,8 +92,9 @@ class FlowerLink:
                 if reply is not None and (answer := self._judge(asked, reply)):
                     yield answer
                 if asked.lost:
-                    yield from self._give_up(asked)
-                    yield from self._put(asked, self.nodes() & asked.lost.keys(), replies)
+                    connected = self.nodes()
+                    yield from self._put(asked, connected & asked.lost.keys(), replies)
+                    yield from self._give_up(asked, asked.lost.keys() - connected)
         finally:
             replies.close()
         for node in asked.waiting.values():
@@ -122,23 +126,21 @@ class FlowerLink:
             self._gone_since.pop(node, None)
             return Answer(node, reply.content)
         code = reply.error.code
-        if code == ErrorCode.NODE_UNAVAILABLE:
-            self._gone_since.setdefault(node, time.monotonic())
-        else:
+        if code != ErrorCode.NODE_UNAVAILABLE:
             asked.losses[node] = asked.losses.get(node, 0) + 1
         if code in _LOST and asked.losses.get(node, 0) < MOST_LOSSES:
             asked.lost[node] = code
+            log.warning("%s: the question to node %d is put again: %s", asked.kind, node, describe_failure(code))
             return None
         # The reason may quote the hospital's exception: only the code is safe to keep.
         return Answer(node, None, describe_failure(code))
 
-    def _give_up(self, asked: _Round) -> Iterator[Answer]:
-        """Nodes that have been gone for too long."""
-        for node, code in list(asked.lost.items()):
-            since = self._gone_since.get(node) if code == ErrorCode.NODE_UNAVAILABLE else None
-            if since is not None and time.monotonic() - since > self._return_s:
-                del asked.lost[node]
-                yield Answer(node, None, describe_failure(code))
+    def _give_up(self, asked: _Round, gone: Collection[int]) -> Iterator[Answer]:
+        """Those of the nodes that are not connected whose time to return is over."""
+        now = time.monotonic()
+        for node in gone:
+            if now - self._gone_since.setdefault(node, now) > self._return_s:
+                yield Answer(node, None, describe_failure(asked.lost.pop(node)))
 
 
 def describe_failure(code: int) -> str:

@@ -105,23 +105,24 @@ class StudyRun:
 @contextmanager
 def running(deployment: Deployment, out: Path, *, resume: bool = False) -> Iterator[StudyRun]:
     """Start the study; the command is ended where the block is left early."""
-    process = subprocess.Popen(
-        [BIN / str(deployment.run_words(out)[0]), *deployment.run_words(out, resume=resume)[1:]],
+    command, *words = deployment.run_words(out, resume=resume)
+    logs = {name: log_end(supernode_log(deployment, name)) for name in deployment.names}
+    with subprocess.Popen(
+        [BIN / command, *words],
         env=deployment.environment,
         cwd=deployment.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    logs = {name: log_end(supernode_log(deployment, name)) for name in deployment.names}
-    try:
-        yield StudyRun(deployment, out, process, resume, logs)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=60)
-            process.kill()
+    ) as process:
+        try:
+            yield StudyRun(deployment, out, process, resume, logs)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=60)
+                process.kill()
 
 
 def supernode_log(deployment: Deployment, hospital: str) -> Path:

@@ -46,21 +46,23 @@ class ThrottlingProxy:
         while True:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
-            except ConnectionRefusedError:
-                near.close()
-                continue
-            except OSError:
+            except OSError:  # closed
                 return
-            for source, sink, direction in ((near, far, "up"), (far, near, "down")):
-                threading.Thread(target=self._pump, args=(source, sink, direction), daemon=True).start()
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, suppress(ConnectionError), socket.create_connection(self._target) as far:
+            up = threading.Thread(target=self._pump, args=(near, far, "up"))
+            up.start()
+            self._pump(far, near, "down")
+            up.join()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         with suppress(OSError):
             while piece := source.recv(_PIECE):
                 self._wait_turn(direction, len(piece))
                 sink.sendall(piece)
-        for end in (source, sink):
+        for end in (source, sink):  # so that the other direction ends, too
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
