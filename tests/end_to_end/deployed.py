@@ -23,7 +23,7 @@ from shared_model import supervised
 from shared_model.ports import free_ports
 
 BIN = Path(sys.executable).parent
-MARK = "HIPFED_TEST_DEPLOYMENT"
+MARK = "TESTED_DEPLOYMENT"  # a hospital takes what begins with HIPFED_ from its SuperNode
 Done = subprocess.CompletedProcess[str]
 
 
