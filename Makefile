@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 THREADS := OMP_NUM_THREADS=1
+CHAOS_TIME := $(if $(HIPFED_LONG),3h,75m)
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test chaos lint lock clean
 
 demo: cohorts/demo/schema.toml
 	rm -rf runs/demo
@@ -16,6 +17,13 @@ cohorts/demo/schema.toml: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Faults in a real deployment, one after another. HIPFED_LONG=1: at every step, and the long runs of the fuzz tests.
+chaos: $(INSTALLED)
+	$(THREADS) timeout --signal INT $(CHAOS_TIME) $(BIN)/python -m pytest -m chaos -p no:randomly --durations=0 tests/end_to_end/chaos
+ifdef HIPFED_LONG
+	$(THREADS) $(BIN)/python -m pytest tests/client/test_worker_fuzzing.py tests/client/test_frames.py
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -12,19 +12,19 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.worker_link import ask_worker
-from shared_model.config import Settings
 from shared_model.errors import HipfedError
 from shared_model.messages import EVALUATE, KINDS, TRAIN, Refusal
 
 app = ClientApp()
 
-# Of the time that the coordinator waits; the rest is for the way there and back.
+# Of the time that the coordinator waits, which is how long the message lives; the rest is for the way there and back.
 SHARE_OF_DEADLINE = 0.9
 
 
 def _hand_over(message: Message, context: Context) -> Message:
     try:
-        reply = _answer(message.metadata.message_type, message.content, context)
+        metadata = message.metadata
+        reply = _answer(metadata.message_type, message.content, context, lifetime_s=metadata.ttl)
     except HipfedError as error:
         reply = _refusal(context, error.public_reason)
     except Exception as error:  # noqa: BLE001 - Flower would send its text, which may name paths
@@ -32,18 +32,13 @@ def _hand_over(message: Message, context: Context) -> Message:
     return Message(reply, reply_to=message)
 
 
-def _answer(kind: str, question: RecordDict, context: Context) -> RecordDict:
+def _answer(kind: str, question: RecordDict, context: Context, *, lifetime_s: float) -> RecordDict:
     if "socket" in context.node_config:
-        limit_s = SHARE_OF_DEADLINE * _deadline_s(context)
+        limit_s = SHARE_OF_DEADLINE * lifetime_s
         return ask_worker(Path(str(context.node_config["socket"])), kind, question, limit_s=limit_s)
     from client.direct_call import worker_of  # noqa: PLC0415 - torch, which a courier with a socket does without
 
     return worker_of(context).answer(kind, question)
-
-
-def _deadline_s(context: Context) -> float:
-    default = Settings.model_fields["deadline_s"].default
-    return float(context.run_config.get("deadline-s", default))
 
 
 def _refusal(context: Context, reason: str) -> RecordDict:

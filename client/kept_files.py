@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,9 +23,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
         Path(temporary).replace(path)
+    except SafetensorError as error:  # its word for what the system says
+        Path(temporary).unlink(missing_ok=True)
+        raise OSError(_errno(error), str(error), str(path)) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _errno(error: SafetensorError) -> int:
+    """The system's number in safetensors' text; EIO where there is none."""
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found.group(1)) if found else errno.EIO
 
 
 def forget_oldest(paths: Iterable[Path], *, keep: int) -> None:

@@ -23,6 +23,7 @@ from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import HipfedError, ProtocolError
+from shared_model.files import is_full
 from shared_model.messages import (
     BACKGROUND,
     COMPONENTS,
@@ -89,6 +90,8 @@ class Worker:
             return self._refuse(error.public_reason)
         except Exception as error:
             self.log.exception("%.40r failed", kind)
+            if isinstance(error, OSError) and is_full(error):
+                return self._refuse("the hospital's disk is full; it takes part again once there is room")
             return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
 
     def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:

@@ -15,6 +15,7 @@ from server.run_lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
 from shared_model.errors import HipfedError, LockedError, SettingsError
+from shared_model.files import is_full
 from shared_model.folder_lock import hold_lock
 from shared_model.schema import Schema, load_schema
 from shared_model.study_hash import read_study
@@ -45,6 +46,7 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     if not run_config[RESUME] and folder.read_json("config.json"):
         log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
         raise SystemExit(1)  # and leave the finished run's status as it is
+    folder.remove_unfinished()
     _log_to(folder)
     folder.write_status("running")
     try:
@@ -57,9 +59,15 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         raise SystemExit(1) from error
     except BaseException as error:
         log.exception("the run failed")
-        folder.write_status("failed", f"{type(error).__name__}: {error}")
+        folder.write_status("failed", _explain(error, folder))
         raise
     folder.write_status("completed")
+
+
+def _explain(error: BaseException, folder: RunFolder) -> str:
+    if isinstance(error, OSError) and is_full(error):
+        return f"{folder.path}: expected room on its disk, got none left. Make room, then continue with --resume."
+    return f"{type(error).__name__}: {error}"
 
 
 def _schema_path(run_config: Mapping[str, Scalar]) -> Path:

@@ -1,21 +1,29 @@
 """The seam over Flower's Grid.
 
-Replies are pulled by us every POLL_S and handed over one by one, so a large model's answers are never all in memory,
-and no question waits on Flower's own slower poll.
+Replies are handed over one by one, so that a large model's answers are never all in memory. A question that was lost
+with the program that held it is put again: an answer changes nothing that a second one would not change alike.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.link import Answer
+from server.replies import Replies
 
-POLL_S = 0.1
+log = logging.getLogger("hipfed.server")
+
+LOOK_S = 1.0  # between two looks at who is connected
+# A killed SuperNode is let in again when its old session ends, within 75 s; a machine that starts anew takes longer.
+RETURN_S = 180.0
+MOST_LOSSES = 3
 
 _LACK_OF_MEMORY = "a worker process died, often for lack of memory; if the run ends, continue with --resume"
 _FAILURES = {
@@ -27,13 +35,47 @@ _FAILURES = {
     ErrorCode.NODE_UNAVAILABLE: "its SuperNode is gone; start it again, and if the run ends, continue with --resume",
     ErrorCode.CLIENT_APP_CRASHED: _LACK_OF_MEMORY,
 }
+_LOST = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED})
+
+
+@dataclass
+class _Round:
+    """Questions of one kind that are under way.
+
+    Attributes:
+        kind: message kind.
+        questions: one record a node.
+        end: the deadline, on the monotonic clock.
+        waiting: node by id of the message put to it.
+        lost: by node whose question is to be put again, Flower's error code.
+        losses: how often a node lost its question while it was connected.
+    """
+
+    kind: str
+    questions: Mapping[int, RecordDict]
+    end: float
+    waiting: dict[str, int] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+    losses: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def left_s(self) -> float:
+        """Time to the deadline."""
+        return self.end - time.monotonic()
 
 
 class FlowerLink:
-    """Questions over a running Flower federation."""
+    """Questions over a running Flower federation.
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    Args:
+        grid: Flower's.
+        return_s: how long a SuperNode that is gone is waited for, within the deadline: once for each absence, so that a
+            hospital that left for good costs this time once and not in every round.
+    """
+
+    def __init__(self, grid: Grid, *, return_s: float = RETURN_S) -> None:
+        self._grid, self._return_s = grid, return_s
+        self._gone_since: dict[int, float] = {}
 
     def nodes(self) -> frozenset[int]:
         """Ids of the connected SuperNodes."""
@@ -41,29 +83,64 @@ class FlowerLink:
 
     def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
         """As `Link.ask`; a failed or silent node is named by what Flower's error code means, or by the deadline."""
-        end = time.monotonic() + deadline_s
-        nodes = sorted(questions)
-        messages = [Message(questions[node], dst_node_id=node, message_type=kind, ttl=deadline_s) for node in nodes]
+        asked = _Round(kind, questions, time.monotonic() + deadline_s)
+        replies = Replies(self._grid)
+        try:
+            yield from self._put(asked, sorted(questions), replies)
+            while (asked.waiting or asked.lost) and asked.left_s > 0:
+                reply = replies.next(timeout_s=min(asked.left_s, LOOK_S))
+                if reply is not None and (answer := self._judge(asked, reply)):
+                    yield answer
+                if asked.lost:
+                    connected = self.nodes()
+                    yield from self._put(asked, connected & asked.lost.keys(), replies)
+                    yield from self._give_up(asked, asked.lost.keys() - connected)
+        finally:
+            replies.close()
+        for node in asked.waiting.values():
+            yield Answer(node, None, f"no answer within {deadline_s:g} s")
+        for node, code in asked.lost.items():
+            yield Answer(node, None, describe_failure(code))
+
+    def _put(self, asked: _Round, nodes: Collection[int], replies: Replies) -> Iterator[Answer]:
+        """Put the question to some nodes; yields those to which it cannot be sent."""
+        if not nodes or asked.left_s <= 0:
+            return
+        messages = [
+            Message(asked.questions[node], dst_node_id=node, message_type=asked.kind, ttl=asked.left_s)
+            for node in nodes
+        ]
         # Flower answers an unsendable message with an empty id; replies name the message, not always the node.
-        waiting: dict[str, int] = {}
         for node, message_id in zip(nodes, self._grid.push_messages(messages), strict=True):
+            asked.lost.pop(node, None)
             if message_id:
-                waiting[message_id] = node
+                asked.waiting[message_id] = node
+                replies.await_also([message_id])
             else:
                 yield Answer(node, None, "the message could not be sent")
-        while waiting and time.monotonic() < end:
-            pulled = list(self._grid.pull_messages(list(waiting)))
-            for reply in pulled:
-                node = waiting.pop(reply.metadata.reply_to_message_id)
-                if reply.has_error():
-                    # The reason may quote the hospital's exception: only the code is safe to keep.
-                    yield Answer(node, None, describe_failure(reply.error.code))
-                else:
-                    yield Answer(node, reply.content)
-            if not pulled:
-                time.sleep(POLL_S)
-        for node in waiting.values():
-            yield Answer(node, None, f"no answer within {deadline_s:g} s")
+
+    def _judge(self, asked: _Round, reply: Message) -> Answer | None:
+        """The answer that a reply is; None if the question is to be put again."""
+        node = asked.waiting.pop(reply.metadata.reply_to_message_id)
+        if not reply.has_error():
+            self._gone_since.pop(node, None)
+            return Answer(node, reply.content)
+        code = reply.error.code
+        if code != ErrorCode.NODE_UNAVAILABLE:
+            asked.losses[node] = asked.losses.get(node, 0) + 1
+        if code in _LOST and asked.losses.get(node, 0) < MOST_LOSSES:
+            asked.lost[node] = code
+            log.warning("%s: the question to node %d is put again: %s", asked.kind, node, describe_failure(code))
+            return None
+        # The reason may quote the hospital's exception: only the code is safe to keep.
+        return Answer(node, None, describe_failure(code))
+
+    def _give_up(self, asked: _Round, gone: Collection[int]) -> Iterator[Answer]:
+        """Those of the nodes that are not connected whose time to return is over."""
+        now = time.monotonic()
+        for node in gone:
+            if now - self._gone_since.setdefault(node, now) > self._return_s:
+                yield Answer(node, None, describe_failure(asked.lost.pop(node)))
 
 
 def describe_failure(code: int) -> str:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from shared_model.errors import StudyError
-from shared_model.files import replace_file
+from shared_model.files import remove_unfinished, replace_file, rewrite_file
 
 CONFIG = "config.json"
 BACKGROUND = "background.safetensors"
@@ -46,8 +46,14 @@ class RunFolder:
         return content
 
     def write_status(self, state: State, reason: str = "") -> None:
-        """Say in status.json whether the run goes on, ended well, or failed and why."""
-        self.write_json("status.json", {"state": state, "reason": reason})
+        """Say in status.json whether the run goes on, ended well, or failed and why; on a full disk, too."""
+        content = json.dumps({"state": state, "reason": reason}, indent=2) + "\n"
+        rewrite_file(self.path / "status.json", content.encode())
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed app was writing; only for who holds the app's lock."""
+        remove_unfinished(self.path)
+        remove_unfinished(self.checkpoints)
 
     def write_rounds(self, rounds: list[dict[str, Any]]) -> None:
         """Write rounds.jsonl: one line a round."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+
+_UNFINISHED = "unfinished"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, or a user's part of it, has no room left."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves the old one or the new one, and a power cut no empty one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".{_UNFINISHED}")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -21,3 +29,24 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def rewrite_file(path: Path, content: bytes) -> None:
+    """As `replace_file`, but within the room that the old file takes where the disk is full.
+
+    Then a crash may leave parts of both: for a small file that is worth less than its being told.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if not is_full(error) or not path.exists():
+            raise
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `replace_file` was writing in a folder when its process was killed; nobody may be writing now."""
+    for path in folder.glob(f".*.{_UNFINISHED}"):
+        path.unlink(missing_ok=True)

@@ -54,8 +54,8 @@ def _context(node_config: dict[str, Any], run_config: dict[str, Any] | None = No
     return make_context(node_config=node_config, run_config=run_config or {})
 
 
-def _ask(kind: str, question: Question, context: Context) -> Any:
-    return app(Message(question.to_record(), dst_node_id=1, message_type=kind), context).content
+def _ask(kind: str, question: Question, context: Context, *, ttl: float = 60.0) -> Any:
+    return app(Message(question.to_record(), dst_node_id=1, message_type=kind, ttl=ttl), context).content
 
 
 def _handshake(cohort: Path, tmp_path: Path) -> HandshakeRequest:
@@ -134,10 +134,10 @@ def test_courier_asks_the_worker_behind_the_socket(cohort: Path, tmp_path: Path)
 def test_courier_says_no_before_the_deadline_when_no_worker_answers(
     cohort: Path, tmp_path: Path, node: dict[str, str], site: str
 ) -> None:
-    context = _context({"socket": str(tmp_path / "w"), **node}, {"deadline-s": 0.5})
+    context = _context({"socket": str(tmp_path / "w"), **node})
     begin = time.monotonic()
 
-    refusal = Refusal.from_record(_ask(HANDSHAKE, _handshake(cohort, tmp_path), context))
+    refusal = Refusal.from_record(_ask(HANDSHAKE, _handshake(cohort, tmp_path), context, ttl=0.5))
 
     assert 0.45 <= time.monotonic() - begin < 3
     assert refusal.reason == "the hospital's worker did not answer query.handshake within 0.45 s"

@@ -7,11 +7,14 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from safetensors import SafetensorError
 
+import client.kept_files
 import client.worker
 from client.site import Site
 from client.worker import Worker
@@ -42,6 +45,7 @@ from shared_model.messages import (
 )
 from tests.server.small_cohort import (
     describe_study,
+    evaluate_request,
     requests_of_every_kind,
     small_settings,
     train_request,
@@ -206,6 +210,19 @@ def test_worker_asks_for_frozen_weights_that_it_does_not_hold(small_site: Site) 
     refusal = _refusal(Worker(small_site).answer(TRAIN, request.to_record()))
 
     assert refusal.code == "needs-weights"
+
+
+def test_full_disk_is_told_as_such_and_without_a_path(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # what safetensors says of it; tests/end_to_end/chaos fills a real disk
+    words = 'I/O error: Io(Os { message: "No space left on device (os error 28)" })'
+    monkeypatch.setattr(client.kept_files, "save_file", Mock(side_effect=SafetensorError(words)))
+    worker = Worker(small_site)
+    settings = small_settings()
+
+    refusal = _refusal(worker.answer(EVALUATE, evaluate_request(small_site, settings).to_record()))
+
+    assert refusal.reason == "the hospital's disk is full; it takes part again once there is room"
+    assert not list(small_site.state_dir.rglob("*.part"))
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, ZeroDivisionError, AssertionError, MemoryError])

@@ -23,7 +23,7 @@ from shared_model import supervised
 from shared_model.ports import free_ports
 
 BIN = Path(sys.executable).parent
-MARK = "HIPFED_TEST_DEPLOYMENT"
+MARK = "TESTED_DEPLOYMENT"  # a hospital takes what begins with HIPFED_ from its SuperNode
 Done = subprocess.CompletedProcess[str]
 
 
@@ -161,19 +161,24 @@ class Deployment:
 
     def processes(self) -> list[str]:
         """Command lines of what still runs."""
+        return [" ".join(process.cmdline()) for process in self.find("")]
+
+    def find(self, word: str) -> list[psutil.Process]:
+        """Processes of this deployment whose command line has this word."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == self.environment[MARK] and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()))
+                is_ours = process.environ().get(MARK) == self.environment[MARK]
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline()):
+                    found.append(process)
             except psutil.Error:
                 continue
         return found
 
 
-def wait(condition: Callable[[], bool], *, timeout_s: float) -> None:
+def wait(condition: Callable[[], bool], *, timeout_s: float, poll_s: float = 0.2) -> None:
     """Until it holds."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(poll_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ import pytest
 from shared_model import supervised
 from shared_model.config import parse_settings
 from shared_model.guardian import marked_processes
+from tests.end_to_end.chaos.strikes import (
+    assert_completed,
+    assert_no_round_lost,
+    assert_same_results,
+    running,
+    strike_at_work,
+)
 from tests.end_to_end.deployed import Deployment, Done, wait
 from tests.server.small_cohort import run_small_study, write_small_cohort
 
@@ -115,6 +123,24 @@ def test_study_that_a_hospital_did_not_approve_goes_on_without_it(finished: Fini
     excluded = json.loads((run / "config.json").read_text())["excluded"]
     assert list(excluded) == ["north"]
     assert "is not approved" in excluded["north"]
+
+
+def test_worker_killed_in_one_round_and_coordinator_in_the_next_give_the_same_bytes_after_resuming(
+    finished: Finished, tmp_path: Path
+) -> None:
+    deployment, out = finished.deployment, tmp_path / "run"
+    deployment.wait_connected(*HOSPITALS)
+    with running(deployment, out) as run:
+        run.wait_for("train", 1, hospital="east")
+        strike_at_work(deployment, "east", "worker", random.Random(1))
+        run.wait_for("train", 2, hospital="north")
+        run.kill()
+    with running(deployment, out, resume=True) as run:
+        done = run.finish()
+
+    assert_completed(done, out)
+    assert_no_round_lost(out, HOSPITALS)
+    assert_same_results(out, finished.run)
 
 
 def test_killed_worker_and_supernode_come_back(finished: Finished) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flwr.app import Context
@@ -92,6 +94,29 @@ def test_unforeseen_error_is_raised_and_leaves_status_failed(
 
     assert read_status(tmp_path / "run") == ("failed", "ZeroDivisionError: nobody thought of this")
     assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_full_disk_is_told_with_what_to_do(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.app, "run_study", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    state, told = read_status(tmp_path / "run")
+    assert state == "failed"
+    assert (
+        told == f"{tmp_path / 'run'}: expected room on its disk, got none left. Make room, then continue with --resume."
+    )
+
+
+def test_leftovers_of_a_killed_app_are_removed(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.app, "run_study", Mock())
+    left = tmp_path / "run" / "checkpoints" / ".progress.safetensors.ab_1.unfinished"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort, resume=True))
+
+    assert not left.exists()
 
 
 def test_status_says_running_while_the_run_goes_on(

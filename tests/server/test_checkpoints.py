@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 
 from server.checkpoints import FILE, Progress, has_progress, load_progress, save_progress
 from shared_model.errors import StudyError
+from shared_model.files import remove_unfinished
 
 
 def test_progress_survives_a_restart_to_the_last_bit(tmp_path: Path) -> None:
@@ -67,3 +72,37 @@ def test_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StudyError, match="expected a finished round"):
         load_progress(tmp_path)
+
+
+def _save_for_ever(folder: Path, *, first: int) -> None:
+    for number in range(first, 10**9):
+        weights = {"w": np.full(2_000_000, number, dtype=np.float32)}
+        save_progress(folder, Progress(weights=weights, best_weights=weights, round_number=number))
+
+
+def test_process_killed_while_it_writes_leaves_a_whole_checkpoint_each_time(tmp_path: Path) -> None:
+    rng, last, within_a_write = random.Random(5), 0, 0
+    for _ in range(20):
+        pid = os.fork()
+        if not pid:
+            try:
+                _save_for_ever(tmp_path, first=last + 1)
+            finally:
+                os._exit(1)
+        while not has_progress(tmp_path):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.05, 0.3))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        within_a_write += len(list(tmp_path.glob(".progress*")))
+
+        loaded = load_progress(tmp_path)
+
+        assert loaded.round_number >= last
+        for weights in (loaded.weights, loaded.best_weights):
+            np.testing.assert_array_equal(weights["w"], np.float32(loaded.round_number))
+        last = loaded.round_number
+        remove_unfinished(tmp_path)
+
+    assert within_a_write > 0  # or the moments were badly chosen
+    assert not list(tmp_path.glob(".progress*"))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
+import server.flower_link
 from server.flower_link import FlowerLink, describe_failure
 from server.link import Answer
 from shared_model.messages import TRAIN, HandshakeReply
 from tests.server.fake_grid import FakeGrid, make_reply
 
+NODES = (3, 7, 9)
 QUESTION = HandshakeReply(site="x", version="1", modalities=[]).to_record()
 
 
@@ -18,11 +22,12 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower builds messages only inside an app."""
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
+    monkeypatch.setattr(server.flower_link, "LOOK_S", 0.1)
 
 
 def _ask(grid: FakeGrid, *, deadline_s: float = 5.0) -> list[Answer]:
     link = FlowerLink(grid)
-    return list(link.ask(TRAIN, {3: QUESTION, 7: QUESTION, 9: QUESTION}, deadline_s=deadline_s))
+    return list(link.ask(TRAIN, dict.fromkeys(NODES, QUESTION), deadline_s=deadline_s))
 
 
 def test_link_lists_the_connected_nodes() -> None:
@@ -30,7 +35,7 @@ def test_link_lists_the_connected_nodes() -> None:
 
 
 def test_link_hands_over_each_answer_as_it_comes() -> None:
-    grid = FakeGrid(batches=[[make_reply("m2")], [], [make_reply("m0"), make_reply("m1")]])
+    grid = FakeGrid(replies=[make_reply("m2"), make_reply("m0", after_s=0.6), make_reply("m1", after_s=1.2)])
 
     answers = _ask(grid)
 
@@ -41,11 +46,12 @@ def test_link_hands_over_each_answer_as_it_comes() -> None:
 
 
 def test_link_tells_an_error_by_its_code_and_not_by_its_text() -> None:
-    # Flower answers for a killed SuperNode itself, as node 1: only the message id tells who was asked
-    answers = _ask(FakeGrid(batches=[[make_reply("m1", src_node_id=1, error=5), make_reply("m0"), make_reply("m2")]]))
+    # Flower answers for a SuperNode itself, as node 1: only the message id tells who was asked
+    answers = _ask(FakeGrid(replies=[make_reply("m1", src_node_id=1, error=2), make_reply("m0"), make_reply("m2")]))
 
-    assert answers[0].node == 7
-    assert answers[0].failure.endswith("(Flower error 5)")
+    (failed,) = (answer for answer in answers if answer.record is None)
+    assert failed.node == 7
+    assert failed.failure.endswith("(Flower error 2)")
     assert "patient-007" not in repr(answers)
 
 
@@ -71,18 +77,95 @@ def test_failure_is_told_in_words_with_what_to_do(code: int, words: str) -> None
 def test_link_names_who_is_silent_at_the_deadline_and_does_not_wait_longer() -> None:
     started = time.monotonic()
 
-    answers = _ask(FakeGrid(batches=[[make_reply("m1")]]), deadline_s=0.3)
+    answers = _ask(FakeGrid(replies=[make_reply("m1")]), deadline_s=0.7)
 
     assert time.monotonic() - started < 2
     assert [answer.node for answer in answers] == [7, 3, 9]
-    assert [answer.failure for answer in answers] == ["", "no answer within 0.3 s", "no answer within 0.3 s"]
+    assert [answer.failure for answer in answers] == ["", "no answer within 0.7 s", "no answer within 0.7 s"]
+
+
+def test_link_waits_no_longer_than_the_deadline_for_a_stalled_upload_and_keeps_the_others() -> None:
+    started = time.monotonic()
+
+    answers = _ask(
+        FakeGrid(replies=[make_reply("m0", upload_s=9), make_reply("m1", after_s=0.5), make_reply("m2", after_s=0.8)]),
+        deadline_s=2.0,
+    )
+
+    assert time.monotonic() - started < 4
+    assert {answer.node: answer.failure for answer in answers} == {7: "", 9: "", 3: "no answer within 2 s"}
 
 
 def test_link_names_a_node_to_which_no_message_could_be_sent() -> None:
-    answers = _ask(FakeGrid(batches=[[make_reply("m0"), make_reply("m2")]], unsent=[7]))
+    answers = _ask(FakeGrid(replies=[make_reply("m0"), make_reply("m2")], unsent=[7]))
 
     assert sorted((answer.node, answer.failure) for answer in answers) == [
         (3, ""),
         (7, "the message could not be sent"),
         (9, ""),
     ]
+
+
+def test_link_raises_what_flower_raises_while_it_pulls() -> None:
+    grid = FakeGrid()
+    grid.pull_messages = Mock(side_effect=ConnectionError("the run was stopped"))  # type: ignore[method-assign]
+
+    with pytest.raises(ConnectionError, match="the run was stopped"):
+        _ask(grid)
+
+
+@pytest.mark.parametrize("error", [3, 8])
+def test_link_puts_a_lost_question_again_at_once(error: int) -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m1", error=error), *map(make_reply, ("m0", "m2", "m3"))])
+
+    answers = _ask(grid)
+
+    assert sorted((answer.node, answer.failure) for answer in answers) == [(3, ""), (7, ""), (9, "")]
+    assert [message.metadata.dst_node_id for message in grid.sent] == [3, 7, 9, 7]
+    assert grid.sent[3].metadata.ttl < 5.0
+
+
+def test_link_puts_no_question_again_that_was_lost_three_times() -> None:
+    lost = [make_reply(name, error=8) for name in ("m1", "m3", "m4")]
+    grid = FakeGrid(nodes=NODES, replies=[*lost, make_reply("m0"), make_reply("m2")])
+
+    answers = _ask(grid)
+
+    (failed,) = (answer for answer in answers if answer.record is None)
+    assert failed.node == 7
+    assert failed.failure.endswith("(Flower error 8)")
+    assert len(grid.sent) == 5
+
+
+def test_link_puts_the_question_again_to_a_node_that_comes_back() -> None:
+    grid = FakeGrid(nodes=[3, 9], replies=[make_reply("m1", error=5), *map(make_reply, ("m0", "m2", "m3"))])
+    threading.Timer(1.0, grid.nodes.append, [7]).start()
+
+    answers = _ask(grid)
+
+    assert [answer.node for answer in answers][-1] == 7
+    assert all(not answer.failure for answer in answers)
+
+
+@pytest.mark.parametrize("error", [3, 5])  # 3 where the node was revoked
+def test_link_waits_once_for_a_node_that_stays_away_and_not_again_at_each_question(error: int) -> None:
+    gone = [make_reply(name, error=error) for name in ("m1", "m4")]
+    grid = FakeGrid(nodes=[3, 9], replies=[*gone, *map(make_reply, ("m0", "m2", "m3", "m5"))])
+    link = FlowerLink(grid, return_s=1.0)
+    seconds = []
+    for _ in range(2):
+        started = time.monotonic()
+        answers = list(link.ask(TRAIN, dict.fromkeys(NODES, QUESTION), deadline_s=30.0))
+        seconds.append(time.monotonic() - started)
+        assert next(answer.failure for answer in answers if answer.node == 7).endswith(f"(Flower error {error})")
+
+    assert 1.0 < seconds[0] < 5.0
+    assert seconds[1] < 1.0
+
+
+def test_link_names_a_node_that_is_still_away_at_the_deadline() -> None:
+    grid = FakeGrid(nodes=[3, 9], replies=[make_reply("m1", error=5), make_reply("m0"), make_reply("m2")])
+
+    answers = _ask(grid, deadline_s=1.0)
+
+    assert answers[-1].failure.endswith("(Flower error 5)")

@@ -111,7 +111,7 @@ def supervise(tmp_path: Path) -> Iterator[Make]:
 
     def make(*parts: Part) -> tuple[Supervisor, list[str]]:
         said: list[str] = []
-        jitter = random.Random(0)  # noqa: S311 - the same waits in every test
+        jitter = random.Random(0)
         supervisor = Supervisor(
             parts, folder=tmp_path / "processes", describe=lambda: "here", say=said.append, jitter=jitter
         )

@@ -1,0 +1,82 @@
+"""Pulling replies from Flower's Grid, a few at a time.
+
+Flower's `pull_messages` returns once every reply that has been announced is here whole. So each is pulled by itself, in
+a thread: a hospital whose upload stalls keeps nobody else's answer, nor the coordinator beyond its deadline, and of
+many large answers only as many are in memory as there are threads, and the one in hand.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+POLL_S = 0.2
+THREADS = 3
+
+
+class Replies:
+    """Replies to some messages, each as it comes.
+
+    Args:
+        grid: where they are pulled.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._due: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._come: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        self._room = threading.Semaphore(1)
+        self._taken = False
+        self._closed = threading.Event()
+        # Daemons: one that waits for the rest of a stalled reply must not keep the process.
+        for _ in range(THREADS):
+            threading.Thread(target=self._pull, daemon=True).start()
+
+    def await_also(self, message_ids: Iterable[str]) -> None:
+        """Wait for the replies to these messages as well."""
+        for message_id in message_ids:
+            self._due.put(message_id)
+
+    def next(self, *, timeout_s: float) -> Message | None:
+        """The next reply, the one before being done with; None if none comes in this time.
+
+        Raises:
+            Exception: as Flower raised it, such as at the end of the run.
+        """
+        if self._taken:
+            self._taken = False
+            self._room.release()
+        try:
+            reply = self._come.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            return None
+        self._taken = True
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """Take no more replies."""
+        self._closed.set()
+        self._room.release(THREADS)
+
+    def _pull(self) -> None:
+        while not self._closed.wait(POLL_S):
+            try:
+                message_id = self._due.get_nowait()
+            except queue.Empty:
+                continue
+            come: list[Message] | list[Exception]
+            try:
+                come = list(self._grid.pull_messages([message_id]))
+            except Exception as error:  # noqa: BLE001 - raised where the replies are taken
+                come = [error]
+            if not come:
+                self._due.put(message_id)
+            for reply in come:
+                self._room.acquire()
+                self._come.put(reply)

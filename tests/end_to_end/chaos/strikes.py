@@ -1,0 +1,228 @@
+"""Striking a deployment at chosen steps of a run, from outside: by its logs and its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from shared_model import supervised
+from tests.end_to_end.deployed import BIN, Deployment, Done, wait
+
+RESULTS = ("model.safetensors", "metrics.json", "explanations.json")
+QUESTION = re.compile(r"Receiving: (\S+) message")
+LONGEST_RUN_S = 600.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the protocol, by the question that reaches a hospital in it.
+
+    Attributes:
+        name: for people.
+        kind: message kind.
+        nth: of the questions of this kind in one run from its beginning, counted from 1.
+    """
+
+    name: str
+    kind: str
+    nth: int = 1
+
+
+# Of a run with one unimodal round and two fusion rounds; a phase ends with the validation of its last model.
+STEPS = (
+    Step("handshake", "query.handshake"),
+    Step("quality reference", "query.reference"),
+    Step("quality", "query.quality"),
+    Step("statistics", "query.statistics"),
+    Step("components", "query.components"),
+    Step("unimodal", "train"),
+    Step("fusion, first round", "train", 2),
+    Step("fusion, second round", "train", 3),
+    Step("validation", "evaluate", 2),
+    Step("test", "evaluate", 3),
+    Step("background", "query.background"),
+    Step("explain", "query.explain"),
+    Step("spread", "query.spread"),
+)
+
+
+@dataclass
+class StudyRun:
+    """`hipfed-server run` under way.
+
+    Attributes:
+        deployment: where it runs.
+        out: its run folder.
+        process: of the command.
+        resumed: whether it goes on with an earlier one.
+        logs: by hospital, where its SuperNode's log ended when the run began.
+    """
+
+    deployment: Deployment
+    out: Path
+    process: subprocess.Popen[str]
+    resumed: bool
+    logs: dict[str, int] = field(default_factory=dict)
+
+    def questions(self, hospital: str) -> list[str]:
+        """Kinds of the questions that a hospital's SuperNode has received in this run."""
+        content = supernode_log(self.deployment, hospital).read_bytes()[self.logs[hospital] :]
+        return QUESTION.findall(content.decode(errors="replace"))
+
+    def wait_for(self, kind: str, nth: int, *, hospital: str) -> None:
+        """Until the hospital has received the nth question of a kind; fails if the run ends before."""
+
+        def is_there() -> bool:
+            return self.questions(hospital).count(kind) >= nth or self.process.poll() is not None
+
+        wait(is_there, timeout_s=LONGEST_RUN_S, poll_s=0.02)
+        assert self.questions(hospital).count(kind) >= nth, f"no {kind} {nth}: {self.finish()}"
+
+    def finish(self) -> Done:
+        """Wait for the command's end."""
+        output, _ = self.process.communicate(timeout=LONGEST_RUN_S)
+        return subprocess.CompletedProcess(self.process.args, self.process.returncode, output, "")
+
+    def kill(self) -> None:
+        """SIGKILL of the command and of the ServerApp, as a machine's end would."""
+        for process in server_apps(self.deployment):
+            strike(process)
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def running(deployment: Deployment, out: Path, *, resume: bool = False) -> Iterator[StudyRun]:
+    """Start the study; the command is ended where the block is left early."""
+    command, *words = deployment.run_words(out, resume=resume)
+    logs = {name: log_end(supernode_log(deployment, name)) for name in deployment.names}
+    with subprocess.Popen(
+        [BIN / command, *words],
+        env=deployment.environment,
+        cwd=deployment.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield StudyRun(deployment, out, process, resume, logs)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=60)
+                process.kill()
+
+
+def supernode_log(deployment: Deployment, hospital: str) -> Path:
+    """What a hospital's SuperNode says."""
+    return deployment.hospital(hospital).folder / "processes" / "supernode.log"
+
+
+def log_end(log: Path) -> int:
+    """Its length."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def hospital_part(deployment: Deployment, hospital: str, part: str) -> psutil.Process:
+    """The worker or the supernode of a hospital."""
+    return _part(deployment.hospital(hospital).folder / "processes", part)
+
+
+def coordinator_part(deployment: Deployment, part: str) -> psutil.Process:
+    """The superlink or the gateway."""
+    return _part(deployment.coordinator.processes, part)
+
+
+def supervisor(folder: Path) -> psutil.Process:
+    """The process that looks after a site's parts."""
+    status = supervised.read_status(folder)
+    assert status is not None
+    return psutil.Process(status.pid)
+
+
+def _part(folder: Path, name: str) -> psutil.Process:
+    status = supervised.read_status(folder)
+    assert status is not None
+    (pid,) = (part.pid for part in status.parts if part.name == name)
+    assert pid is not None
+    return psutil.Process(pid)
+
+
+def server_apps(deployment: Deployment) -> list[psutil.Process]:
+    """The ServerApp's processes."""
+    return deployment.find("flwr-serverapp")
+
+
+def client_apps(deployment: Deployment, hospital: str) -> list[psutil.Process]:
+    """The ClientApp's processes at a hospital, while a question is answered."""
+    home = str(deployment.hospital(hospital).folder)
+    return [
+        process for process in deployment.find("flwr-clientapp") if process.environ().get("HOME", "").startswith(home)
+    ]
+
+
+def strike(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a process that may have ended."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def strike_at_work(deployment: Deployment, hospital: str, part: str, rng: random.Random) -> None:
+    """SIGKILL of a part of a hospital while it has a question; the worker has it some seconds after the courier."""
+    found: list[psutil.Process] = []
+
+    def has_started() -> bool:
+        found[:] = client_apps(deployment, hospital)
+        return bool(found)
+
+    wait(has_started, timeout_s=30, poll_s=0.02)
+    time.sleep(rng.uniform(0.0, 1.5))
+    for victim in found if part == "clientapp" else [hospital_part(deployment, hospital, part)]:
+        strike(victim)
+
+
+def assert_same_results(run: Path, expected: Path) -> None:
+    """The files of an uninterrupted run, to the byte."""
+    for name in RESULTS:
+        assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def assert_completed(done: Done, run: Path) -> None:
+    """The exit status and status.json agree that the run ended well."""
+    assert done.returncode == 0, done.stdout
+    assert json.loads((run / "status.json").read_text()) == {"state": "completed", "reason": ""}
+
+
+def read_lines(run: Path) -> list[dict[str, object]]:
+    """rounds.jsonl."""
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def assert_no_round_lost(run: Path, names: Sequence[str]) -> None:
+    """Every hospital's answer counted in every round."""
+    for line in read_lines(run):
+        assert line["answered"] == sorted(names), line
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
+    """As `wait`, with the suite's patience."""
+    wait(condition, timeout_s=timeout_s)
+
+
+def kill_tree_of(folder: Path, *, parts: Sequence[str]) -> None:
+    """SIGKILL of a site's supervisor and its parts, in this order."""
+    victims = [supervisor(folder), *(_part(folder, part) for part in parts)]
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
