@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # s; by default a message waits up to 1 s for its courier's start
 }
 _LOOPBACK = "127.0.0.1,localhost"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import time
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -63,7 +64,10 @@ def _answers_of(opened: Worker) -> Answer:
     def answer(kind: str, question: RecordDict) -> RecordDict:
         if kind == HANDSHAKE:  # a new run takes the patients that the folder holds now
             opened.read_again()
-        return opened.answer(kind, question)
+        started = time.monotonic()
+        reply = opened.answer(kind, question)
+        opened.log.info("%.40s answered in %.3f s", kind, time.monotonic() - started)
+        return reply
 
     return answer
 

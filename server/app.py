@@ -86,7 +86,7 @@ def _read_schema(path: Path) -> Schema:
 def _log_to(folder: RunFolder) -> None:
     """The app's log goes to the run folder and to Flower's stream."""
     log.setLevel(logging.INFO)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     for handler in (logging.FileHandler(folder.path / "log.txt", encoding="utf-8"), logging.StreamHandler()):
         handler.setFormatter(formatter)
         log.addHandler(handler)

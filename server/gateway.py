@@ -16,7 +16,8 @@ request that breaks one of the two should not end the other. What is relied upon
 headers with which a SuperNode signs; if they change, everything is refused. Why the signature is checked here, though
 the SuperLink does so too: the SuperLink reads a body whole before that, and public keys are not secret. Why 401 and not
 403: a SuperNode takes 403 for "this run is over" and goes on asking, and ends on 401. Why the path is matched as it
-was sent: then no two programs can read it differently.
+was sent: then no two programs can read it differently. Why an empty answer to `pull-messages` is held back: a SuperNode
+asks right after its answer was sent, and then sleeps for 3 s, through which the next question would wait.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ from shared_model.messages import PROTOCOL_VERSION
 MAX_BODY_BYTES = 128 * 2**20  # Flower cuts arrays into pieces of 5 MiB; its largest other body is a bundle of 10 MiB
 GAP_S = 30.0  # longest wait for the next piece of a body, and for a client to take one
 UPSTREAM_S = 60.0
+# A hospital is kept waiting for a message so long: below the 30 s after which a SuperNode gives a connection up, and
+# short, because what is handed to a connection that broke unnoticed is lost.
+HOLD_S = 10.0
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.1, 1.0  # between two looks for it
 
 _FLEET_PATH = re.compile(r"/v1/fleet/[a-z]+(?:-[a-z]+)*")
 _HOP_HEADERS = frozenset(
@@ -60,7 +65,8 @@ _HOP_HEADERS = frozenset(
     + b"host expect forwarded x-forwarded-for x-forwarded-host x-forwarded-proto server date".split()
 )
 # An idle hospital asks these every few seconds: successes that carry nothing are not worth a line.
-_ROUTINE = ("/v1/fleet/pull-messages", "/v1/fleet/send-node-heartbeat")
+_PULL = "/v1/fleet/pull-messages"
+_ROUTINE = (_PULL, "/v1/fleet/send-node-heartbeat")
 _ROUTINE_BYTES = 1024
 
 log = logging.getLogger("hipfed.gateway")
@@ -111,6 +117,8 @@ class Gateway:
         seen: told a hospital's name and the path after each request of its that the SuperLink accepted.
         max_body_bytes: of one request.
         gap_s: longest pause of a client within a body, in seconds.
+        hold_s: longest wait of a hospital for a message, in seconds.
+        is_ending: whether the listener is to stop, so that nobody is kept waiting.
     """
 
     def __init__(
@@ -122,10 +130,13 @@ class Gateway:
         seen: Callable[[str, str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
         gap_s: float = GAP_S,
+        hold_s: float = HOLD_S,
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._base = f"https://{upstream}"
         self._find_hospital, self._seen = find_hospital, seen
         self._max_body_bytes, self._gap_s = max_body_bytes, gap_s
+        self._hold_s, self._is_ending = hold_s, is_ending
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(cafile=str(ca)),
             trust_env=False,  # no proxy between the two
@@ -168,16 +179,22 @@ class Gateway:
         if scope["method"] != "POST" or scope["query_string"] or not _FLEET_PATH.fullmatch(exchange.path):
             raise _RefusedError(404)
         headers = _single_headers(scope["headers"])
-        hospital = await asyncio.to_thread(self._authenticate, headers)
-        if hospital is None:
-            raise _RefusedError(401)
-        exchange.hospital = hospital
+        exchange.hospital = await self._recognise(headers)
         length = headers.get(b"content-length", b"")
         if b"transfer-encoding" in headers or not length.isdigit():
             raise _RefusedError(411)
         if int(length) > self._max_body_bytes:
             raise _RefusedError(413)
-        await self._forward(scope, receive, send, exchange)
+        if exchange.path == _PULL and int(length) <= _ROUTINE_BYTES:
+            await self._await_message(scope, receive, send, exchange)
+        else:
+            await self._forward(scope, self._read_body(receive, exchange), send, exchange)
+
+    async def _recognise(self, headers: Mapping[bytes, bytes]) -> str:
+        hospital = await asyncio.to_thread(self._authenticate, headers)
+        if hospital is None:
+            raise _RefusedError(401)
+        return hospital
 
     def _authenticate(self, headers: Mapping[bytes, bytes]) -> str | None:
         """The hospital that signed the request, if it is enrolled."""
@@ -194,22 +211,49 @@ class Gateway:
             raise _RefusedError(503) from None  # hospitals try again
         return hospital if hospital is not None and _is_signed_by(key, timestamp, signature) else None
 
-    async def _forward(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
+    async def _await_message(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
+        """Ask the SuperLink until it has a message, the time is over, the hospital has gone or may not ask any more."""
+        body = b"".join([piece async for piece in self._read_body(receive, exchange)])
+        end, pause_s = time.monotonic() + self._hold_s, FIRST_LOOK_S
+        gone = asyncio.ensure_future(receive())  # after the body there is nothing to come but the end
+        try:
+            while True:
+                response = await self._request(scope, body, exchange)
+                is_empty = response.is_success and response.headers.get("content-length") == "0"
+                if not is_empty or self._is_ending() or time.monotonic() > end:
+                    await self._pass_on(response, send, exchange)
+                    return
+                await response.aclose()
+                await asyncio.wait([gone], timeout=pause_s)
+                if gone.done():
+                    return
+                pause_s = min(2 * pause_s, LONGEST_LOOK_S)
+                await self._recognise(dict(scope["headers"]))
+        finally:
+            gone.cancel()
+
+    async def _forward(self, scope: Scope, body: AsyncIterator[bytes], send: Send, exchange: _Exchange) -> None:
+        await self._pass_on(await self._request(scope, body, exchange), send, exchange)
+
+    async def _request(self, scope: Scope, body: bytes | AsyncIterator[bytes], exchange: _Exchange) -> httpx.Response:
+        """The SuperLink's answer, its body still to come."""
         request = self._client.build_request(
             "POST",
             self._base + exchange.path,
             headers=[(name, value) for name, value in scope["headers"] if name not in _HOP_HEADERS]
             + [(b"x-forwarded-for", exchange.client.encode())],
-            content=self._read_body(receive, exchange),
+            content=body,
         )
         try:
-            response = await self._client.send(request, stream=True)
+            return await self._client.send(request, stream=True)
         except httpx.TimeoutException as error:
             raise _RefusedError(504) from error
         except httpx.ConnectError as error:
             raise _RefusedError(503) from error
         except httpx.HTTPError as error:
             raise _RefusedError(502) from error
+
+    async def _pass_on(self, response: httpx.Response, send: Send, exchange: _Exchange) -> None:
         try:
             exchange.status = response.status_code
             if response.is_success:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from flwr.app import RecordDict
 from server.link import Link
 from shared_model.errors import HipfedError, StudyError
 from shared_model.messages import Refusal, count_bytes, is_message
+
+log = logging.getLogger("hipfed.server")
 
 
 @dataclass
@@ -92,6 +95,7 @@ def ask_sites(
             attendance.failed[name] = str(error)
         else:
             attendance.answered.append(name)
+            log.info("%s: %s answered after %.2f s", kind, name, time.monotonic() - started)
     for node in questions:
         name = names.get(node, f"node {node}")
         if node not in heard:

@@ -80,8 +80,10 @@ def main(path: Path) -> None:
                 ca=home.ca,
                 find_hospital=lambda key: find_active(registry, key),
                 seen=seen.note,
+                is_ending=lambda: server.should_exit,
             )
-            uvicorn.Server(server_config(gateway, home)).run()
+            server = uvicorn.Server(server_config(gateway, home))
+            server.run()
         finally:
             seen.end()
             keeper.join()

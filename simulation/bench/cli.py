@@ -11,6 +11,7 @@ from rich.console import Console
 
 from shared_model.config import parse_assignments
 from shared_model.files import replace_file
+from simulation.bench.deployment import bench_deployment, print_deployment
 from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
 from simulation.bench.pooled import bench_pooled
@@ -96,6 +97,23 @@ def fidelity(
         _write_result(out, result)
     for name, share in result["shares"]["modalities"].items():
         console.print(f"{name}: true share {share['true']:.1%}, recovered {share['recovered']:.1%}", highlight=False)
+    console.print(f"written to {out}", markup=False)
+
+
+@bench.command()
+def deployment(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    hospitals: Annotated[int, typer.Option(min=1, max=20, help="Hospitals, all on this machine.")] = 3,
+    questions: Annotated[int, typer.Option(min=1, max=1000, help="Train messages to each hospital.")] = 20,
+    model_mb: Annotated[int, typer.Option(min=0, help="Model whose round's memory is measured, MB; 0: none.")] = 190,
+) -> None:
+    """What a message to a warm hospital costs beyond the worker's work; memory of a round by number of hospitals."""
+    console = Console()
+    with said_plainly():
+        result = bench_deployment(hospitals=hospitals, questions=questions, model_mb=model_mb, console=console)
+        _write_result(out, result)
+    print_deployment(result, console)
     console.print(f"written to {out}", markup=False)
 
 
