@@ -67,6 +67,8 @@ def test_client_app_and_supernode_killed_at_a_step_cost_no_round(usual: Ground, 
         done = run.finish()
 
     assert_completed(done, out)
+    told = (out / "log.txt").read_text()
+    assert told.count("(Flower error 5)") == told.count("(Flower error 8)") == len(SLOW_STEPS)
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, usual.expected)
 
