@@ -114,7 +114,7 @@ def test_answer_after_the_deadline_changes_nothing_and_the_round_counts_the_othe
 ) -> None:
     """A stopped worker: its courier says no in time. A stopped courier: the answer itself comes late."""
     deployment, out = usual.deployment, tmp_path / "run"
-    settings = {"deadline-s": "20", "min-sites": "2"}
+    settings = {"deadline-s": "45", "min-sites": "2"}
     usual.use(settings)
     with running(deployment, out) as run:
         run.wait_for("train", 2, hospital="north")
@@ -124,7 +124,7 @@ def test_answer_after_the_deadline_changes_nothing_and_the_round_counts_the_othe
         for process in tree:
             strike(process, signal.SIGSTOP)
         try:
-            time.sleep(25)
+            time.sleep(50)
         finally:
             for process in tree:
                 strike(process, signal.SIGCONT)
