@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Iterable
 
+import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -73,6 +74,9 @@ class Replies:
             come: list[Message] | list[Exception]
             try:
                 come = list(self._grid.pull_messages([message_id]))
+            except httpx.HTTPStatusError as error:
+                # The SuperLink gives up on its own database after 5 s, as on a busy disk; it has handed nothing out.
+                come = [] if error.response.is_server_error else [error]
             except Exception as error:  # noqa: BLE001 - raised where the replies are taken
                 come = [error]
             if not come:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
-from unittest.mock import Mock
+from unittest.mock import DEFAULT, Mock
 
+import httpx
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -112,6 +113,18 @@ def test_link_raises_what_flower_raises_while_it_pulls() -> None:
 
     with pytest.raises(ConnectionError, match="the run was stopped"):
         _ask(grid)
+
+
+def test_link_pulls_again_when_the_superlinks_database_was_busy() -> None:
+    grid = FakeGrid(replies=[make_reply("m0"), make_reply("m1"), make_reply("m2")])
+    request = httpx.Request("POST", "https://127.0.0.1/v1/runtime/pull-messages")
+    busy = httpx.HTTPStatusError("500", request=request, response=httpx.Response(500))
+    pull = grid.pull_messages
+    grid.pull_messages = Mock(side_effect=[busy, busy, *([DEFAULT] * 20)], wraps=pull)  # type: ignore[method-assign]
+
+    answers = _ask(grid)
+
+    assert sorted((answer.node, answer.failure) for answer in answers) == [(3, ""), (7, ""), (9, "")]
 
 
 @pytest.mark.parametrize("error", [3, 8])

@@ -180,7 +180,7 @@ def strike(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> 
 
 
 def strike_at_work(deployment: Deployment, hospital: str, part: str, rng: random.Random) -> None:
-    """SIGKILL of a part of a hospital while it has a question; the worker has it some seconds after the courier."""
+    """SIGKILL of a part of a hospital while it has a question; the worker has it a moment after the ClientApp."""
     found: list[psutil.Process] = []
 
     def has_started() -> bool:
@@ -188,9 +188,12 @@ def strike_at_work(deployment: Deployment, hospital: str, part: str, rng: random
         return bool(found)
 
     wait(has_started, timeout_s=30, poll_s=0.02)
+    if part == "clientapp":
+        for process in found:
+            strike(process)
+        return
     time.sleep(rng.uniform(0.0, 1.5))
-    for victim in found if part == "clientapp" else [hospital_part(deployment, hospital, part)]:
-        strike(victim)
+    strike(hospital_part(deployment, hospital, part))
 
 
 def assert_same_results(run: Path, expected: Path) -> None:
