@@ -76,7 +76,7 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
     read_node_key(home.node_key)
     if not home.authority.is_file():
         raise SiteError(
-            f"{home.authority}: expected the coordinator's CA certificate, got none. Ask the coordinator for ca.crt, put "
+            f"{home.authority}: expected the coordinator's CA certificate, got none. Ask the coordinator for it, put "
             "it there, and compare its fingerprint by telephone."
         )
     place = courier_place(home, courier_user=courier_user)
