@@ -175,7 +175,8 @@ class CourierPart(Part):
                 self._ask_coordinator()
             except UnreachableError as error:
                 if self._doubt_since is not None:
-                    self._unreachable = f"connection lost at {doubt:%H:%M} UTC: {error} Trying again"
+                    what = "no connection since" if self.connected_since is None else "connection lost at"
+                    self._unreachable = f"{what} {doubt:%H:%M} UTC: {error} Trying again"
                 time.sleep(PROBE_S)
             else:
                 self._believe()

@@ -70,10 +70,15 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
     """Make what the SuperNode needs; the worker makes the socket's folder.
 
     Raises:
-        SiteError: there is no such user, or the folders cannot be made or given to it.
+        SiteError: ca.crt is missing, there is no such user, or the folders cannot be made or given to it.
         KeyFileError: the node's key is missing, open to others or damaged.
     """
     read_node_key(home.node_key)
+    if not home.authority.is_file():
+        raise SiteError(
+            f"{home.authority}: expected the coordinator's CA certificate, got none. Ask the coordinator for it, put "
+            "it there, and compare its fingerprint by telephone."
+        )
     place = courier_place(home, courier_user=courier_user)
     try:
         if courier_user is not None:

@@ -61,7 +61,7 @@ class _Slot:
     @property
     def trouble(self) -> str:
         """Why the part does not do its work, or not all of it."""
-        return (self.part.trouble() if self.state == "ready" else "") or self.reason
+        return (self.part.trouble() if self.process is not None else "") or self.reason
 
 
 class Supervisor:

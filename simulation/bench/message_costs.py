@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared_model.errors import StudyError
+from shared_model.messages import HANDSHAKE
 
 Summary = dict[str, float | int]
 
@@ -60,6 +61,8 @@ def read_run_log(lines: Iterable[str]) -> Mapping[str, list[Answered]]:
     for line in lines:
         if match := _COORDINATOR.fullmatch(line.rstrip()):
             at, kind, name, seconds = match.groups()
+            if kind == HANDSHAKE:
+                continue
             found[name].append(Answered(kind, datetime.fromisoformat(at), float(seconds)))
     return found
 

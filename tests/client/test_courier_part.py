@@ -155,6 +155,15 @@ def test_lost_connection_is_trouble_until_it_is_back(tmp_path: Path, monkeypatch
     assert part.trouble() == ""
 
 
+def test_coordinator_that_never_answered_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.courier_part, "DOUBT", timedelta(0))
+    part = _part(tmp_path, monkeypatch, UnreachableError("refused."))
+
+    part.observe(LOST)
+
+    assert _wait_for_trouble(part).startswith("no connection since ")
+
+
 def test_complaint_of_another_program_is_no_trouble_while_the_coordinator_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 
 import client.supervise
 from client.cli import app
-from client.courier_place import courier_place
+from client.courier_place import courier_place, prepare_courier
 from client.home import HospitalHome
+from client.keygen import make_hospital
 from client.supervise import WorkerPart, separation
 from shared_model.errors import SettingsError, SiteError
 
@@ -92,6 +94,19 @@ def test_separated_supernode_may_reach_its_own_files_and_ports_only(
     readable = {value for key, value in given if key in {"--read", "--write"}}
     assert not [path for path in readable if home.signing_key.is_relative_to(path)]
     assert [value for key, value in given if key == "--user"] == ([] if user is None else [user])
+
+
+def test_start_without_the_coordinators_certificate_is_refused_with_what_to_do(
+    home: HospitalHome, tmp_path: Path
+) -> None:
+    made = HospitalHome(tmp_path / "made")
+    make_hospital(made, home.read_settings(), now=datetime.now(UTC))
+
+    with pytest.raises(SiteError, match=r"ca\.crt: expected the coordinator's CA certificate, got none"):
+        prepare_courier(made, courier_user=None)
+
+    made.authority.write_text("a certificate")
+    assert prepare_courier(made, courier_user=None).state.is_dir()
 
 
 def test_home_without_settings_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -348,85 +346,3 @@ def _wait_for(client: httpx.Client, url: str) -> None:
 def _peak_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
-
-
-@dataclass
-class QuietSuperLink(FakeSuperLink):
-    """Has nothing for a hospital until `due` requests have come; then one byte."""
-
-    due: int = 1
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """As Flower's own, which sends the length of what it answers."""
-        if scope["type"] == "lifespan":
-            await super().__call__(scope, receive, send)
-            return
-        self.requests.append((scope["raw_path"].decode(), dict(scope["headers"])))
-        body = b"m" if len(self.requests) >= self.due else b""
-        headers = [(b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-@contextmanager
-def _quiet_site(folder: Path, *, due: int, hold_s: float = 10.0) -> Iterator[Site]:
-    home = make_home(folder / "home")
-    site = Site(home, enrol(home.folder, "north"), QuietSuperLink(due=due))
-    registry = home.open_registry()
-    gateway = Gateway(
-        home.settings.superlink,
-        ca=home.ca,
-        find_hospital=lambda key: find_active(registry, key),
-        seen=lambda *seen: site.seen.append(seen),
-        hold_s=hold_s,
-    )
-    with registry, serving(serve_superlink(home, site.superlink)), serving(serve_gateway(home, gateway)):
-        yield site
-
-
-def test_hospital_gets_a_message_that_comes_after_it_asked_in_the_same_answer(tmp_path: Path) -> None:
-    with _quiet_site(tmp_path, due=3) as site:
-        started = time.monotonic()
-        answer = site.ask(FLEET)
-
-    assert answer.endswith(b"\r\n\r\nm")
-    assert time.monotonic() - started < 5.0  # and not the 10 s for which it would have been held
-    assert len(site.superlink.requests) == 3
-
-
-def test_hospital_gets_an_empty_answer_once_it_was_kept_waiting_long_enough(tmp_path: Path) -> None:
-    with _quiet_site(tmp_path, due=1000, hold_s=0.5) as site:
-        started = time.monotonic()
-        answer = site.ask(FLEET)
-
-    assert time.monotonic() - started > 0.5
-    assert status_of(answer) == 200
-    assert answer.endswith(b"\r\n\r\n")
-
-
-def test_other_requests_are_answered_empty_at_once(tmp_path: Path) -> None:
-    with _quiet_site(tmp_path, due=1000) as site:
-        answer = site.ask("/v1/fleet/send-node-heartbeat")
-
-    assert status_of(answer) == 200
-    assert len(site.superlink.requests) == 1
-
-
-def test_hospital_that_is_revoked_while_it_waits_is_refused(tmp_path: Path) -> None:
-    with _quiet_site(tmp_path, due=1000) as site:
-        threading.Timer(0.5, revoke, (site.home.folder, "north")).start()
-        answer = site.ask(FLEET)
-
-    assert status_of(answer) == 401
-
-
-def test_nothing_is_asked_for_a_hospital_that_went_away(tmp_path: Path) -> None:
-    """What the SuperLink handed out then would be lost."""
-    with _quiet_site(tmp_path, due=1000) as site:
-        with pytest.raises(TimeoutError):
-            speak(site.home, raw_request(FLEET, signed_headers(site.key)), timeout_s=0.5)
-        time.sleep(1.0)
-        asked = len(site.superlink.requests)
-        time.sleep(2.0)
-
-    assert len(site.superlink.requests) == asked

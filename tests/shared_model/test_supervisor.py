@@ -241,6 +241,15 @@ def test_ready_part_with_trouble_makes_the_site_not_ready(tmp_path: Path, superv
     assert not _status(tmp_path).ready
 
 
+def test_part_that_does_not_become_ready_says_what_is_in_its_way(tmp_path: Path, supervise: Make) -> None:
+    part = ScriptPart("node", tmp_path, "import time; time.sleep(60)", wrong="no connection")
+    supervisor, said = supervise(part)
+
+    _step_until(supervisor, lambda: bool(said) and said[-1] == "here; no connection")
+
+    assert supervisor.states()["node"] == "starting"
+
+
 def test_full_disk_does_not_end_the_supervisor(
     tmp_path: Path, supervise: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,10 +395,6 @@ def test_mark_reaches_processes_of_one_part_only() -> None:
 
 
 def test_age_is_told_in_its_largest_unit() -> None:
-    assert [describe_age(timedelta(seconds=s)) for s in (-3, 5, 61, 7_200, 200_000)] == [
-        "0 s",
-        "5 s",
-        "1 min",
-        "2 h",
-        "2 d",
-    ]
+    ages = [describe_age(timedelta(seconds=s)) for s in (-3, 5, 61, 7_200, 200_000)]
+
+    assert ages == ["0 s", "5 s", "1 min", "2 h", "2 d"]
