@@ -71,9 +71,9 @@ class Replies:
                 message_id = self._due.get_nowait()
             except queue.Empty:
                 continue
-            come: list[Message] | list[Exception]
+            come: list[Message | Exception]
             try:
-                come = list(self._grid.pull_messages([message_id]))
+                come = [*self._grid.pull_messages([message_id])]
             except httpx.HTTPStatusError as error:
                 # The SuperLink gives up on its own database after 5 s, as on a busy disk; it has handed nothing out.
                 come = [] if error.response.is_server_error else [error]

@@ -53,5 +53,9 @@ def print_findings(findings: Sequence[Finding], console: Console) -> bool:
             console.print(Text(f"{'':<{width + 13}}{finding.remedy}"), soft_wrap=True)
     faults = sum(finding.grade == "fault" for finding in findings)
     warnings = sum(finding.grade == "warning" for finding in findings)
-    console.print(f"{faults} faults, {warnings} warnings", highlight=False)
+    console.print(f"{_count(faults, 'fault')}, {_count(warnings, 'warning')}", highlight=False)
     return not faults
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
