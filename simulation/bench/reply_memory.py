@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, Metadata
+from flwr.app.message import make_message
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -114,12 +114,18 @@ class AnsweredGrid(Grid):
 
     def _answer(self, message_id: str, node: int) -> Message:
         arrays = {f"layer.{i}": np.full(self._n_values, 1.0 / node, dtype=np.float32) for i in range(ARRAYS)}
-        answer: Any = SimpleNamespace(
-            metadata=SimpleNamespace(reply_to_message_id=message_id, src_node_id=node),
-            has_error=lambda: False,
-            content=SumsReply(arrays=arrays).to_record(),
+        metadata = Metadata(
+            run_id=1,
+            message_id="",
+            src_node_id=node,
+            dst_node_id=1,
+            reply_to_message_id=message_id,
+            group_id="",
+            created_at=0.0,
+            ttl=TIMEOUT_S,
+            message_type=TRAIN,
         )
-        return answer  # type: ignore[no-any-return]
+        return make_message(metadata, content=SumsReply(arrays=arrays).to_record())
 
     def get_node_ids(self) -> Iterable[int]:
         """All."""

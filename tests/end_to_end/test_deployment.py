@@ -30,7 +30,7 @@ from tests.server.small_cohort import run_small_study, write_small_cohort
 SETTINGS = {"rounds-unimodal": "1", "rounds-fusion": "2", "device": "cpu", "explain": "modalities"}
 HOSPITALS = ("east", "north", "south")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole deployment and two studies
 
 
 @dataclass(frozen=True)
