@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shared_model.batch import Batch
 from shared_model.config import Phase, Settings
-from shared_model.encoders import EventsEncoder, ImageEncoder, SeriesEncoder, StaticEncoder
+from shared_model.encoders import ImageEncoder, build_encoder
 from shared_model.errors import SchemaError
 from shared_model.heads import FusionHead, LateFusionWeights
 from shared_model.schema import STATIC, Schema
@@ -42,7 +42,7 @@ class MultimodalModel(nn.Module, ABC):
         super().__init__()
         self.modalities = settings.chosen_modalities(schema)
         _refuse_reserved_names(self.modalities)
-        encoders = {name: _build_encoder(name, schema, settings) for name in self.modalities}
+        encoders = {name: build_encoder(name, schema, settings) for name in self.modalities}
         self.encoders = nn.ModuleDict(encoders)
         self.fixed = tuple(self.image_encoders()) if settings.image_training == "fixed" else ()
         self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
@@ -383,18 +383,3 @@ def _refuse_reserved_names(modalities: tuple[str, ...]) -> None:
             f"modalities: expected names that PyTorch does not use itself, got {', '.join(reserved)}. "
             "Rename them in schema.toml."
         )
-
-
-def _build_encoder(name: str, schema: Schema, settings: Settings) -> nn.Module:
-    if name == STATIC:
-        n_levels = [len(column.levels) for column in schema.categories]
-        return StaticEncoder(n_numbers=2 * len(schema.numbers), n_levels=n_levels)
-    if name in schema.series:
-        return SeriesEncoder(
-            n_channels=len(schema.series[name].channels),
-            hidden=settings.series_embedding,
-            summaries=settings.series_summaries,
-        )
-    if name in schema.events:
-        return EventsEncoder(n_items=len(schema.events[name].items))
-    return ImageEncoder(architecture=settings.image_encoder, width=settings.image_embedding, skip=settings.image_skip)

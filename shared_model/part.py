@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Ending:
     min_wait_s: float = 0.0
 
 
-class Part:
+class Part(ABC):
     """What the supervisor asks of a part; subclasses say what is special.
 
     Attributes:
@@ -38,13 +39,13 @@ class Part:
         self.name, self.folder, self.environment = name, folder, environment
         self._last_lines: deque[str] = deque(maxlen=40)
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
         """What to start; asked before every start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Whether the part does its work; asked a few times a second after a start."""
-        raise NotImplementedError
 
     def made_ready(self) -> str:
         """What must be done once the part is ready after a start; returns what went wrong, or ""."""

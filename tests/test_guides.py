@@ -89,7 +89,8 @@ def test_commands_that_are_run_as_shown_parse() -> None:
         for line in re.findall(r"^\$ (hipfed-(?:server|client) .*)$", guide.read_text(encoding="utf-8"), re.MULTILINE):
             words = [word for word in shlex.split(line.partition("  ")[0])[1:] if word != _command_of(line).name]
             context = click.Context(_command_of(line))
-            _command_of(line).make_parser(context).parse_args(list(words))
+            _, left, _ = _command_of(line).make_parser(context).parse_args(list(words))
+            assert not left, line
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.parent.name)
