@@ -41,6 +41,7 @@ class Finished:
     run: Path
     done: Done
     status: Done
+    struck: Done
     unapproved: Done
 
 
@@ -59,14 +60,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
             deployment.start_hospital(name)
         done = deployment.command(*deployment.run_words(folder / "run"))
         status = deployment.command("hipfed-server", "status", "--home", deployment.coordinator.folder)
-        yield Finished(deployment, folder / "run", done, status, _run_unapproved(deployment))
+        struck, unapproved = _run_struck(deployment), _run_unapproved(deployment)
+        yield Finished(deployment, folder / "run", done, status, struck, unapproved)
     finally:
         deployment.stop()
     assert deployment.processes() == []
 
 
+def _run_struck(deployment: Deployment) -> Done:
+    """The same study, whose worker at east and whose coordinator's program are killed; resumed to its end."""
+    out = deployment.folder / "struck"
+    with running(deployment, out) as run:
+        run.wait_for("train", 1, hospital="east")
+        strike_at_work(deployment, "east", "worker", random.Random(1))
+        run.wait_for("train", 2, hospital="north")
+        run.kill()
+    with running(deployment, out, resume=True) as run:
+        return run.finish()
+
+
 def _run_unapproved(deployment: Deployment) -> Done:
-    """Another study, which north does not approve; before a test revokes a hospital or kills a process."""
+    """Another study, which north does not approve. All runs are made before a test revokes a hospital."""
     sha256 = deployment.make_study({**SETTINGS, "seed": 1, "min-sites": 2, "explain": "none", "rounds-unimodal": 0})
     for name in ("east", "south"):
         deployment.approve(name, sha256)
@@ -126,19 +140,11 @@ def test_study_that_a_hospital_did_not_approve_goes_on_without_it(finished: Fini
 
 
 def test_worker_killed_in_one_round_and_coordinator_in_the_next_give_the_same_bytes_after_resuming(
-    finished: Finished, tmp_path: Path
+    finished: Finished,
 ) -> None:
-    deployment, out = finished.deployment, tmp_path / "run"
-    deployment.wait_connected(*HOSPITALS)
-    with running(deployment, out) as run:
-        run.wait_for("train", 1, hospital="east")
-        strike_at_work(deployment, "east", "worker", random.Random(1))
-        run.wait_for("train", 2, hospital="north")
-        run.kill()
-    with running(deployment, out, resume=True) as run:
-        done = run.finish()
+    out = finished.deployment.folder / "struck"
 
-    assert_completed(done, out)
+    assert_completed(finished.struck, out)
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, finished.run)
 
