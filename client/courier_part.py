@@ -31,6 +31,17 @@ _ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # s; by default a message waits up to 1 s for its courier's start
 }
+# Flower's command, with an end: its own stays, connected to nobody, where its loop was left by an exception (such as a
+# connection that a proxy cuts within the TLS handshake), because the thread that serves the ClientApp goes on.
+SUPERNODE = """
+import os, traceback
+from flwr.supernode.cli import flower_supernode
+try:
+    flower_supernode()
+except Exception:
+    traceback.print_exc()
+os._exit(1)
+"""
 _LOOPBACK = "127.0.0.1,localhost"
 
 
@@ -64,11 +75,15 @@ class CourierPart(Part):
         threading.Thread(target=self._keep_probing, daemon=True).start()
 
     def command(self) -> Sequence[str]:
-        """Flower's own command, separated."""
+        """Flower's command, separated."""
         (port,) = free_ports(1)
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in self._node_config.items())
         command = [
-            str(Path(sys.executable).with_name("flower-supernode")),
+            sys.executable,
+            "-P",
+            "-u",
+            "-c",
+            SUPERNODE,
             "--root-certificates",
             str(self._place.authority),
             "--superlink",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import client.courier_part
-from client.courier_part import CourierPart
+from client.courier_part import SUPERNODE, CourierPart
 from client.courier_place import courier_place
 from client.home import HospitalHome, HospitalSettings
 from client.supervise import describe_site
@@ -64,6 +66,31 @@ def test_command_is_separated_and_names_keys_socket_and_a_port_on_loopback(
     assert first[first.index("--host") + 1] == "127.0.0.1"
     assert first[first.index("--port") + 1] == first[1]
     assert second[1].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("loop", "status"), [("return", 1), ("raise ValueError('lost')", 1), ("sys.exit(3)", 3)], ids=str
+)
+def test_supernode_ends_with_its_loop_whatever_threads_it_has_left(tmp_path: Path, loop: str, status: int) -> None:
+    package = tmp_path / "flwr" / "supernode" / "cli"
+    package.mkdir(parents=True)
+    lasting = "" if "exit" in loop else "threading.Thread(target=time.sleep, args=(60,)).start()"
+    lines = ("import sys, threading, time", "def flower_supernode():", f"    {lasting}", f"    {loop}")
+    (package / "__init__.py").write_text("\n".join(lines))
+    for folder in (package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SUPERNODE],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == status
+    assert ("ValueError: lost" in done.stderr) is ("lost" in loop)
 
 
 def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
