@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import client.courier_part
-from client.courier_part import SUPERNODE, CourierPart
+from client.courier_part import CourierPart
 from client.courier_place import courier_place
 from client.home import HospitalHome, HospitalSettings
 from client.supervise import describe_site
@@ -68,29 +66,19 @@ def test_command_is_separated_and_names_keys_socket_and_a_port_on_loopback(
     assert second[1].isdigit()
 
 
-@pytest.mark.parametrize(
-    ("loop", "status"), [("return", 1), ("raise ValueError('lost')", 1), ("sys.exit(3)", 3)], ids=str
-)
-def test_supernode_ends_with_its_loop_whatever_threads_it_has_left(tmp_path: Path, loop: str, status: int) -> None:
-    package = tmp_path / "flwr" / "supernode" / "cli"
-    package.mkdir(parents=True)
-    lasting = "" if "exit" in loop else "threading.Thread(target=time.sleep, args=(60,)).start()"
-    lines = ("import sys, threading, time", "def flower_supernode():", f"    {lasting}", f"    {loop}")
-    (package / "__init__.py").write_text("\n".join(lines))
-    for folder in (package.parent, package.parent.parent):
-        (folder / "__init__.py").touch()
+@pytest.mark.parametrize(("words", "lost"), [("receive", "a question"), ("send", "an answer")])
+def test_supernode_that_dropped_a_message_must_start_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, lost: str
+) -> None:
+    part = _part(tmp_path, monkeypatch, _answer())
+    part.observe("Sent successfully")
+    assert part.must_restart() == ""
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SUPERNODE],
-        env={"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    part.observe(f"\x1b[91mERROR\x1b[0m :     Failed to {words} message 5f3a: Server disconnected")
 
-    assert done.returncode == status
-    assert ("ValueError: lost" in done.stderr) is ("lost" in loop)
+    assert part.must_restart() == f"{lost} was lost on the way; the coordinator asks again"
+    part.forget()
+    assert part.must_restart() == ""
 
 
 def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
