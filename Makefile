@@ -18,9 +18,11 @@ cohorts/demo/schema.toml: $(INSTALLED)
 test: $(INSTALLED) lint
 	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# Faults in a real deployment, one after another. HIPFED_LONG=1: at every step, and the long runs of the fuzz tests.
+# Faults in a real deployment, one after another; figures go to .pytest_cache/chaos.xml.
+# HIPFED_LONG=1: at every step, and the long runs of the fuzz tests.
 chaos: $(INSTALLED)
-	$(THREADS) timeout --signal INT $(CHAOS_TIME) $(BIN)/python -m pytest -m chaos -p no:randomly --durations=0 tests/end_to_end/chaos
+	$(THREADS) timeout --signal INT $(CHAOS_TIME) $(BIN)/python -m pytest -m chaos -p no:randomly --durations=0 \
+		--junit-xml .pytest_cache/chaos.xml -o junit_family=legacy tests/end_to_end/chaos
 ifdef HIPFED_LONG
 	$(THREADS) $(BIN)/python -m pytest tests/client/test_worker_fuzzing.py tests/client/test_frames.py
 endif

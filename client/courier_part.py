@@ -24,6 +24,9 @@ PROBE_S = 15.0
 DOUBT = timedelta(seconds=5)
 MAX_SKEW = timedelta(minutes=5)
 
+# Flower's words where it drops a question or an answer for good, such as at a broken connection (flwr 1.41). It says
+# nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
+_DROPPED = re.compile(r"Failed to (receive|send) message")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -60,15 +63,15 @@ class CourierPart(Part):
         self.connected_since: datetime | None = None
         self.last_question: tuple[str, datetime] | None = None
         self._doubt_since: datetime | None = None
-        self._unreachable = ""
+        self._unreachable = self._dropped = ""
         threading.Thread(target=self._keep_probing, daemon=True).start()
 
     def command(self) -> Sequence[str]:
-        """Flower's own command, separated."""
+        """Flower's command, separated."""
         (port,) = free_ports(1)
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in self._node_config.items())
         command = [
-            str(Path(sys.executable).with_name("flower-supernode")),
+            *(sys.executable, "-P", "-u", "-m", "client.supernode"),
             "--root-certificates",
             str(self._place.authority),
             "--superlink",
@@ -92,9 +95,14 @@ class CourierPart(Part):
         """Why the coordinator does not answer, once that has lasted."""
         return self._unreachable
 
+    def must_restart(self) -> str:
+        """The coordinator puts a question again once the SuperNode that dropped it is gone."""
+        return self._dropped
+
     def forget(self) -> None:
-        """A new SuperNode is not connected."""
+        """A new SuperNode is not connected, and has dropped nothing."""
         super().forget()
+        self._dropped = ""
         self.connected_since, self._doubt_since, self._unreachable = None, None, ""
 
     def observe(self, line: str) -> None:
@@ -108,6 +116,9 @@ class CourierPart(Part):
             self._doubt_since = self._doubt_since or now
         elif "Connection successful" in line:
             self._believe()
+        elif dropped := _DROPPED.search(line):
+            what = "a question" if dropped.group(1) == "receive" else "an answer"
+            self._dropped = f"{what} was lost on the way; the coordinator asks again"
         elif question := re.search(r"Receiving: (\S+) message", line):
             self.last_question = question.group(1), now
             self._believe()

@@ -55,6 +55,10 @@ class Part(ABC):
         """What keeps the part from its work though it was made ready; "" if nothing does."""
         return ""
 
+    def must_restart(self) -> str:
+        """Why the part must be ended and started again though it runs; "" if it need not."""
+        return ""
+
     def forget(self) -> None:
         """Forget what the former process said."""
         self._last_lines.clear()

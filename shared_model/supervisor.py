@@ -140,6 +140,9 @@ class Supervisor:
         elif slot.process.poll() is not None:
             self._end(slot)
             self._wait(slot, slot.part.explain(slot.process.returncode))
+        elif reason := slot.part.must_restart():
+            self._end(slot)
+            self._wait(slot, Ending(reason))
         elif slot.state == "starting":
             self._await_ready(slot, now)
         elif now - slot.started > STEADY_S:

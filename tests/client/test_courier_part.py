@@ -66,6 +66,21 @@ def test_command_is_separated_and_names_keys_socket_and_a_port_on_loopback(
     assert second[1].isdigit()
 
 
+@pytest.mark.parametrize(("words", "lost"), [("receive", "a question"), ("send", "an answer")])
+def test_supernode_that_dropped_a_message_must_start_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, lost: str
+) -> None:
+    part = _part(tmp_path, monkeypatch, _answer())
+    part.observe("Sent successfully")
+    assert part.must_restart() == ""
+
+    part.observe(f"\x1b[91mERROR\x1b[0m :     Failed to {words} message 5f3a: Server disconnected")
+
+    assert part.must_restart() == f"{lost} was lost on the way; the coordinator asks again"
+    part.forget()
+    assert part.must_restart() == ""
+
+
 def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_HOME", "/of/the/user")
     monkeypatch.setenv("FLWR_LOG_LEVEL", "DEBUG")

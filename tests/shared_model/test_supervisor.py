@@ -29,7 +29,7 @@ class ScriptPart(Part):
     def __init__(self, name: str, folder: Path, script: str, **attributes: object) -> None:
         super().__init__(name, folder=folder, environment=ENVIRONMENT)
         self.script, self.up, self.starts = script, False, 0
-        self.wrong, self.afterwards, self.ending = "", "", Ending("it ended")
+        self.wrong, self.afterwards, self.spoiled = "", "", ""
         for key, value in attributes.items():
             setattr(self, key, value)
 
@@ -43,12 +43,15 @@ class ScriptPart(Part):
     def made_ready(self) -> str:
         return self.afterwards
 
+    def must_restart(self) -> str:
+        return self.spoiled
+
     def trouble(self) -> str:
         return self.wrong
 
     def forget(self) -> None:
         super().forget()
-        self.up = False
+        self.up, self.spoiled = False, ""
 
     def observe(self, line: str) -> None:
         super().observe(line)
@@ -186,6 +189,22 @@ def test_killed_part_is_told_as_such(tmp_path: Path, supervise: Make) -> None:
     _step_until(supervisor, lambda: supervisor._slots[0].reason != "")
 
     assert said[-1] == "here; node was killed (SIGKILL)"
+
+
+def test_part_that_must_restart_is_ended_and_started_again(tmp_path: Path, supervise: Make) -> None:
+    part = ScriptPart("node", tmp_path, UP)
+    supervisor, said = supervise(part)
+    _step_until(supervisor, lambda: bool(supervisor.states()["node"] == "ready"))
+    first = supervisor._slots[0].process
+    assert first is not None
+    part.spoiled = "a question was lost"
+
+    supervisor.step(lambda _: None)
+
+    assert first.poll() is not None
+    assert said[-1] == "here; a question was lost"
+    _step_until(supervisor, lambda: bool(supervisor.states()["node"] == "ready"))
+    assert part.starts == 2
 
 
 def test_ready_part_with_trouble_makes_the_site_not_ready(tmp_path: Path, supervise: Make) -> None:

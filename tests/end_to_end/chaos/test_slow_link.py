@@ -11,6 +11,7 @@ from tests.end_to_end.chaos.conftest import FAR, HOSPITALS, Ground
 from tests.end_to_end.chaos.strikes import (
     assert_completed,
     assert_no_round_lost,
+    assert_same_results,
     read_lines,
     running,
     wait_until,
@@ -58,3 +59,16 @@ def test_large_model_over_a_slow_line_with_a_stall_makes_its_deadline_and_does_n
     record_property("seconds of each round", [line["seconds"] for line in lines])
     # What was on its way when the line stalled goes again, and no more.
     assert passed[direction] < 1.1 * payload[direction] + 4 * PIECE
+
+
+def test_line_that_is_cut_within_the_tls_handshake_costs_no_round(usual: Ground, tmp_path: Path) -> None:
+    """Flower's SuperNode leaves its loop then; it is started again and asked again."""
+    out = tmp_path / "run"
+    with running(usual.deployment, out) as run:
+        run.wait_for("train", 2, hospital=FAR)
+        usual.proxy.break_off(10.0)
+        done = run.finish()
+
+    assert_completed(done, out)
+    assert_no_round_lost(out, HOSPITALS)
+    assert_same_results(out, usual.expected)

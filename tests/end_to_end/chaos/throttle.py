@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that stands for a slow line: a rate for each direction, and stalls."""
+"""A TCP proxy on loopback that stands for a slow line: a rate for each direction, stalls, and cuts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ThrottlingProxy:
         self._target = target
         self.bytes_per_s: float | None = None
         self.down = self.up = 0
-        self._stalled_until = 0.0
+        self._stalled_until = self._cut_until = 0.0
         self._busy_until = {"up": 0.0, "down": 0.0}
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -35,6 +35,10 @@ class ThrottlingProxy:
     def stall(self, seconds: float) -> None:
         """Nothing passes for a while, in either direction."""
         self._stalled_until = time.monotonic() + seconds
+
+    def break_off(self, seconds: float) -> None:
+        """For a while every connection is cut, and each new one as soon as it is accepted, as a failing proxy does."""
+        self._cut_until = time.monotonic() + seconds
 
     def close(self) -> None:
         """Accept no more."""
@@ -51,6 +55,9 @@ class ThrottlingProxy:
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
+        if time.monotonic() < self._cut_until:
+            near.close()
+            return
         with near, suppress(ConnectionError), socket.create_connection(self._target) as far:
             up = threading.Thread(target=self._pump, args=(near, far, "up"))
             up.start()
@@ -60,6 +67,8 @@ class ThrottlingProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         with suppress(OSError):
             while piece := source.recv(_PIECE):
+                if time.monotonic() < self._cut_until:
+                    break
                 self._wait_turn(direction, len(piece))
                 sink.sendall(piece)
         for end in (source, sink):  # so that the other direction ends, too
