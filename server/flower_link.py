@@ -88,9 +88,7 @@ class FlowerLink:
         try:
             yield from self._put(asked, sorted(questions), replies)
             while (asked.waiting or asked.lost) and asked.left_s > 0:
-                reply = replies.next(timeout_s=min(asked.left_s, LOOK_S))
-                if reply is not None and (answer := self._judge(asked, reply)):
-                    yield answer
+                yield from self._hear(asked, replies)
                 if asked.lost:
                     connected = self.nodes()
                     yield from self._put(asked, connected & asked.lost.keys(), replies)
@@ -118,6 +116,12 @@ class FlowerLink:
                 replies.await_also([message_id])
             else:
                 yield Answer(node, None, "the message could not be sent")
+
+    def _hear(self, asked: _Round, replies: Replies) -> Iterator[Answer]:
+        """The next reply's answer, if one comes soon; it is let go before the one after it is taken."""
+        reply = replies.next(timeout_s=min(asked.left_s, LOOK_S))
+        if reply is not None and (answer := self._judge(asked, reply)):
+            yield answer
 
     def _judge(self, asked: _Round, reply: Message) -> Answer | None:
         """The answer that a reply is; None if the question is to be put again."""

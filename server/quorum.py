@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
 
-from server.link import Link
+from server.link import Answer, Link
 from shared_model.errors import HipfedError, StudyError
 from shared_model.messages import Refusal, count_bytes, is_message
 
@@ -78,24 +78,10 @@ def ask_sites(
     heard: set[int] = set()
     for answer in link.ask(kind, questions, deadline_s=deadline_s):
         heard.add(answer.node)
-        name = names.get(answer.node, f"node {answer.node}")
-        if answer.record is None:
-            attendance.failed[name] = answer.failure
-            continue
-        attendance.bytes_up += count_bytes(answer.record)
-        try:
-            if is_message(answer.record, Refusal):
-                refusal = Refusal.from_record(answer.record)
-                attendance.failed[names.get(answer.node, refusal.site)] = refusal.reason
-                if refusal.code == "needs-weights":
-                    attendance.lacking.add(answer.node)
-                continue
-            accept(answer.node, answer.record)
-        except HipfedError as error:
-            attendance.failed[name] = str(error)
-        else:
-            attendance.answered.append(name)
+        if _hear(answer, attendance, names, accept):
+            name = names.get(answer.node, f"node {answer.node}")
             log.info("%s: %s answered after %.2f s", kind, name, time.monotonic() - started)
+        del answer  # it may be large, and is not to be kept while the next is on its way
     for node in questions:
         name = names.get(node, f"node {node}")
         if node not in heard:
@@ -104,6 +90,30 @@ def ask_sites(
     attendance.failed = dict(sorted(attendance.failed.items()))
     attendance.seconds = round(time.monotonic() - started, 3)
     return attendance
+
+
+def _hear(
+    answer: Answer, attendance: Attendance, names: Mapping[int, str], accept: Callable[[int, RecordDict], None]
+) -> bool:
+    """Enter an answer into the attendance; whether it counts."""
+    name = names.get(answer.node, f"node {answer.node}")
+    if answer.record is None:
+        attendance.failed[name] = answer.failure
+        return False
+    attendance.bytes_up += count_bytes(answer.record)
+    try:
+        if is_message(answer.record, Refusal):
+            refusal = Refusal.from_record(answer.record)
+            attendance.failed[names.get(answer.node, refusal.site)] = refusal.reason
+            if refusal.code == "needs-weights":
+                attendance.lacking.add(answer.node)
+            return False
+        accept(answer.node, answer.record)
+    except HipfedError as error:
+        attendance.failed[name] = str(error)
+        return False
+    attendance.answered.append(name)
+    return True
 
 
 def require_quorum(attendance: Attendance, *, min_sites: int, step: str) -> None:

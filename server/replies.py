@@ -2,13 +2,15 @@
 
 Flower's `pull_messages` returns once every reply that has been announced is here whole. So each is pulled by itself, in
 a thread: a hospital whose upload stalls keeps nobody else's answer, nor the coordinator beyond its deadline, and of
-many large answers only as many are in memory as there are threads, and the one in hand.
+many large answers only as many are in memory as there are threads, and the one in hand. A thread whose pull has stalled
+is replaced, since Flower waits for the rest of a reply for hours.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterable
 
 import httpx
@@ -16,7 +18,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 POLL_S = 0.2
-THREADS = 3
+THREADS = 2
+STALL_S = 60.0
 
 
 class Replies:
@@ -33,9 +36,9 @@ class Replies:
         self._room = threading.Semaphore(1)
         self._taken = False
         self._closed = threading.Event()
-        # Daemons: one that waits for the rest of a stalled reply must not keep the process.
-        for _ in range(THREADS):
-            threading.Thread(target=self._pull, daemon=True).start()
+        self._begun: dict[str, float] = {}  # by message whose reply is being pulled, since when
+        self._threads = 0
+        self._add_threads()
 
     def await_also(self, message_ids: Iterable[str]) -> None:
         """Wait for the replies to these messages as well."""
@@ -54,6 +57,7 @@ class Replies:
         try:
             reply = self._come.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
+            self._add_threads()
             return None
         self._taken = True
         if isinstance(reply, Exception):
@@ -63,7 +67,15 @@ class Replies:
     def close(self) -> None:
         """Take no more replies."""
         self._closed.set()
-        self._room.release(THREADS)
+        self._room.release(self._threads)
+
+    def _add_threads(self) -> None:
+        now = time.monotonic()
+        stalled = sum(now - begun > STALL_S for begun in list(self._begun.values()))
+        while self._threads < THREADS + stalled:
+            # Daemons: one that waits for the rest of a stalled reply must not keep the process.
+            threading.Thread(target=self._pull, daemon=True).start()
+            self._threads += 1
 
     def _pull(self) -> None:
         while not self._closed.wait(POLL_S):
@@ -72,6 +84,7 @@ class Replies:
             except queue.Empty:
                 continue
             come: list[Message | Exception]
+            self._begun[message_id] = time.monotonic()
             try:
                 come = [*self._grid.pull_messages([message_id])]
             except httpx.HTTPStatusError as error:
@@ -79,6 +92,7 @@ class Replies:
                 come = [] if error.response.is_server_error else [error]
             except Exception as error:  # noqa: BLE001 - raised where the replies are taken
                 come = [error]
+            del self._begun[message_id]
             if not come:
                 self._due.put(message_id)
             for reply in come:

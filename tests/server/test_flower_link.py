@@ -97,6 +97,15 @@ def test_link_waits_no_longer_than_the_deadline_for_a_stalled_upload_and_keeps_t
     assert {answer.node: answer.failure for answer in answers} == {7: "", 9: "", 3: "no answer within 2 s"}
 
 
+def test_link_hears_the_last_hospital_though_all_others_uploads_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.replies.STALL_S", 0.5)
+    grid = FakeGrid(replies=[make_reply("m0", upload_s=9), make_reply("m1", upload_s=9), make_reply("m2", after_s=1.0)])
+
+    answers = _ask(grid, deadline_s=6.0)
+
+    assert {answer.node for answer in answers if not answer.failure} == {9}
+
+
 def test_link_names_a_node_to_which_no_message_could_be_sent() -> None:
     answers = _ask(FakeGrid(replies=[make_reply("m0"), make_reply("m2")], unsent=[7]))
 
