@@ -27,6 +27,7 @@ MAX_SKEW = timedelta(minutes=5)
 # Flower's words where it drops a question or an answer for good, such as at a broken connection (flwr 1.41). It says
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
 _DROPPED = re.compile(r"Failed to (receive|send) message")
+_SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -71,7 +72,7 @@ class CourierPart(Part):
         (port,) = free_ports(1)
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in self._node_config.items())
         command = [
-            *(sys.executable, "-P", "-u", "-m", "client.supernode"),
+            *(sys.executable, "-P", "-u", "-c", _SUPERNODE),
             "--root-certificates",
             str(self._place.authority),
             "--superlink",

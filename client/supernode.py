@@ -1,7 +1,8 @@
 """Flower's SuperNode, with an end.
 
 Flower's own command stays, connected to nobody, where its loop was left by an exception (such as a connection that a
-proxy cuts within the TLS handshake), because the thread that serves the ClientApp goes on (flwr 1.41).
+proxy cuts within the TLS handshake), because the thread that serves the ClientApp goes on (flwr 1.41). The interpreter
+is given this file as text: a separated process may not read the project's folder.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+import client.supernode
+
+PROGRAM = Path(client.supernode.__file__).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,8 @@ def test_supernode_ends_with_its_loop_whatever_threads_it_has_left(tmp_path: Pat
         (folder / "__init__.py").touch()
 
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "client.supernode"],
-        env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        [sys.executable, "-P", "-c", PROGRAM],
+        env={"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=30,
