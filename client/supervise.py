@@ -9,7 +9,7 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -136,21 +136,21 @@ def supervise(home: HospitalHome, *, separate: Separate, courier_user: str | Non
     supervisor = Supervisor(
         [worker, courier],
         folder=processes_of(home),
-        describe=lambda: describe_site(settings.server, courier, worker=supervisor.states()["worker"]),
+        describe=lambda: describe_site(settings.server, courier, states=supervisor.states()),
         say=_say,
     )
     return supervisor
 
 
-def describe_site(server: str, courier: CourierPart, *, worker: str) -> str:
+def describe_site(server: str, courier: CourierPart, *, states: Mapping[str, str]) -> str:
     """In one line what the hospital is doing.
 
     Args:
         server: HOST:PORT of the coordinator.
         courier: what the SuperNode has said.
-        worker: state of the worker.
+        states: of worker and supernode.
     """
-    if courier.connected_since is None:
+    if courier.connected_since is None or states["supernode"] == "waiting":
         connection = f"not connected to {server}"
     elif courier.trouble():
         connection = f"reconnecting to {server}"
@@ -161,7 +161,7 @@ def describe_site(server: str, courier: CourierPart, *, worker: str) -> str:
     else:
         kind, asked = courier.last_question
         question = f"last question: {kind}, {(datetime.now(UTC) - asked).total_seconds():.0f} s ago"
-    return f"{connection}; worker {worker}; {question}"
+    return f"{connection}; worker {states['worker']}; {question}"
 
 
 def _say(line: str) -> None:

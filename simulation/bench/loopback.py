@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -85,10 +84,23 @@ class Loopback:
                 _wait(lambda name=name: self._is_ready(name), what=f"{name} to connect")  # type: ignore[misc]
             yield
         finally:
-            for name in self.names:
-                if self.hospital(name).folder.exists():
-                    _say("hipfed-client", "stop", "--home", self.hospital(name).folder)
-            _say("hipfed-server", "stop", "--home", self.coordinator.folder)
+            self._stop()
+
+    def _stop(self) -> None:
+        """End everything; whatever cannot be ended is told after the rest was.
+
+        Raises:
+            StudyError: something could not be ended.
+        """
+        commands = [("hipfed-client", "stop", "--home", self.hospital(name).folder) for name in self.names]
+        failures = []
+        for words in (*commands, ("hipfed-server", "stop", "--home", self.coordinator.folder)):
+            try:
+                _say(*words)
+            except StudyError as error:
+                failures.append(str(error))
+        if failures:
+            raise StudyError("\n".join(failures))
 
     def run_study(self, settings: Mapping[str, Scalar]) -> Path:
         """Make a study, approve it everywhere and run it; its folder."""
@@ -108,21 +120,27 @@ class Loopback:
 
 
 def _say(*words: object, timeout_s: float | None = COMMAND_S) -> str:
-    """What a command printed.
+    """What a command printed. One that is broken off is asked to end, and waited for: a run then stops its app.
 
     Raises:
         StudyError: it failed.
     """
     program, *rest = map(str, words)
-    done = subprocess.run(  # noqa: S603 - our own commands
-        [str(_BIN / program), *rest], env=os.environ, capture_output=True, text=True, timeout=timeout_s, check=False
+    process = subprocess.Popen(  # noqa: S603 - our own commands
+        [str(_BIN / program), *rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    if done.returncode:
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except BaseException:
+        process.terminate()
+        process.communicate()
+        raise
+    if process.returncode:
         raise StudyError(
-            f"{program} {rest[0]}: expected it to succeed, got exit status {done.returncode}: {_end(done.stdout)} "
-            f"{_end(done.stderr)}"
+            f"{program} {rest[0]}: expected it to succeed, got exit status {process.returncode}: {_end(output)} "
+            f"{_end(errors)}"
         )
-    return done.stdout
+    return output
 
 
 def _end(text: str) -> str:

@@ -16,6 +16,7 @@ from client.home import HospitalHome, HospitalSettings
 from client.supervise import describe_site
 from shared_model.coordinator_status import CoordinatorStatus, UnreachableError
 
+UP = {"worker": "ready", "supernode": "ready"}
 SERVER = "fed.example.org:9443"
 
 # As flwr 1.41 writes them.
@@ -137,15 +138,17 @@ def test_refusal_by_a_coordinator_that_has_gone_says_both(tmp_path: Path, monkey
 
 def test_line_says_connection_worker_and_last_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = _part(tmp_path, monkeypatch, _answer())
-    assert describe_site(SERVER, part, worker="ready") == f"not connected to {SERVER}; worker ready; no question yet"
+    assert describe_site(SERVER, part, states=UP) == f"not connected to {SERVER}; worker ready; no question yet"
     assert not part.is_ready()
 
     part.observe(CONNECTED)
     part.observe(ASKED)
 
     assert part.is_ready()
-    line = describe_site(SERVER, part, worker="ready")
+    line = describe_site(SERVER, part, states=UP)
     assert line.startswith(f"connected to {SERVER} since {datetime.now(UTC):%Y-%m-%d} ")
+    ended = describe_site(SERVER, part, states={"worker": "ready", "supernode": "waiting"})
+    assert ended.startswith(f"not connected to {SERVER}; worker ready; ")
     assert line.endswith("UTC; worker ready; last question: query.explain, 0 s ago")
 
 
@@ -165,7 +168,7 @@ def test_lost_connection_is_trouble_until_it_is_back(tmp_path: Path, monkeypatch
     part.observe(LOST)
 
     assert _wait_for_trouble(part).endswith("no route. Trying again")
-    assert describe_site(SERVER, part, worker="ready").startswith(f"reconnecting to {SERVER}; ")
+    assert describe_site(SERVER, part, states=UP).startswith(f"reconnecting to {SERVER}; ")
     part.observe(BACK)
     assert part.trouble() == ""
 
