@@ -23,7 +23,7 @@ APPS = {
 }
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
 
-_COMMAND = re.compile(r"(?:\$ |\.venv/bin/)?((?:hipfed-(?:server|client|sim)) [a-z].*)")
+_COMMAND = re.compile(r"(?:\w*\$ +|\.venv/bin/)?((?:hipfed-(?:server|client|sim)) [a-z].*)")
 _OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
