@@ -93,13 +93,19 @@ def refuse_second(folder: Path, name: str) -> None:
     holder = lock_holder(folder, LOCK)
     if holder is not None:
         raise LockedError(
-            f"{name}: expected none to run for {folder.parent}, got process {holder}. "
-            f"Use it, or end it first with `{name} stop`."
+            f"{folder.parent}: expected no `{name} start` to run for it, got process {holder}. "
+            f"Use that, or end it first with `{name} stop`."
         )
 
 
 def start(
-    command: Sequence[str], *, folder: Path, name: str, detach_s: float | None, say: Callable[[str], None]
+    command: Sequence[str],
+    *,
+    folder: Path,
+    name: str,
+    detach_s: float | None,
+    say: Callable[[str], None],
+    has_begun: Callable[[Status], bool] = lambda status: status.ready,
 ) -> bool:
     """Become a supervisor, or start one that outlives this command.
 
@@ -107,8 +113,9 @@ def start(
         command: the supervisor's, in the foreground.
         folder: of its status.
         name: of the command that the user knows, such as hipfed-server.
-        detach_s: how long to wait for its parts to be ready, in seconds; None stays in the foreground.
+        detach_s: how long to wait until it has begun, in seconds; None stays in the foreground.
         say: shows how it is.
+        has_begun: whether there is no more to wait for; by default once all parts are ready.
 
     Returns:
         Whether its parts were ready in time; if not, it goes on trying.
@@ -126,10 +133,10 @@ def start(
     status = None
     while time.monotonic() < end:
         if os.waitpid(pid, os.WNOHANG)[0]:
-            said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
-            raise SettingsError(f"{name} start: expected it to keep running, got its end. It said: {said[-1000:]}")
+            said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().removeprefix(f"{name}: ")
+            raise SettingsError(f"expected `{name} start` to keep running, got its end. It said: {said[-1000:]}")
         status = read_status(folder)
-        if status is not None and status.pid == pid and status.ready:
+        if status is not None and status.pid == pid and has_begun(status):
             break
         time.sleep(POLL_S)
     say(f"running in the background (process {pid})")

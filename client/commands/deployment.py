@@ -48,7 +48,13 @@ def start(
             name=_PROGRAM,
             detach_s=DETACH_S if detach else None,
             say=typer.echo,
+            has_begun=_has_begun,
         )
+
+
+def _has_begun(status: supervised.Status) -> bool:
+    """Every part is ready, or has said why not: the coordinator may be away for days."""
+    return all(part.state == "ready" or part.reason for part in status.parts)
 
 
 def status(*, home: Home = DEFAULT_HOME) -> None:

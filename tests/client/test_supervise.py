@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 import client.supervise
 from client.cli import app
+from client.commands.deployment import _has_begun
 from client.courier_place import courier_place, prepare_courier
 from client.home import HospitalHome
 from client.keygen import make_hospital
 from client.supervise import WorkerPart, separation
 from shared_model.errors import SettingsError, SiteError
+from shared_model.supervised import PartStatus, Status
 
 
 @pytest.fixture
@@ -141,3 +143,15 @@ def test_start_without_separation_says_so_loudly(home: HospitalHome, monkeypatch
     assert done.output.startswith("WITHOUT SEPARATION")
     assert started[0][1:4] == ["-P", "-m", "client.supervise"]
     assert started[0][-1] == "--without-separation"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "begun"),
+    [("ready", "", True), ("starting", "", False), ("waiting", "", False), ("waiting", "no coordinator", True)],
+)
+def test_start_in_the_background_waits_for_no_coordinator_that_is_away(state: str, reason: str, *, begun: bool) -> None:
+    now = datetime.now(UTC)
+    worker = PartStatus("worker", "ready", now, 2, 0, "")
+    supernode = PartStatus("supernode", state, now, None, 0, reason)
+
+    assert _has_begun(Status(1, "t", now, ready=False, line="", parts=(worker, supernode))) is begun

@@ -127,7 +127,9 @@ def test_second_start_is_refused(finished: Finished) -> None:
     done = finished.deployment.command("hipfed-server", "start", "--home", finished.deployment.coordinator.folder)
 
     assert done.returncode == 1
-    assert "expected none to run" in done.stderr
+    assert done.stderr.startswith(
+        f"hipfed-server: {finished.deployment.coordinator.folder}: expected no `hipfed-server start`"
+    )
 
 
 def test_study_that_a_hospital_did_not_approve_goes_on_without_it(finished: Finished) -> None:

@@ -147,7 +147,9 @@ def test_second_supervisor_is_refused(site: Path, tmp_path: Path) -> None:
 def test_detached_supervisor_that_ends_at_once_tells_why(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no certificate')"]
 
-    with pytest.raises(SettingsError, match="no certificate"):
+    with pytest.raises(
+        SettingsError, match=r"^expected `hipfed-server start` to keep running, got its end\. It said: no certificate"
+    ):
         start(command, folder=tmp_path / "processes", name="hipfed-server", detach_s=20.0, say=print)
 
 
@@ -171,6 +173,24 @@ def test_detached_supervisor_whose_parts_are_not_ready_says_what_it_waits_for(tm
         assert not start(command, folder=tmp_path / "processes", name="hipfed-server", detach_s=3.0, say=said.append)
 
         assert _running(tmp_path / "processes").parts[1].state == "waiting"
+    finally:
+        assert stop(tmp_path / "processes")
+
+
+def test_detached_supervisor_is_waited_for_no_longer_than_it_needs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SITE.replace('line == "up"', "False"), str(tmp_path)]
+    begun = time.monotonic()
+    try:
+        assert not start(
+            command,
+            folder=tmp_path / "processes",
+            name="hipfed-client",
+            detach_s=100.0,
+            say=print,
+            has_begun=lambda status: status.parts[0].pid is not None,
+        )
+
+        assert time.monotonic() - begun < 50
     finally:
         assert stop(tmp_path / "processes")
 
