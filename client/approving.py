@@ -10,6 +10,7 @@ from rich.console import Console
 from client.approvals import APPROVALS_FILE, Approvals, check_fit
 from client.study_screen import print_approvals, print_study
 from shared_model.errors import ApprovalError, SettingsError
+from shared_model.key_files import refuse_changeable_folder
 from shared_model.study_hash import SHOWN_DIGITS, StudyFile, read_study
 
 
@@ -25,12 +26,15 @@ def change_approvals(home: Path, *, study: Path | None, yes: str | None, listing
 
     Raises:
         ApprovalError: it was not approved, or nothing has the hash.
+        KeyFileError: the home is another user's, or others may change it.
         SettingsError: none or several of them are asked for, or there is no such home.
     """
     if [study is not None, listing, withdraw is not None].count(True) != 1:
         raise SettingsError("approve: expected one of STUDY.json, --list and --withdraw HASH, got none or several.")
     if not home.is_dir():
         raise SettingsError(f"--home at {home}: expected the folder of `hipfed-client keygen`, got none.")
+    if not listing:
+        refuse_changeable_folder(home)  # what another user writes there the worker could not read
     console, approvals = Console(), Approvals(home.absolute() / APPROVALS_FILE)
     if withdraw is not None:
         gone = approvals.withdraw(withdraw)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
 from client.courier_place import CourierPlace
 from client.home import HospitalSettings
 from shared_model.address import split_address
@@ -22,7 +24,6 @@ from shared_model.ports import free_ports
 SLOW_S, SESSION_S = 60.0, 15.0
 PROBE_S = 15.0
 DOUBT = timedelta(seconds=5)
-MAX_SKEW = timedelta(minutes=5)
 
 # Flower's words where it drops a question or an answer for good, such as at a broken connection (flwr 1.41). It says
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
@@ -30,6 +31,7 @@ _DROPPED = re.compile(r"Failed to (receive|send) message")
 _SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
+    "PYTHONNOUSERSITE": "1",  # HOME is the SuperNode's own
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -72,7 +74,7 @@ class CourierPart(Part):
         (port,) = free_ports(1)
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in self._node_config.items())
         command = [
-            *(sys.executable, "-P", "-u", "-c", _SUPERNODE),
+            *(sys.executable, "-P", "-s", "-u", "-c", _SUPERNODE),
             "--root-certificates",
             str(self._place.authority),
             "--superlink",
@@ -150,14 +152,16 @@ class CourierPart(Part):
             skew = self._ask_coordinator()
         except UnreachableError as error:
             return f"{server} refused this hospital's key. Now: {error}"
-        if abs(skew) > MAX_SKEW:
+        ahead_s = -skew.total_seconds()
+        if ahead_s >= SYSTEM_TIME_TOLERANCE or -ahead_s >= TIMESTAMP_TOLERANCE:
             return (
-                f"{server}: expected clocks that agree within 5 minutes, got a difference of "
-                f"{abs(skew).total_seconds():.0f} s. Set this machine's clock. Trying again, slowly"
+                f"{server}: expected a clock at most {SYSTEM_TIME_TOLERANCE} s ahead of the coordinator's and "
+                f"{TIMESTAMP_TOLERANCE} s behind it, got one {abs(ahead_s):.0f} s "
+                f"{'ahead' if ahead_s > 0 else 'behind'}. Set this machine's clock. Trying again, slowly"
             )
         return (
-            f"{server} refused this hospital's key: it is not enrolled yet, or was revoked. "
-            "Ask the coordinator. Trying again, slowly"
+            f"{server} refused this hospital's key: it is not enrolled yet, or was revoked; or the SuperNode was ended "
+            "by hand. Ask the coordinator. Trying again, slowly"
         )
 
     def _ask_coordinator(self) -> timedelta:

@@ -2,7 +2,7 @@
 
 A frame is a head of fixed length (magic, version, length of the kind, length of the payload), the kind in ASCII, and
 the payload: a RecordDict in Flower's own protobuf. Lengths are checked before anything of that length is read, and the
-numbers of records and arrays before they become Python objects. Nothing is pickled.
+numbers of records, arrays and fields before protobuf or Python make objects of them. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from client.wire_fields import count_fields
 from shared_model.errors import ProtocolError
 
 MAGIC, VERSION = b"HPFD", 1
@@ -26,6 +27,8 @@ DEFAULT_MAX_BYTES = 2**30
 _KIND = re.compile(rb"[a-z][a-z.-]{0,63}")
 _CHUNK_BYTES = 2**20
 _MAX_RECORDS, _MAX_ITEMS = 16, 20_000
+_MAX_FIELDS = 20 * _MAX_ITEMS
+_REFUSED = frozenset({"flwr.proto.RecordDict.Item.metric_record"})  # no message has metrics
 
 Receive = Callable[[int], bytes]
 
@@ -114,6 +117,7 @@ def parse_record(payload: bytes | bytearray) -> RecordDict:
     """
     proto = RecordDictProto()
     try:
+        count_fields(payload, RecordDictProto.DESCRIPTOR, most=_MAX_FIELDS, refused=_REFUSED)
         proto.ParseFromString(payload)
         _check_counts(proto)
         return recorddict_from_proto(proto)

@@ -28,7 +28,7 @@ _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 # The first ABI with each right of the file system, by number of rights: 13 at first, then REFER, TRUNCATE, IOCTL_DEV.
 _N_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-_ABI_NET, _ABI_SCOPE = 4, 6
+ABI_NET, _ABI_SCOPE = 4, 6  # versions from which TCP ports, and signals and abstract sockets, are limited
 _SCOPED = 0b11  # abstract sockets, signals
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,12 +69,12 @@ def open_ruleset(allowed: Allowed) -> Iterator[int]:
     abi = landlock_abi()
     if not abi:
         raise SiteError("Landlock: expected a kernel (5.13 or newer) with it, got none. Use a separate user.")
-    if allowed.connect is not None and abi < _ABI_NET:
-        raise SiteError(f"Landlock: expected version {_ABI_NET} to limit ports, got {abi}. Leave the ports out.")
+    if allowed.connect is not None and abi < ABI_NET:
+        raise SiteError(f"Landlock: expected version {ABI_NET} to limit ports, got {abi}. Leave the ports out.")
     file_rights = (1 << _N_FILE_RIGHTS[min(abi, max(_N_FILE_RIGHTS))]) - 1
     net_rights = 0 if allowed.connect is None else _BIND_TCP | _CONNECT_TCP
     handled = struct.pack("=QQQ", file_rights, net_rights, _SCOPED if abi >= _ABI_SCOPE else 0)
-    size = 8 if abi < _ABI_NET else 16 if abi < _ABI_SCOPE else 24
+    size = 8 if abi < ABI_NET else 16 if abi < _ABI_SCOPE else 24
     ruleset = _call(_CREATE_RULESET, handled, ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
         _allow_paths(ruleset, allowed.read, _READ)

@@ -163,8 +163,12 @@ def forget_old_runs(state_dir: Path, *, keep: int = KEPT_RUNS) -> None:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    run = path.parent.parent
+    is_new = not run.exists()
     write_tensors(path, tensors)
-    os.utime(path.parent.parent)  # the run's folder: it is in use
+    os.utime(run)  # it is in use
+    if is_new:
+        forget_old_runs(run.parent.parent)
 
 
 def _flatten(encoded: Encoded) -> dict[str, Tensor]:

@@ -59,7 +59,8 @@ class Separation:
             "--user": () if self.user is None else (self.user,),
         }
         words = [word for option, values in options.items() for value in values for word in (option, str(value))]
-        return [sys.executable, "-P", "-m", "client.separation", *words, "--", *command]
+        # -s: modules below HOME, which the command may change, must not be loaded before the rights are taken.
+        return [sys.executable, "-P", "-s", "-m", "client.separation", *words, "--", *command]
 
     def enter(self) -> str:
         """Take the rights from this process; returns what separates it, in words.

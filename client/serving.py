@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -51,11 +52,10 @@ def serve_hospital(
     os.umask(0o077)
     close_to_others()
     site = Site(name, data, (cache_dir or default_cache_dir()).absolute())
-    with open_door(door) as listener:
-        opened = Worker(site, approvals=Approvals(approvals))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _stop)
-        _read_patients(opened, screen)
+    opened = Worker(site, approvals=Approvals(approvals))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    with open_door(door, prepare=partial(_read_patients, opened, screen)) as listener:
         screen.print(f"worker of {name}: listening", markup=False, highlight=False)
         serve(listener, door, _answers_of(opened), site=name, log=opened.log)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from client.courier_part import CourierPart
 from client.courier_place import courier_place, prepare_courier
 from client.home import HospitalHome, HospitalSettings
-from client.landlock import Allowed, landlock_abi
+from client.landlock import ABI_NET, Allowed, landlock_abi
 from client.separation import Separation, system_devices, system_paths
 from shared_model.address import split_address
 from shared_model.errors import HipfedError, SiteError
@@ -36,7 +36,7 @@ def processes_of(home: HospitalHome) -> Path:
 class WorkerPart(Part):
     """The worker: a process of its own, warm, which answers at a Unix socket."""
 
-    ready_timeout_s = 600.0  # it decodes the hospital's images first
+    ready_timeout_s = None  # it decodes the hospital's images first, and begins anew where it is ended within
 
     def __init__(
         self, home: HospitalHome, settings: HospitalSettings, *, socket: Path, courier_user: str | None
@@ -97,13 +97,14 @@ def separation(
             "and what the coordinator sends to it, may read them."
         )
     place, (_, server_port) = courier_place(home, courier_user=courier_user), split_address(settings.server)
+    limits_ports = landlock_abi() >= ABI_NET
 
     def separate(command: Sequence[str], port: int) -> Sequence[str]:
         allowed = Allowed(
             read=(*system_paths(), place.authority, place.node_key),
-            write=(*system_devices(), place.state, place.socket.parent),
-            connect=(server_port, port, _DNS),
-            bind=(port,),
+            write=(*system_devices(), place.state),  # not the socket's folder: it must not take the worker's place
+            connect=(server_port, port, _DNS) if limits_ports else None,
+            bind=(port,) if limits_ports else (),
         )
         hidden = (Path(settings.data), Path(settings.cache), home.folder, home.signing_key)
         return Separation(allowed, hidden=hidden, user=courier_user).command(command)

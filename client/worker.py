@@ -18,7 +18,7 @@ from client.explain import answer_background, answer_explain, answer_spread
 from client.local_training import answer_train
 from client.outbound import Gate
 from client.quality.answer import answer_quality, answer_reference
-from client.run_state import NeedsWeightsError, forget_old_runs
+from client.run_state import NeedsWeightsError
 from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
@@ -137,7 +137,6 @@ def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Ga
         raise ProtocolError(
             f"patients: expected at least {gate.rule.min_patients} in the training part and 1 in each other, got fewer."
         )
-    forget_old_runs(site.state_dir)
     return HandshakeReply(
         site=site.name,
         version=version("hipfed"),

@@ -82,10 +82,14 @@ class Door:
 
 
 @contextmanager
-def open_door(door: Door) -> Iterator[socket.socket]:
+def open_door(door: Door, *, prepare: Callable[[], None] = lambda: None) -> Iterator[socket.socket]:
     """The listening socket; it is removed at the end.
 
     A socket that a killed worker left is replaced; the lock, which ends with its process, tells it from a living one.
+
+    Args:
+        door: where and to whom.
+        prepare: called before anybody can ask, and once no other worker can listen here.
 
     Raises:
         LockedError: another worker listens there.
@@ -101,6 +105,7 @@ def open_door(door: Door) -> Iterator[socket.socket]:
         # Under its final name the socket has its final mode and is listened to: a courier never meets a half-open door.
         unfinished.unlink(missing_ok=True)
         try:
+            prepare()
             listener.bind(str(unfinished))
             _give_access(unfinished, door.courier, mode=0o600)
             listener.listen(_BACKLOG)

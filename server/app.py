@@ -22,9 +22,9 @@ from shared_model.study_hash import read_study
 
 log = logging.getLogger("hipfed.server")
 
-# Keys of the run config that say where things are; all others are settings.
-COHORT, SCHEMA, OUT, RESUME = "cohort", "schema", "out", "resume"
-PLACES = (COHORT, SCHEMA, OUT, RESUME)
+# Keys of the run config that say where things are, and who the nodes are; all others are settings.
+COHORT, SCHEMA, OUT, RESUME, ENROLLED = "cohort", "schema", "out", "resume", "enrolled"
+PLACES = (COHORT, SCHEMA, OUT, RESUME, ENROLLED)
 
 app = ServerApp()
 
@@ -52,7 +52,14 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     try:
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
         schema = _read_schema(_schema_path(run_config))
-        run_study(FlowerLink(grid), schema=schema, settings=settings, folder=folder, resume=bool(run_config[RESUME]))
+        run_study(
+            FlowerLink(grid),
+            schema=schema,
+            settings=settings,
+            folder=folder,
+            resume=bool(run_config[RESUME]),
+            enrolled=parse_enrolled(str(run_config[ENROLLED])),
+        )
     except HipfedError as error:
         log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
         folder.write_status("failed", str(error))
@@ -62,6 +69,19 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         folder.write_status("failed", _explain(error, folder))
         raise
     folder.write_status("completed")
+
+
+def format_enrolled(names: Mapping[int, str]) -> str:
+    """Hospitals' names by node, as a value of the run config."""
+    return ",".join(f"{node}:{name}" for node, name in sorted(names.items()))
+
+
+def parse_enrolled(text: str) -> dict[int, str] | None:
+    """What `format_enrolled` wrote; None for "", the value of a run without enrolment."""
+    if not text:
+        return None
+    pairs = (entry.split(":", maxsplit=1) for entry in text.split(","))
+    return {int(node): name for node, name in pairs}
 
 
 def _explain(error: BaseException, folder: RunFolder) -> str:

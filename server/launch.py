@@ -26,13 +26,19 @@ def parse_plan(values: Mapping[str, Scalar]) -> Settings:
     return settings.model_copy(update={"image_weights": str(weights)})
 
 
-def is_done(path: Path, settings: Settings) -> bool:
-    """Whether the folder holds the finished run of these settings.
+def is_done(path: Path, settings: Settings, *, schema_sha256: str) -> bool:
+    """Whether the folder holds the finished run of these settings and this schema.
 
     Raises:
-        SettingsError: it holds a run with other settings, finished or not.
+        SettingsError: it holds a run with others, finished or not.
     """
-    old = RunFolder(path).read_json(CONFIG).get("settings")
+    config = RunFolder(path).read_json(CONFIG)
+    old = config.get("settings")
+    if config.get("schema_sha256", schema_sha256) != schema_sha256:
+        raise SettingsError(
+            f"--resume at {path}: expected the run's own schema, got another. Repeat the command of the run, or start "
+            "a new one."
+        )
     if old is not None:
         old = parse_settings(old).to_config()  # an older version's run has the defaults of what it did not know
         changed = sorted(k for k, v in settings.to_config().items() if k != "expected-sites" and old[k] != v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flwr.app import RecordDict
@@ -51,8 +52,15 @@ def wait_for_nodes(link: Link, settings: Settings, *, poll_s: float = 0.5) -> fr
     return nodes
 
 
-def shake_hands(link: Link, study: Study, settings: Settings) -> Roster:
+def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mapping[int, str] | None = None) -> Roster:
     """Ask every connected node to take part.
+
+    Args:
+        link: the way to the hospitals.
+        study: what every question repeats.
+        settings: of the run.
+        enrolled: hospital's name by node, as its key was enrolled; a node that has another one, or none, is excluded.
+            None where no keys are enrolled, as in a simulation: there hospitals name themselves.
 
     Raises:
         StudyError: fewer than `min-sites` agree; the message names every exclusion.
@@ -62,6 +70,11 @@ def shake_hands(link: Link, study: Study, settings: Settings) -> Roster:
 
     def accept(node: int, record: RecordDict) -> None:
         reply = HandshakeReply.from_record(record)
+        if enrolled is not None and reply.site != enrolled.get(node):
+            name = enrolled.get(node, "a hospital that was enrolled when the run began")
+            raise ProtocolError(
+                f"site name: expected {name}, as its key was enrolled, got {reply.site}. Mend hospital.toml there."
+            )
         if any(reply.site == other.site for other in replies.values()):
             raise ProtocolError(f"site name {reply.site}: expected a name of its own, got one that is taken.")
         replies[node] = reply
@@ -71,7 +84,7 @@ def shake_hands(link: Link, study: Study, settings: Settings) -> Roster:
         link,
         HANDSHAKE,
         dict.fromkeys(nodes, record),
-        names={},
+        names=enrolled or {},
         deadline_s=settings.deadline_s,
         accept=accept,
     )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import platform
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,15 @@ log = logging.getLogger("hipfed.server")
 _PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
 
 
-def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFolder, resume: bool = False) -> None:
+def run_study(
+    link: Link,
+    *,
+    schema: Schema,
+    settings: Settings,
+    folder: RunFolder,
+    resume: bool = False,
+    enrolled: Mapping[int, str] | None = None,
+) -> None:
     """Handshake, data quality, statistics, training, evaluation, explanation; what is kept goes to the run folder.
 
     Args:
@@ -61,6 +69,7 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         settings: of the run.
         folder: where results go.
         resume: continue from the folder's checkpoint.
+        enrolled: as `shake_hands` takes it.
 
     Raises:
         SettingsError: the settings do not fit the study.
@@ -76,7 +85,15 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
         settings=settings.to_config(),
     )
     kept = load_progress(folder.checkpoints) if resume and has_progress(folder.checkpoints) else None
-    roster = choose_hospitals(link, study, schema=schema, settings=settings, folder=folder, training=kept is not None)
+    roster = choose_hospitals(
+        link,
+        study,
+        schema=schema,
+        settings=settings,
+        folder=folder,
+        training=kept is not None,
+        enrolled=enrolled,
+    )
     # The weights of a checkpoint belong to its preprocessing, whoever takes part now.
     preprocessing = (
         Preprocessing.from_json(kept.preprocessing)
@@ -110,7 +127,14 @@ def run_study(link: Link, *, schema: Schema, settings: Settings, folder: RunFold
 
 
 def choose_hospitals(
-    link: Link, study: Study, *, schema: Schema, settings: Settings, folder: RunFolder, training: bool
+    link: Link,
+    study: Study,
+    *,
+    schema: Schema,
+    settings: Settings,
+    folder: RunFolder,
+    training: bool,
+    enrolled: Mapping[int, str] | None,
 ) -> Roster:
     """Steps 1 and 2: who takes part; config.json and quality.json say why the others do not.
 
@@ -121,11 +145,12 @@ def choose_hospitals(
         settings: of the run.
         folder: where results go.
         training: the run is resumed and has a model: who was refused then stays refused, and is not judged again.
+        enrolled: as `shake_hands` takes it.
 
     Raises:
         StudyError: no quorum, or fewer than `min-sites` hospitals are left.
     """
-    agreed = shake_hands(link, study, settings)
+    agreed = shake_hands(link, study, settings, enrolled=enrolled)
     for name, reason in agreed.excluded.items():
         log.warning("excluded %s: %s", name, reason)
     folder.write_json("config.json", describe_run(study, schema, settings, agreed))

@@ -49,7 +49,7 @@ class EnrolmentRequest(BaseModel):
         version: of this format.
         name: how the hospital is called in every study.
         node_key: public EC P-384 key in OpenSSH's format; Flower knows the hospital's SuperNode by it.
-        signing_key: public Ed25519 key in OpenSSH's format; the hospital's worker signs with its private half.
+        signing_key: public Ed25519 key in OpenSSH's format; the request is signed with its private half.
         created: UTC, to the second.
         nonce: 32 random bytes in hexadecimal.
         node_signature: base64 of the node key's signature (ECDSA, SHA-384) of `signed_bytes`.

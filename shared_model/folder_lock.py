@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from shared_model.errors import LockedError
+
+_TRIES, _PAUSE_S = 10, 0.05
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             file.seek(0)
             raise LockedError(
@@ -43,6 +47,16 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _take(file: IO[str]) -> None:
+    """Take the lock. A look by `lock_holder` holds it for a moment, so it is tried for a while."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE_S)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock_holder(folder: Path, name: str) -> int | None:

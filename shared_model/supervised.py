@@ -7,8 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ from shared_model.guardian import end_marked
 LOCK, STATUS, OUTPUT = "lock", "status.json", "supervisor.log"
 POLL_S = 0.2
 STOP_S = 90.0
+SILENCE = timedelta(seconds=45)  # a supervisor writes every 5 s, but for what it takes to end a part
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Status:
         pid: of the supervisor.
         token: mark of all its processes.
         started: when it began, UTC.
+        updated: when it wrote this, UTC.
         ready: whether all parts are ready.
         line: what it says of itself.
         parts: each of them.
@@ -59,6 +61,7 @@ class Status:
     pid: int
     token: str
     started: datetime
+    updated: datetime
     ready: bool
     line: str
     parts: tuple[PartStatus, ...]
@@ -68,7 +71,13 @@ def read_status(folder: Path) -> Status | None:
     """The status of the supervisor that works on a folder; None if none does."""
     holder = lock_holder(folder, LOCK)
     status = _read_last(folder)
-    return status if status is not None and status.pid == holder else None
+    if status is None or status.pid != holder:
+        return None
+    silence = datetime.now(UTC) - status.updated
+    if silence < SILENCE:
+        return status
+    why = f"no word from process {holder} for {describe_age(silence)}: it hangs, or its disk is full"
+    return replace(status, ready=False, line=f"{why}; before: {status.line}")
 
 
 def _read_last(folder: Path) -> Status | None:
@@ -78,8 +87,8 @@ def _read_last(folder: Path) -> Status | None:
         parts = tuple(
             PartStatus(**{**part, "since": datetime.fromisoformat(part["since"])}) for part in content["parts"]
         )
-        started = datetime.fromisoformat(content["started"])
-        return Status(content["pid"], content["token"], started, content["ready"], content["line"], parts)
+        started, updated = (datetime.fromisoformat(content[key]) for key in ("started", "updated"))
+        return Status(content["pid"], content["token"], started, updated, content["ready"], content["line"], parts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -118,7 +127,7 @@ def start(
         has_begun: whether there is no more to wait for; by default once all parts are ready.
 
     Returns:
-        Whether its parts were ready in time; if not, it goes on trying.
+        Whether it had begun in time; if not, it goes on trying.
 
     Raises:
         LockedError: one is at work already.
@@ -130,18 +139,17 @@ def start(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     pid = _spawn(command, output=folder / OUTPUT)
     end = time.monotonic() + detach_s
-    status = None
-    while time.monotonic() < end:
+    status, begun = None, False
+    while not begun and time.monotonic() < end:
         if os.waitpid(pid, os.WNOHANG)[0]:
             said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().removeprefix(f"{name}: ")
             raise SettingsError(f"expected `{name} start` to keep running, got its end. It said: {said[-1000:]}")
         status = read_status(folder)
-        if status is not None and status.pid == pid and has_begun(status):
-            break
-        time.sleep(POLL_S)
+        begun = status is not None and status.pid == pid and has_begun(status)
+        time.sleep(0.0 if begun else POLL_S)
     say(f"running in the background (process {pid})")
     say("starting" if status is None else status.line)
-    return status is not None and status.ready
+    return begun
 
 
 def _spawn(command: Sequence[str], *, output: Path) -> int:

@@ -6,6 +6,7 @@ mark in its environment, so that one whose parent was killed is found too.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import logging.handlers
@@ -38,6 +39,8 @@ WRITE_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 STEADY_S = 60.0  # a part that ran so long starts anew without the patience of earlier failures
 _LOG_BYTES, _LOG_FILES = 10 * 2**20, 3
+_PR_SET_CHILD_SUBREAPER = 36
+_LONGEST_LINE = 2**16  # bytes; what is longer counts as several
 
 PartState = Literal["waiting", "starting", "ready"]
 
@@ -85,12 +88,13 @@ class Supervisor:
         jitter: random.Random | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._describe, self._say = folder, describe, say
+        self._folder, self._describe, self._show = folder, describe, say
         self._slots = [_Slot(part, _open_log(folder / f"{part.name}.log")) for part in parts]
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._token = uuid.uuid4().hex
         self._begun = datetime.now(UTC)
         self._stopping = threading.Event()
+        self._own: frozenset[int] | None = None
         self._told: tuple[object, ...] = ()
         self._written = 0.0
 
@@ -108,11 +112,17 @@ class Supervisor:
                 [sys.executable, "-P", "-m", "shared_model.guardian", self._token], home=self._folder, log=log
             ) as guard,
         ):
+            _adopt_orphans()
+            self._own = frozenset(child.pid for child in psutil.Process().children())
             try:
                 while not self._stopping.wait(POLL_S):
                     self.step(guard)
             finally:
                 self._end_all()
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError):  # a full disk or a closed terminal must not end what still works
+            self._show(line)
 
     def states(self) -> dict[str, PartState]:
         """State by part."""
@@ -192,8 +202,18 @@ class Supervisor:
             end_tree(psutil.Process(slot.process.pid))
         slot.process.wait()
         end_marked(f"{self._token}/{slot.part.name}")
+        self._end_strays()
         if slot.pump is not None:
             slot.pump.join(timeout=2.0)  # what it said last tells why it ended
+
+    def _end_strays(self) -> None:
+        """End what a part left behind without its mark and its parent: such processes were handed to this one."""
+        if self._own is None:
+            return
+        known = self._own | {slot.process.pid for slot in self._slots if slot.process is not None}
+        for child in psutil.Process().children():
+            if child.pid not in known:
+                end_tree(child)
 
     def _end_all(self) -> None:
         for slot in reversed(self._slots):
@@ -246,8 +266,9 @@ class Supervisor:
     @contextmanager
     def _stopped_by_signals(self) -> Iterator[None]:
         def stop(_number: int, _frame: object) -> None:
-            self._say("still stopping…" if self._stopping.is_set() else "stopping…")
+            was_stopping = self._stopping.is_set()
             self._stopping.set()
+            self._say("still stopping…" if was_stopping else "stopping…")
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -260,6 +281,12 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
+def _adopt_orphans() -> None:
+    """Let the system hand to this process, and not to the machine's first, whose parent below it has ended (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def _change(slot: _Slot, state: PartState) -> None:
     slot.state, slot.since = state, datetime.now(UTC)
 
@@ -268,7 +295,7 @@ def _pump(process: subprocess.Popen[bytes], part: Part, log: logging.Logger) -> 
     """Hand a process's output on, line by line."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     with process.stdout:
-        for raw in process.stdout:
+        while raw := process.stdout.readline(_LONGEST_LINE):
             line = raw.decode(errors="replace").rstrip("\n")
             log.info(line)
             part.observe(line)

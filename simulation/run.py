@@ -47,17 +47,20 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     folds = parse_folds(assignments.get(FOLD, "0"))
     plans = [parse_plan({**assignments, FOLD: fold}) for fold in folds]
     # What does not fit together is told here, not half a minute later in a folder that is then used up.
-    check_settings(load_schema(cohort / "schema.toml"), plans[0])
+    schema = load_schema(cohort / "schema.toml")
+    check_settings(schema, plans[0])
     n_sites = _count_hospitals(cohort, plans[0])
     check_out(out, resume=resume)
     run_fold = partial(_run_fold, cohort, n_sites=n_sites, resume=resume, console=console)
     with hold_lock(out, LAUNCHER_LOCK):
         if len(folds) == 1:
-            if not is_done(out, plans[0]):
+            if not is_done(out, plans[0], schema_sha256=schema.sha256):
                 run_fold(out, settings=plans[0])
             return
         parts = [out / f"{FOLD}-{fold}" for fold in folds]
-        done = [is_done(part, settings) for part, settings in zip(parts, plans, strict=True)]
+        done = [
+            is_done(part, settings, schema_sha256=schema.sha256) for part, settings in zip(parts, plans, strict=True)
+        ]
         for part, settings, finished in zip(parts, plans, done, strict=True):
             if not finished:
                 with hold_lock(part, LAUNCHER_LOCK):

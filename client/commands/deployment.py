@@ -32,7 +32,7 @@ def start(
 ) -> None:
     """Keep the worker and the SuperNode running, until `stop` or Ctrl-C.
 
-    Exit status of --detach: 0 once it runs, whether or not the coordinator answers yet.
+    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet.
     """
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
@@ -42,7 +42,7 @@ def start(
         if without_separation:
             typer.echo("WITHOUT SEPARATION: the SuperNode, and what the coordinator sends to it, may read the data.")
             command.append("--without-separation")
-        supervised.start(
+        begun = supervised.start(
             command,
             folder=processes_of(place),
             name=_PROGRAM,
@@ -50,11 +50,14 @@ def start(
             say=typer.echo,
             has_begun=_has_begun,
         )
+    if not begun:
+        raise typer.Exit(1)
 
 
 def _has_begun(status: supervised.Status) -> bool:
-    """Every part is ready, or has said why not: the coordinator may be away for days."""
-    return all(part.state == "ready" or part.reason for part in status.parts)
+    """The worker is ready, and the SuperNode too or has said why not: the coordinator may be away for days."""
+    worker, supernode = status.parts
+    return worker.state == "ready" and (supernode.state == "ready" or bool(supernode.reason))
 
 
 def status(*, home: Home = DEFAULT_HOME) -> None:

@@ -65,8 +65,7 @@ def check_proxy(host: str) -> Finding:
         "proxy",
         "warning",
         f"{', '.join(names) or 'the system'} leads connections through {shown}; the checks below go directly",
-        f"If {host} is reached directly, add it to NO_PROXY. If only the proxy reaches it, it has to let TLS through "
-        "unopened.",
+        f"If {host} is reached directly, add it to NO_PROXY. A way through a proxy is not supported.",
     )
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from server.app import COHORT, OUT, RESUME, SCHEMA
+from server.app import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
 from server.deployment.services import service_environment
 from server.deployment.status import list_statuses
 from server.enrolment.coordinator_home import CoordinatorHome
+from server.enrolment.flower_nodes import enrolled_nodes
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
-from server.run_folder import RunFolder
+from server.run_folder import CONFIG, RunFolder
 from server.run_lock import APP_LOCK, LAUNCHER_LOCK
 from server.study import check_settings
 from server.submission import (
@@ -32,7 +33,7 @@ from server.submission import (
     tell_interruption,
     tolerant,
 )
-from shared_model.config import Settings
+from shared_model.config import Scalar, Settings
 from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock, lock_holder
 from shared_model.messages import PROTOCOL_VERSION
@@ -75,11 +76,11 @@ def run_deployed(
     check_out(out, resume=resume)
     _require_services(home)
     with hold_lock(out, LAUNCHER_LOCK):
-        if is_done(out, settings):
+        if is_done(out, settings, schema_sha256=study.study.sha256):
             return
         say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        connected = wait_for_hospitals(home, settings, say=say)
         folder = RunFolder(out)
+        connected = wait_for_hospitals(home, settings, before=_took_part(folder), say=say)
         with watched(folder, settings=settings, n_sites=len(connected), console=console) as watch:
             _run(home, folder, settings, study_file=study_file, resume=resume, watch=watch, say=watch.say)
 
@@ -94,21 +95,39 @@ def _require_services(home: CoordinatorHome) -> None:
         )
 
 
-def wait_for_hospitals(home: CoordinatorHome, settings: Settings, *, say: Callable[[str], object]) -> list[str]:
-    """Wait until the wanted number of hospitals is connected, or `wait-s` is over; returns their names.
+def _took_part(folder: RunFolder) -> frozenset[str]:
+    """The hospitals of the run that is to go on; none where it did not come to know them."""
+    return frozenset(member["site"] for member in folder.read_json(CONFIG).get("roster", []))
+
+
+def wait_for_hospitals(
+    home: CoordinatorHome, settings: Settings, *, before: frozenset[str], say: Callable[[str], object]
+) -> list[str]:
+    """Wait until the wanted hospitals are connected, or `wait-s` is over; returns the names of those that are.
+
+    Wanted are, on going on with a run, those that took part before; else `expected-sites` of them; else all that are
+    enrolled. Who comes later is left out of the run for good.
+
+    Args:
+        home: the coordinator's.
+        settings: of the run.
+        before: hospitals that took part in the run that goes on.
+        say: shows the user a line.
 
     Raises:
         StudyError: fewer than `min-sites` are connected then; the message names who is missing.
     """
-    wanted = max(settings.expected_sites, settings.min_sites)
     end = time.monotonic() + settings.wait_s
     told: list[str] | None = None
     while True:
         statuses = list_statuses(home, now=datetime.now(UTC))
         connected = [one.name for one in statuses if one.state == "connected"]
         missing = [one.name for one in statuses if one.state == "away"]
+        if before:
+            missing = [name for name in missing if name in before]
         late = time.monotonic() > end
-        if len(connected) >= wanted or (late and len(connected) >= settings.min_sites):
+        counted = 0 < settings.expected_sites <= len(connected) and not before
+        if len(connected) >= settings.min_sites and (counted or late or not missing):
             return connected
         if late:
             raise StudyError(
@@ -118,7 +137,7 @@ def wait_for_hospitals(home: CoordinatorHome, settings: Settings, *, say: Callab
             )
         if connected != told:
             say(
-                f"waiting for hospitals: {len(connected)} of {wanted} connected; "
+                f"waiting for hospitals: {len(connected)} connected; "
                 f"missing: {', '.join(missing) or 'none that is enrolled'}"
             )
             told = connected
@@ -135,7 +154,8 @@ def _run(
     watch: Callable[[], None],
     say: Callable[[str], None],
 ) -> None:
-    run_config = {COHORT: "", SCHEMA: str(study_file), OUT: str(folder.path), RESUME: resume, **settings.to_config()}
+    run_config: dict[str, Scalar] = {COHORT: "", SCHEMA: str(study_file), OUT: str(folder.path), RESUME: resume}
+    run_config |= {ENROLLED: format_enrolled(_enrolled(home)), **settings.to_config()}
     folder.write_status("running")
     try:
         with stopped_by_signals(say), (folder.path / "flower.log").open("ab") as log:
@@ -152,6 +172,12 @@ def _run(
         tell_interruption(folder, error)
         raise
     check_outcome(folder, flower_state=state)
+
+
+def _enrolled(home: CoordinatorHome) -> dict[int, str]:
+    with home.open_registry() as registry:
+        certificate = home.read_authority_certificate()
+        return enrolled_nodes(registry, address=home.settings.superlink, certificate=certificate)
 
 
 def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:

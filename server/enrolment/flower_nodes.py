@@ -72,6 +72,27 @@ def sync_nodes(registry: Registry, *, address: str, certificate: x509.Certificat
     return NodeChanges(tuple(active[key] for key in new), len(old))
 
 
+def enrolled_nodes(registry: Registry, *, address: str, certificate: x509.Certificate) -> dict[int, str]:
+    """Active hospitals' names by Flower's node id, told apart by their keys.
+
+    Args:
+        registry: the hospitals.
+        address: HOST:PORT of the SuperLink's Control API, on this machine.
+        certificate: the authority's.
+
+    Raises:
+        EnrolmentError: the SuperLink cannot be reached, or refuses.
+    """
+    with _plain_errors(address), closing(_open_client(address, certificate)) as client:
+        active = {hospital.node_key_pem: hospital.name for hospital in registry.active_hospitals()}
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    return {
+        node.node_id: active[node.public_key]
+        for node in nodes
+        if node.status != _UNREGISTERED and node.public_key in active
+    }
+
+
 def _open_client(address: str, certificate: x509.Certificate) -> ControlHttpClient:
     return ControlHttpClient.from_server_address(
         address, insecure=False, root_certificates=certificate.public_bytes(Encoding.PEM), interceptors=[]

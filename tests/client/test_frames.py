@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,6 @@ RECORD = RecordDict(
     {
         "header": ConfigRecord({"type": "X", "json": "{}"}),
         "weights": ArrayRecord({"w": Array(np.array([1.5, -0.0])), "empty": Array(np.zeros((0, 3), np.float32))}),
-        "metrics": MetricRecord({"n": 3}),
     }
 )
 FRAME = frame(HANDSHAKE, RECORD)
@@ -108,6 +108,37 @@ def test_payload_is_refused_when_it_holds_more_records_or_arrays_than_any_messag
     many = RecordDict({"weights": ArrayRecord({str(i): Array(np.zeros(0)) for i in range(20_001)})})
     with pytest.raises(FrameError, match="at most 20000 arrays and values, got 20001"):
         parse_record(pack_record(many))
+
+
+@pytest.mark.parametrize("value", [{}, {"n": 3}, {"n": [0.5] * 100}])
+def test_payload_is_refused_when_it_holds_metrics(value: dict[str, Any]) -> None:
+    with pytest.raises(FrameError, match="expected a record of Flower as payload"):
+        parse_record(pack_record(RecordDict({"metrics": MetricRecord(value)})))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x0a\x00" * 1_000_000,
+        recorddict_to_proto(RecordDict({"x": ConfigRecord({"n": [1] * 500_000})})).SerializeToString(),
+        recorddict_to_proto(
+            RecordDict({"x": ArrayRecord({"w": Array("f4", (1,) * 500_000, "", b"")})})
+        ).SerializeToString(),
+    ],
+    ids=["records", "list", "shape"],
+)
+def test_payload_of_which_protobuf_would_make_many_objects_is_refused_before_it_does(
+    payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.frames._MAX_FIELDS", 2000)  # types are checked in tests, which makes each slow
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameError, match="expected a record of Flower as payload"):
+            parse_record(payload)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_payload_is_refused_when_a_record_is_of_no_type() -> None:

@@ -131,3 +131,15 @@ def test_forgetting_is_harmless_where_there_was_no_run(tmp_path: Path) -> None:
     forget_old_runs(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_makes_room_by_forgetting_the_oldest(tmp_path: Path) -> None:
+    for index in range(23):
+        RunState.of(tmp_path, f"run-{index}").save_weights("0" * 64, {"w": torch.zeros(1)})
+        os.utime(tmp_path / "runs" / f"run-{index}", (index, index))
+
+    kept = {path.name for path in (tmp_path / "runs").iterdir()}
+
+    assert len(kept) == 20
+    assert "run-22" in kept
+    assert not {"run-0", "run-1", "run-2"} & kept

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import site
 import socket
+import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +20,19 @@ from client.commands.deployment import _has_begun
 from client.courier_place import courier_place, prepare_courier
 from client.home import HospitalHome
 from client.keygen import make_hospital
+from client.landlock import landlock_abi
+from client.separation import system_devices
 from client.supervise import WorkerPart, separation
 from shared_model.errors import SettingsError, SiteError
 from shared_model.supervised import PartStatus, Status
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> HospitalHome:
     (tmp_path / "hospital.toml").write_text(
-        f'name = "north"\ndata = "{tmp_path}"\nserver = "127.0.0.1:1"\ncache = "{tmp_path}/cache"\n'
+        f'name = "north"\ndata = "{tmp_path}/data"\nserver = "127.0.0.1:1"\ncache = "{tmp_path}/cache"\n'
     )
     return HospitalHome(tmp_path)
 
@@ -39,7 +46,7 @@ def test_worker_is_told_the_hospitals_settings(home: HospitalHome) -> None:
     options = dict(zip(command[2::2], command[3::2], strict=True))
     assert options == {
         "--name": "north",
-        "--data": str(home.folder),
+        "--data": f"{home.folder}/data",
         "--cache": f"{home.folder}/cache",
         "--socket": "/run/w.sock",
         "--approvals": str(home.folder / "approvals.json"),
@@ -84,15 +91,16 @@ def test_separated_supernode_may_reach_its_own_files_and_ports_only(
     command = list(separate(["flower-supernode"], 4567))
 
     words = command[: command.index("--")]
-    given = [(words[i], words[i + 1]) for i in range(4, len(words), 2)]
+    assert words[1:5] == ["-P", "-s", "-m", "client.separation"]
+    given = [(words[i], words[i + 1]) for i in range(5, len(words), 2)]
     place = courier_place(home, courier_user=user)
     assert command[command.index("--") + 1 :] == ["flower-supernode"]
     assert {value for key, value in given if key == "--hide"} == {
-        *(str(home.folder), f"{home.folder}/cache", str(home.signing_key))
+        *(f"{home.folder}/data", str(home.folder), f"{home.folder}/cache", str(home.signing_key))
     }
     assert {value for key, value in given if key == "--connect"} == {"1", "4567", "53"}
     assert [value for key, value in given if key == "--bind"] == ["4567"]
-    assert ("--write", str(place.state)) in given
+    assert {value for key, value in given if key == "--write"} == {*map(str, system_devices()), str(place.state)}
     readable = {value for key, value in given if key in {"--read", "--write"}}
     assert not [path for path in readable if home.signing_key.is_relative_to(path)]
     assert [value for key, value in given if key == "--user"] == ([] if user is None else [user])
@@ -145,6 +153,52 @@ def test_start_without_separation_says_so_loudly(home: HospitalHome, monkeypatch
     assert started[0][-1] == "--without-separation"
 
 
+def test_kernel_that_cannot_limit_ports_separates_files_alone(
+    home: HospitalHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.supervise, "landlock_abi", lambda: 3)
+    separate = separation(home, home.read_settings(), courier_user=None, without_separation=False)
+
+    command = list(separate(["flower-supernode"], 4567))
+
+    assert not {"--connect", "--bind"} & set(command)
+    assert "--hide" in command
+
+
+@pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+def test_modules_below_the_supernodes_home_are_not_loaded_before_it_is_separated(
+    home: HospitalHome, tmp_path: Path
+) -> None:
+    for folder in (home.folder / "courier", tmp_path / "data", tmp_path / "cache", tmp_path / "keys"):
+        folder.mkdir(exist_ok=True)
+    for file in (home.authority, home.node_key, home.signing_key):
+        file.write_text("x")
+    user_site = home.folder / "courier" / ".local" / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    (user_site / "site-packages").mkdir(parents=True)
+    (user_site / "site-packages" / "planted.pth").write_text("import sys; sys.stderr.write('planted\\n')\n")
+    separate = separation(home, home.read_settings(), courier_user=None, without_separation=False)
+    environment = {"HOME": str(home.folder / "courier"), "PATH": os.environ["PATH"]}
+    # A virtual environment has no user site: its interpreter stands for one that has.
+    own = Path(sys.base_prefix) / "bin" / "python3"
+    words = [str(own), *list(separate([str(own), "-P", "-s", "-c", "print('up')"], 4567))[1:]]
+
+    done = subprocess.run(
+        words,
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stdout == "up\n", done.stderr
+    assert "planted" not in done.stderr
+    with_user_site = subprocess.run(
+        [str(own), "-c", "pass"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "planted" in with_user_site.stderr  # else the test would show nothing
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "begun"),
     [("ready", "", True), ("starting", "", False), ("waiting", "", False), ("waiting", "no coordinator", True)],
@@ -154,4 +208,12 @@ def test_start_in_the_background_waits_for_no_coordinator_that_is_away(state: st
     worker = PartStatus("worker", "ready", now, 2, 0, "")
     supernode = PartStatus("supernode", state, now, None, 0, reason)
 
-    assert _has_begun(Status(1, "t", now, ready=False, line="", parts=(worker, supernode))) is begun
+    assert _has_begun(Status(1, "t", now, now, ready=False, line="", parts=(worker, supernode))) is begun
+
+
+def test_start_in_the_background_is_not_done_while_the_worker_is_not_ready() -> None:
+    now = datetime.now(UTC)
+    worker = PartStatus("worker", "waiting", now, None, 3, "worker ended by itself")
+    supernode = PartStatus("supernode", "waiting", now, None, 0, "")
+
+    assert not _has_begun(Status(1, "t", now, now, ready=False, line="", parts=(worker, supernode)))

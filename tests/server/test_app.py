@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Context
 
 import server.app
-from server.app import main
+from server.app import format_enrolled, main, parse_enrolled
 from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK, LAUNCHER_LOCK
 from shared_model.folder_lock import hold_lock
@@ -33,7 +33,7 @@ def _own_log_handlers() -> Iterator[None]:
 
 
 def _context(out: Path, cohort: Path | str, **changes: Any) -> Context:
-    places = {"cohort": str(cohort), "schema": "", "out": str(out), "resume": False}
+    places = {"cohort": str(cohort), "schema": "", "out": str(out), "resume": False, "enrolled": ""}
     run_config = {**places, **small_settings(rounds_fusion=1, wait_s=0.05).to_config(), **changes}
     return make_context(node_config={}, run_config=run_config)
 
@@ -156,3 +156,10 @@ def test_schema_may_lie_elsewhere_than_the_cohort(
     main(FakeGrid(), _context(tmp_path / "run", cohort, schema=str(tmp_path / "study.toml")))
 
     assert seen == ["other"]
+
+
+def test_names_by_node_come_back_from_the_run_config() -> None:
+    names = {2**63 + 5: "east", 7: "sint-jan"}
+
+    assert parse_enrolled(format_enrolled(names)) == names
+    assert parse_enrolled("") is None

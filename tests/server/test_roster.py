@@ -59,6 +59,22 @@ def test_handshake_fails_with_every_reason_when_too_few_agree() -> None:
     ]
 
 
+def test_handshake_takes_no_other_name_than_the_one_that_the_nodes_key_was_enrolled_with() -> None:
+    enrolled = {0: "east", 1: "south", 2: "north"}
+    refused = Refusal(site="east", reason="no data").to_record()
+
+    link = _link(_agree("east"), _agree("east"), refused, _agree("west"))
+    roster = shake_hands(link, STUDY, small_settings(min_sites=1), enrolled=enrolled)
+
+    assert roster.names == {0: "east"}
+    assert roster.excluded == {
+        "node 3": "site name: expected a hospital that was enrolled when the run began, as its key was enrolled, got "
+        "west. Mend hospital.toml there.",
+        "north": "no data",
+        "south": "site name: expected south, as its key was enrolled, got east. Mend hospital.toml there.",
+    }
+
+
 @pytest.mark.parametrize("name", ["", "../east", "a/b", "line\nbreak", "x" * 201])
 def test_handshake_refuses_a_site_name_that_could_not_be_a_folder_or_a_line(name: str) -> None:
     record = _agree("west")

@@ -11,7 +11,7 @@ from shared_model.errors import SettingsError
 from shared_model.schema import Schema
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
-PLACES = {"cohort", "schema", "out", "resume"}
+PLACES = {"cohort", "schema", "out", "resume", "enrolled"}
 
 
 def test_settings_are_refused_when_a_key_is_unknown() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -133,6 +133,48 @@ def test_processes_of_a_killed_part_are_ended_before_it_starts_again(site: Path)
     assert {process.pid for process in marked_processes(f"{status.token}/two")}.isdisjoint(left)
 
 
+HIDING = (
+    "import os, subprocess, sys\n"
+    "command = [sys.executable, '-c', 'import time; time.sleep(120)']\n"
+    "hidden = subprocess.Popen(command, env={}, start_new_session=True)\n"
+    "print('hidden', hidden.pid, flush=True)\n"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands orphans to a chosen process")
+def test_process_that_left_its_parent_its_session_and_its_mark_is_ended_with_its_part(tmp_path: Path) -> None:
+    site = SITE.replace(
+        "CHILD + SLEEP",
+        f"'import subprocess, sys; subprocess.run([sys.executable, \"-c\", ' + repr({HIDING!r}) + ']); ' + SLEEP",
+    )
+    command = [sys.executable, "-c", site, str(tmp_path)]
+    try:
+        assert start(command, folder=tmp_path / "processes", name="hipfed-client", detach_s=20.0, say=print)
+        (line,) = [line for line in (tmp_path / "processes" / "two.log").read_text().splitlines() if "hidden" in line]
+        hidden = psutil.Process(int(line.split()[-1]))
+        assert MARK not in hidden.environ()
+    finally:
+        assert stop(tmp_path / "processes")
+
+    assert not hidden.is_running()
+
+
+def test_supervisor_that_has_not_written_for_long_is_not_ready(site: Path) -> None:
+    status = site / STATUS
+    content = json.loads(status.read_text())
+    old = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+    os.kill(content["pid"], signal.SIGSTOP)
+    try:
+        status.write_text(json.dumps({**content, "updated": old}))
+        read = read_status(site)
+    finally:
+        os.kill(content["pid"], signal.SIGCONT)
+
+    assert read is not None
+    assert not read.ready
+    assert read.line.startswith(f"no word from process {content['pid']} for 3 min: it hangs, or its disk is full; ")
+
+
 def test_second_supervisor_is_refused(site: Path, tmp_path: Path) -> None:
     with pytest.raises(LockedError, match=f"got process {_running(site).pid}"):
         refuse_second(site, "hipfed-server")
@@ -181,7 +223,7 @@ def test_detached_supervisor_is_waited_for_no_longer_than_it_needs(tmp_path: Pat
     command = [sys.executable, "-c", SITE.replace('line == "up"', "False"), str(tmp_path)]
     begun = time.monotonic()
     try:
-        assert not start(
+        assert start(
             command,
             folder=tmp_path / "processes",
             name="hipfed-client",

@@ -238,6 +238,7 @@ def test_full_disk_does_not_end_the_supervisor(
 
     monkeypatch.setattr("shared_model.supervisor.replace_file", full)
     supervisor, _ = supervise(ScriptPart("node", tmp_path, UP))
+    monkeypatch.setattr(supervisor, "_show", full)  # its output is a file, too
 
     _step_until(supervisor, lambda: bool(supervisor.states()["node"] == "ready"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from io import StringIO
@@ -58,14 +59,22 @@ def _connect(home: CoordinatorHome, *names: str) -> None:
 def _serve(home: CoordinatorHome) -> None:
     home.processes.mkdir(exist_ok=True)
     now = datetime.now(UTC).isoformat()
-    content = {"pid": os.getpid(), "token": "t", "started": now, "ready": True, "line": "up", "parts": []}
+    content = {
+        "pid": os.getpid(),
+        "token": "t",
+        "started": now,
+        "updated": now,
+        "ready": True,
+        "line": "up",
+        "parts": [],
+    }
     (home.processes / STATUS).write_text(json.dumps(content))
 
 
 def test_waiting_ends_when_enough_hospitals_are_connected(home: CoordinatorHome) -> None:
     _connect(home, *NAMES)
 
-    assert wait_for_hospitals(home, parse_settings({}), say=print) == list(NAMES)
+    assert wait_for_hospitals(home, parse_settings({}), before=frozenset(), say=print) == list(NAMES)
 
 
 def test_waiting_says_who_is_missing_and_fails_after_its_time(home: CoordinatorHome) -> None:
@@ -73,9 +82,9 @@ def test_waiting_says_who_is_missing_and_fails_after_its_time(home: CoordinatorH
     said: list[object] = []
 
     with pytest.raises(StudyError, match=r"expected at least 3 hospitals .*, got 1; missing: east, south\."):
-        wait_for_hospitals(home, parse_settings({"wait-s": 0.5}), say=said.append)
+        wait_for_hospitals(home, parse_settings({"wait-s": 0.5}), before=frozenset(), say=said.append)
 
-    assert said == ["waiting for hospitals: 1 of 3 connected; missing: east, south"]
+    assert said == ["waiting for hospitals: 1 connected; missing: east, south"]
 
 
 def test_revoked_hospital_is_not_waited_for(home: CoordinatorHome) -> None:
@@ -83,14 +92,38 @@ def test_revoked_hospital_is_not_waited_for(home: CoordinatorHome) -> None:
     revoke(home.folder, "north")
 
     with pytest.raises(StudyError, match="got 2; missing: none that is enrolled"):
-        wait_for_hospitals(home, parse_settings({"wait-s": 0.1}), say=print)
+        wait_for_hospitals(home, parse_settings({"wait-s": 0.1}), before=frozenset(), say=print)
 
 
 def test_fewer_than_expected_are_enough_after_the_wait_if_min_sites_are_there(home: CoordinatorHome) -> None:
     _connect(home, "east", "north")
     settings = parse_settings({"wait-s": 0.1, "min-sites": 2, "expected-sites": 3})
 
-    assert wait_for_hospitals(home, settings, say=lambda _: None) == ["east", "north"]
+    assert wait_for_hospitals(home, settings, before=frozenset(), say=lambda _: None) == ["east", "north"]
+
+
+def test_run_waits_for_all_that_are_enrolled_unless_it_expects_fewer(home: CoordinatorHome) -> None:
+    _connect(home, "east", "north")
+    few: dict[str, Scalar] = {"wait-s": 1.5, "min-sites": 2}
+    begun = time.monotonic()
+    assert wait_for_hospitals(home, parse_settings(few), before=frozenset(), say=lambda _: None) == ["east", "north"]
+    assert time.monotonic() - begun > 1.4
+
+    begun = time.monotonic()
+    wait_for_hospitals(home, parse_settings({**few, "expected-sites": 2}), before=frozenset(), say=lambda _: None)
+    assert time.monotonic() - begun < 1.0
+
+
+def test_run_that_goes_on_waits_for_those_that_took_part_and_for_no_others(home: CoordinatorHome) -> None:
+    _connect(home, "east", "north")
+    settings = parse_settings({"wait-s": 1.5, "min-sites": 1, "expected-sites": 1})
+
+    begun = time.monotonic()
+    wait_for_hospitals(home, settings, before=frozenset({"east", "north"}), say=lambda _: None)
+    assert time.monotonic() - begun < 1.0
+    begun = time.monotonic()
+    wait_for_hospitals(home, settings, before=frozenset({"east", "south"}), say=lambda _: None)
+    assert time.monotonic() - begun > 1.4
 
 
 def test_run_is_refused_where_the_coordinator_does_not_run(home: CoordinatorHome, study: Path, tmp_path: Path) -> None:
@@ -119,6 +152,7 @@ def run(
             return end(RunFolder(tmp_path / "run"))
 
         monkeypatch.setattr(server.deployment.run, "follow", follow)
+        monkeypatch.setattr(server.deployment.run, "enrolled_nodes", lambda *_, **__: dict(enumerate(NAMES, start=7)))
         with hold_lock(home.processes, LOCK):
             run_deployed(
                 home,
@@ -144,7 +178,13 @@ def test_run_hands_flower_the_study_the_folder_and_all_settings(run: Callable[..
 
     assert command[:2] == ["flwr", "run"]
     written = Path(options).read_text()
-    for line in (f'schema = "{study}"', f'out = "{tmp_path / "run"}"', "resume = false", "fold = 2", "min-sites = 3"):
+    places = (
+        f'schema = "{study}"',
+        f'out = "{tmp_path / "run"}"',
+        "resume = false",
+        'enrolled = "7:east,8:north,9:south"',
+    )
+    for line in (*places, "fold = 2", "min-sites = 3"):
         assert line in written.splitlines()
 
 

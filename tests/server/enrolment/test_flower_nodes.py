@@ -22,7 +22,7 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, Unregi
 from flwr.supercore.control import ControlHttpClient
 
 from server.enrolment.authority import Authority, issue_server_certificate, make_authority
-from server.enrolment.flower_nodes import NodeChanges, sync_nodes
+from server.enrolment.flower_nodes import NodeChanges, enrolled_nodes, sync_nodes
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
@@ -108,6 +108,8 @@ def test_flowers_nodes_follow_the_registry(superlink: SuperLink, registry: Regis
     assert sync() == NodeChanges(registered=("east", "west"), unregistered=0)
     assert superlink.nodes() == {"east": "registered", "west": "registered"}
     assert sync() == NodeChanges(registered=(), unregistered=0)
+    named = enrolled_nodes(registry, address=superlink.address, certificate=superlink.certificate)
+    assert sorted(named.values()) == ["east", "west"]
 
     registry.revoke("west", "left", authority, now=NOW)
     assert sync() == NodeChanges(registered=(), unregistered=1)
