@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
+from server.report.writing import REPORT, write_apart
 from server.run_folder import RunFolder
 from server.run_lock import APP_LOCK
 from server.study import run_study
@@ -47,8 +48,17 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
         raise SystemExit(1)  # and leave the finished run's status as it is
     folder.remove_unfinished()
+    (folder.path / REPORT).unlink(missing_ok=True)  # of an earlier attempt
     _log_to(folder)
     folder.write_status("running")
+    try:
+        _run_to_status(grid, run_config, folder)
+    finally:
+        write_apart(folder.path, say=log.info)
+
+
+def _run_to_status(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> None:
+    """Run the study; status.json tells how it ended."""
     try:
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
         schema = _read_schema(_schema_path(run_config))
