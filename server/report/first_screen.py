@@ -124,8 +124,9 @@ def _hospitals(content: RunContent, words: Words) -> Tile:
         return Tile(words("first.hospitals"), words("first.none"), in_words=True)
     taking_part = [member.site for member in config.roster]
     notes = []
-    if test is not None and test.sites and len(test.sites) != len(taking_part):
-        notes.append(words("first.hospitals_tested", n=len(test.sites)))
+    if test is not None and test.sites:
+        all_answered = len(test.sites) == len(taking_part)
+        notes.append(words("first.hospitals_all" if all_answered else "first.hospitals_tested", n=len(test.sites)))
     if config.excluded:
         notes.append(words("first.hospitals_excluded", n=len(config.excluded)))
     return Tile(words("first.hospitals"), str(len(taking_part)), " ".join(notes) or words("first.hospitals_note"))

@@ -2,7 +2,10 @@
 (() => {
   "use strict";
   const NEAR = "600px 0px";
+  const NARROW = 420; // pixels
+  const LONGEST_NAME = 16;
   const PRINT_WIDTH = { alone: 660, inGrid: 320 };
+  const PRINT_HEIGHT = { part: 0.8, least: 190 };
   const figures = JSON.parse(document.getElementById("figure-data").textContent);
   const holders = [...document.querySelectorAll("[data-figure]")];
   const root = document.documentElement;
@@ -18,8 +21,28 @@
     return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, coloured(part, style)]));
   };
 
+  // Where there is little room: smaller letters, shorter names (the table has them whole), fewer ticks, no colour bar.
+  const fitted = (layout) => {
+    const shorter = (name) => (name.length > LONGEST_NAME && !/[&\u2068]/.test(name) ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
+    const names = layout.yaxis.ticktext ? { ticktext: layout.yaxis.ticktext.map(shorter) } : {};
+    const ticks = layout.xaxis.tickvals ? {} : { nticks: 4 };
+    return {
+      ...layout,
+      font: { ...layout.font, size: 11 },
+      margin: { ...layout.margin, r: 8 },
+      xaxis: { ...layout.xaxis, ...ticks },
+      yaxis: { ...layout.yaxis, ...names },
+    };
+  };
+
+  const withoutColourBar = (trace) => (trace.marker?.showscale ? { ...trace, marker: { ...trace.marker, showscale: false } } : trace);
+
   const draw = (holder, width) => {
-    const { data, layout, height } = figures[holder.dataset.figure];
+    const figure = figures[holder.dataset.figure];
+    const isNarrow = (width ?? holder.clientWidth) < NARROW;
+    const data = isNarrow ? figure.data.map(withoutColourBar) : figure.data;
+    const layout = isNarrow ? fitted(figure.layout) : figure.layout;
+    const height = width ? Math.max(PRINT_HEIGHT.least, figure.height * PRINT_HEIGHT.part) : figure.height;
     const style = getComputedStyle(root);
     const size = width ? { width, height, autosize: false } : { height, autosize: true };
     holder.querySelector(".waiting")?.remove();

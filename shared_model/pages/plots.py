@@ -27,7 +27,7 @@ Trace = dict[str, Json]
 def axis(title: str, **changes: Json) -> Trace:
     """A plain axis; it does not move when it is touched."""
     return {
-        "title": {"text": title, "standoff": 8},
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
         "automargin": True,
         "fixedrange": True,
         "gridcolor": LINE,

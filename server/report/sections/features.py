@@ -77,6 +77,8 @@ def _describe_modality(i: int, modality: str, entries: Sequence[FeatureEntry], w
 def _describe_presence(entry: FeatureEntry, words: Words) -> str:
     if entry.suppressed or entry.mean_abs is None:
         return words("features.presence_suppressed")
+    if not entry.mean_abs:
+        return words("features.no_presence")
     return words("features.presence", size=f"{entry.mean_abs:.3g}")
 
 

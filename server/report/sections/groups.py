@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from server.report.content import RunContent
 from server.report.explained import Explanation, GroupEntry
+from server.report.sections.dependence import MISSING_LEVEL
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, percent, percent_interval
 from shared_model.pages.plots import SERIES, axis, layout, line, name_axis, points_with_intervals, rows_height
 from shared_model.pages.wording import Words
+from shared_model.shapley.strata import OUTCOME
 
 MOST_SERIES = len(SERIES)
 
@@ -22,12 +24,30 @@ def describe_groups(content: RunContent, words: Words) -> Section:
         return Section("groups", title, (Text(words("groups.none")),))
     blocks: list[Block] = [Text(words("groups.intro"))]
     for i, (variable, groups) in enumerate(explanation.strata.items()):
-        blocks.append(_describe_variable(i, variable, groups, explanation, words))
+        labels = _labels(variable, groups, content, words)
+        blocks.append(_describe_variable(i, variable, labels, groups, explanation, words))
     return Section("groups", title, tuple(blocks))
 
 
+def _labels(
+    variable: str, groups: Mapping[str, GroupEntry | None], content: RunContent, words: Words
+) -> dict[str, str]:
+    """Groups as they are named: 0 and 1 are no and yes only where the schema says so."""
+    columns = content.config.schema_.static if content.config else ()
+    yes_or_no = {OUTCOME, *(column.name for column in columns if column.kind == "binary")}
+    known = {MISSING_LEVEL: words("values.missing")}
+    if variable in yes_or_no:
+        known |= {"0": words("groups.no"), "1": words("groups.yes")}
+    return {label: known.get(label, label) for label in groups}
+
+
 def _describe_variable(
-    i: int, variable: str, groups: Mapping[str, GroupEntry | None], explanation: Explanation, words: Words
+    i: int,
+    variable: str,
+    labels: Mapping[str, str],
+    groups: Mapping[str, GroupEntry | None],
+    explanation: Explanation,
+    words: Words,
 ) -> Block:
     modalities = [name for name, _ in explanation.by_share()]
     shown = [(label, row) for label, row in groups.items() if row is not None]
@@ -37,7 +57,7 @@ def _describe_variable(
             *(words(f"groups.{key}") for key in ("group", "n", "events")),
             *(words(f"groups.{key}", name=name) for name in modalities for key in ("share_of", "ci_of")),
         ),
-        rows=tuple(_row(label, row, modalities, words) for label, row in groups.items()),
+        rows=tuple(_row(labels[label], row, modalities) for label, row in groups.items()),
         name=f"groups-{i}",
     )
     if not shown:
@@ -62,22 +82,17 @@ def _describe_variable(
         data=traces,
         layout=layout(
             axis(words("importance.share_axis"), tickformat=".0%", rangemode="tozero"),
-            name_axis([_label(label, words) for label, _ in shown]),
+            name_axis([labels[label] for label, _ in shown]),
         ),
         table=table,
         height=rows_height(len(shown)) + 8 * len(drawn) * len(shown),
     )
 
 
-def _label(label: str, words: Words) -> str:
-    known = {"missing": words("values.missing"), "0": words("groups.no"), "1": words("groups.yes")}
-    return known.get(label, label)
-
-
-def _row(label: str, group: GroupEntry | None, modalities: list[str], words: Words) -> tuple[Cell, ...]:
+def _row(label: str, group: GroupEntry | None, modalities: list[str]) -> tuple[Cell, ...]:
     if group is None:
-        return (_label(label, words), *([SUPPRESSED] * (2 + 2 * len(modalities))))
-    cells: list[Cell] = [_label(label, words), group.n, group.events]
+        return (label, *([SUPPRESSED] * (2 + 2 * len(modalities))))
+    cells: list[Cell] = [label, group.n, group.events]
     for name in modalities:
         entry = group.modalities.get(name)
         cells += [percent(entry.share if entry else None), percent_interval(entry.share_ci if entry else None)]

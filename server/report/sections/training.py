@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.report.content import RunContent
 from server.report.records import Round
-from shared_model.pages.blocks import Block, Figure, Grid, Section, Table, Text
+from shared_model.pages.blocks import Block, Figure, Folded, Grid, Section, Table, Text
 from shared_model.pages.plots import Trace, axis, layout, line
 from shared_model.pages.wording import Words
 
 MEGABYTE = 1e6
+
+Curve = Mapping[int, float | None]
 
 
 def describe_training(content: RunContent, words: Words) -> Section:
@@ -25,64 +27,58 @@ def describe_training(content: RunContent, words: Words) -> Section:
         blocks.append(Grid(tuple(_draw_phase(phase, rounds, words, kept=kept if phase == phases[-1] else None))))
     if kept is not None:
         blocks.append(Text(words("training.kept", round=kept)))
-    blocks.append(_round_table(content.rounds, words))
+    blocks.append(Folded(words("training.rounds"), (_round_table(content.rounds, words),)))
     return Section("training", words("training.title"), tuple(blocks))
 
 
 def _draw_phase(phase: str, rounds: Sequence[Round], words: Words, *, kept: int | None) -> list[Figure]:
     """Losses and AUC; the training loss of unimodal heads is another quantity, and has a figure of its own."""
-    validation = [one.val_loss for one in rounds]
-    training = [one.train_loss for one in rounds]
-    auc = [one.val_auc for one in rounds]
+    validation = {_model_after(one): one.val_loss for one in rounds}
+    training = {one.round: one.train_loss for one in rounds if one.train_loss is not None}
+    auc = {_model_after(one): one.val_auc for one in rounds}
     apart = phase == "unimodal"
-    losses = {words("training.validation"): validation}
-    if not apart:
-        losses[words("training.training")] = training
+    told, trained = words("training.validation"), words("training.training")
     figures = [
-        _draw(phase, "loss", rounds, losses, words, kept=kept),
-        _draw(phase, "auc", rounds, {words("training.validation"): auc}, words, kept=kept),
+        _draw(phase, "loss", {told: validation} if apart else {told: validation, trained: training}, words, kept=kept),
+        _draw(phase, "auc", {told: auc}, words, kept=kept),
     ]
-    if apart and any(value is not None for value in training):
-        figures.insert(1, _draw(phase, "heads", rounds, {words("training.training"): training}, words, kept=kept))
+    if apart and training:
+        figures.insert(1, _draw(phase, "heads", {trained: training}, words, kept=kept))
     return figures
 
 
-def _draw(
-    phase: str,
-    what: str,
-    rounds: Sequence[Round],
-    curves: dict[str, list[float | None]],
-    words: Words,
-    *,
-    kept: int | None,
-) -> Figure:
-    numbers = [one.round for one in rounds]
+def _model_after(line: Round) -> int:
+    """How many rounds had made the model that a line validates: it came into the round; a line that only validates."""
+    return line.round if line.train_loss is None else line.round - 1
+
+
+def _draw(phase: str, what: str, curves: Mapping[str, Curve], words: Words, *, kept: int | None) -> Figure:
+    numbers = sorted(set().union(*curves.values()))
     quantity = words(f"training.{what}")
     traces = [
-        line(name, numbers, values, series=i, dash="solid" if i == 0 else "dash")
-        for i, (name, values) in enumerate(curves.items())
+        line(name, list(curve), list(curve.values()), series=i, dash="solid" if i == 0 else "dash")
+        for i, (name, curve) in enumerate(curves.items())
     ]
-    x = axis(words("training.round"), dtick=max(1, len(rounds) // 8), zeroline=False, showgrid=False)
+    x = axis(words("training.after_round"), dtick=max(1, len(numbers) // 8), zeroline=False, showgrid=False)
     changes: Trace = {"showlegend": len(curves) > 1}
     if kept is not None and kept in numbers:
         changes["shapes"] = [
             {"type": "line", "x0": kept, "x1": kept, "yref": "paper", "y0": 0, "y1": 1, "line": _KEPT_LINE}
         ]
-    known = [value for value in curves[next(iter(curves))] if value is not None]
-    alt = words(
-        "training.alt", quantity=quantity, phase=phase, n=len(rounds), first=_ends(known, 0), last=_ends(known, -1)
-    )
+    known = [value for value in next(iter(curves.values())).values() if value is not None]
+    ends = {"first": _ends(known, 0), "last": _ends(known, -1)}
+    title = words(f"training.{what}_title", phase=phase)
     return Figure(
         name=f"training-{phase}-{what}",
-        title=words(f"training.{what}_title", phase=phase),
-        alt=alt,
+        title=title,
+        alt=words("training.alt", quantity=quantity, phase=phase, n=len(known), **ends),
         caption=words(f"training.{what}_caption"),
         data=traces,
         layout=layout(x, axis(quantity, zeroline=False), **changes),
         table=Table(
-            caption=words(f"training.{what}_title", phase=phase),
-            columns=(words("training.round"), *(f"{quantity}, {name}" for name in curves)),
-            rows=tuple((str(number), *(values[i] for values in curves.values())) for i, number in enumerate(numbers)),
+            caption=title,
+            columns=(words("training.after_round"), *(f"{quantity}, {name}" for name in curves)),
+            rows=tuple((str(i), *(curve.get(i) for curve in curves.values())) for i in numbers),
             name=f"training-{phase}-{what}",
         ),
         height=280,
