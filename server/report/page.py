@@ -23,6 +23,7 @@ from shared_model.pages.document import WORDS, page_environment, render_page
 from shared_model.pages.wording import Words
 
 _HERE = Path(__file__).parent
+WORDS_FILES = (WORDS, _HERE / "english.toml")
 
 
 def render_report(path: Path) -> str:
@@ -32,17 +33,18 @@ def render_report(path: Path) -> str:
         StudyError: not a run folder, or a file in it cannot be read.
     """
     content = read_run(path)
-    words = Words(WORDS, _HERE / "english.toml")
+    words = Words(*WORDS_FILES)
     return render_page(
         page_environment(_HERE / "templates"),
         "report.html",
         words=words,
-        sections=_list_sections(content, words),
+        sections=list_sections(content, words),
         first=describe_first_screen(content, words, shares_caution=SHARES_CAUTION),
     )
 
 
-def _list_sections(content: RunContent, words: Words) -> tuple[Section, ...]:
+def list_sections(content: RunContent, words: Words) -> tuple[Section, ...]:
+    """The page below its first screen; every run has all sections, and one without numbers says why."""
     return (
         describe_performance(content, words),
         describe_importance(content, words, shares_caution=SHARES_CAUTION),

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from shared_model.pages.escaping import Json
-
 Mark = Literal["good", "amber", "red", "unknown"]
 
 
@@ -64,8 +62,8 @@ class Figure:
     title: str
     alt: str
     caption: str
-    data: Sequence[Mapping[str, Json]]
-    layout: Mapping[str, Json]
+    data: Sequence[Mapping[str, object]]
+    layout: Mapping[str, object]
     table: Table
     height: int = 340
     kind: ClassVar[str] = "figure"

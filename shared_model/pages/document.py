@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from shared_model.pages.blocks import Cell, Marked, Section, list_figures
-from shared_model.pages.escaping import Json, script_json
+from shared_model.pages.escaping import script_json
 from shared_model.pages.numbers import MISSING, significant
 from shared_model.pages.wording import Words
 
@@ -56,7 +56,7 @@ def render_page(
         context: what else the template shows.
     """
     figures = [figure for section in sections for figure in list_figures(section.blocks)]
-    specifications: dict[str, Json] = {
+    specifications: dict[str, object] = {
         one.name: {"data": list(one.data), "layout": one.layout, "height": one.height} for one in figures
     }
     script, plotly = _read("figures.js"), _pack_plotly()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from html import escape
 
 from markupsafe import Markup
-
-Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
 LONGEST_LABEL = 30
 _ISOLATE, _POP = "\u2068", "\u2069"  # Unicode's first strong isolate: a right-to-left name turns nothing around it
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def script_json(value: Json) -> Markup:
+def script_json(value: object) -> Markup:
     """JSON for a script element: no character of it can end the element or begin another."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, safe in _IN_SCRIPT.items():

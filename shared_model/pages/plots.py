@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared_model.pages.escaping import Json, figure_text
+from shared_model.pages.escaping import figure_text
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = (
     f"var(--{name})" for name in ("blue", "orange", "green", "vermilion", "purple")
@@ -17,14 +17,14 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = (
 GRAY, INK, LINE = "var(--gray)", "var(--ink)", "var(--line)"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, GRAY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
-LOW_TO_HIGH: Json = [[0, BLUE], [0.5, GRAY], [1, ORANGE]]
+LOW_TO_HIGH = [[0, BLUE], [0.5, GRAY], [1, ORANGE]]
 
 ROW_HEIGHT, FRAME_HEIGHT = 30, 110
 
-Trace = dict[str, Json]
+Trace = dict[str, object]  # a part of plotly's JSON
 
 
-def axis(title: str, **changes: Json) -> Trace:
+def axis(title: str, **changes: object) -> Trace:
     """A plain axis; it does not move when it is touched."""
     return {
         "title": {"text": title, "standoff": 8, "font": {"size": 13}},
@@ -52,7 +52,7 @@ def name_axis(names: Sequence[str], *, title: str = "") -> Trace:
     )
 
 
-def layout(x: Trace, y: Trace, **changes: Json) -> Trace:
+def layout(x: Trace, y: Trace, **changes: object) -> Trace:
     """A plain layout: no frame, no background, the legend above."""
     return {
         "xaxis": x,
@@ -73,7 +73,7 @@ def rows_height(n: int) -> int:
     return FRAME_HEIGHT + ROW_HEIGHT * max(n, 1)
 
 
-def line(name: str, x: Sequence[Json], y: Sequence[Json], *, series: int, dash: str = "solid") -> Trace:
+def line(name: str, x: Sequence[object], y: Sequence[object], *, series: int, dash: str = "solid") -> Trace:
     """Points joined by a line."""
     return {
         "type": "scatter",
@@ -87,7 +87,7 @@ def line(name: str, x: Sequence[Json], y: Sequence[Json], *, series: int, dash: 
     }
 
 
-def reference_line(name: str, x: Sequence[Json], y: Sequence[Json]) -> Trace:
+def reference_line(name: str, x: Sequence[object], y: Sequence[object]) -> Trace:
     """A line to compare with, dotted and without points."""
     return {
         "type": "scatter",

@@ -23,4 +23,5 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     shrink = 1 + Z_95**2 / n
     middle = (share + Z_95**2 / (2 * n)) / shrink
     half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / shrink
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return 0.0 if share == 0 else low, 1.0 if share == 1 else high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from server.report.content import RunContent
@@ -202,15 +202,14 @@ def _draw_decision(test: TestPart, words: Words) -> Figure | None:
         return None
     threshold, model, treat_all, _ = (curve[key] for key in keys)
     top = max(0.01, *model)
-    better = [t for t, own, other in zip(threshold, model, treat_all, strict=True) if own > max(other, 0.0)]
-    where = words("decision.better", low=_percent(better[0]), high=_percent(better[-1])) if better else ""
-    if len(better) not in {0, len([t for t in threshold if better[0] <= t <= better[-1]])}:
-        where = words("decision.better_somewhere", n=len(better), of=len(threshold))
+    where = _describe_benefit(
+        threshold, [own > max(all_, 0.0) for own, all_ in zip(model, treat_all, strict=True)], words
+    )
     return Figure(
         name="decision",
         title=words("decision.title"),
-        alt=words("decision.alt", n=len(threshold)) + " " + (where or words("decision.never")),
-        caption=words("decision.caption") + " " + (where or words("decision.never")),
+        alt=f"{words('decision.alt', n=len(threshold))} {where}",
+        caption=f"{words('decision.caption')} {where}",
         data=[
             line(words("curve.model"), threshold, model, series=0),
             line(words("curve.treat_all"), threshold, treat_all, series=1, dash="dash"),
@@ -222,6 +221,16 @@ def _draw_decision(test: TestPart, words: Words) -> Figure | None:
         ),
         table=_curve_table("decision", curve, keys, words),
     )
+
+
+def _describe_benefit(threshold: Sequence[float], better: Sequence[bool], words: Words) -> str:
+    """Where the model is better than treating all and none: a range only if it is so throughout."""
+    if not any(better):
+        return words("decision.never")
+    first, last = better.index(True), len(better) - 1 - list(reversed(better)).index(True)
+    if not all(better[first : last + 1]):
+        return words("decision.better_somewhere", n=sum(better), of=len(better))
+    return words("decision.better", low=_percent(threshold[first]), high=_percent(threshold[last]))
 
 
 def _describe_hospitals(test: TestPart, pooled: Metrics, words: Words) -> list[Block]:
