@@ -20,7 +20,7 @@ from shared_model.pages.numbers import MISSING, significant
 from shared_model.pages.wording import Words
 
 _HERE = Path(__file__).parent
-WORDS = _HERE / "english.toml"
+WORDS, THEME = _HERE / "english.toml", _HERE / "theme.css"
 _SYMBOLS = {"good": "●", "amber": "▲", "red": "■", "unknown": "○"}
 
 
@@ -63,7 +63,7 @@ def render_page(
     return environment.get_template(template).render(
         words=words,
         sections=sections,
-        theme=Markup(_read("theme.css")),  # noqa: S704 - our own file
+        theme=Markup(THEME.read_text(encoding="utf-8")),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",
