@@ -11,6 +11,7 @@ from shared_model.pages.wording import Words
 FEWEST_EVENTS = 100  # Collins, Ogundimu and Altman 2016, Stat Med 35:214: events (and non-events) of a validation
 SPREAD_I2 = 0.5  # Higgins and Thompson 2002: from here on heterogeneity is called more than moderate
 FEWEST_SITES = 3
+SMALLEST_SHARE = 0.0005  # below, a share is written as 0.0%
 
 
 def list_cautions(content: RunContent, words: Words) -> tuple[str, ...]:
@@ -51,6 +52,11 @@ def _of_the_shares(content: RunContent, words: Words) -> Iterator[str]:
     explanation = content.explanation
     if explanation is None or explanation.suppressed:
         return
+    unused = [
+        name for name, entry in explanation.by_share() if entry.share is not None and entry.share < SMALLEST_SHARE
+    ]
+    if unused:
+        yield words("caution.unused", names=", ".join(unused))
     for name, entry in explanation.by_share():
         if entry.i2 is not None and entry.i2 >= SPREAD_I2 and entry.hospitals is not None:
             yield words("caution.spread", name=name, i2=percent(entry.i2, digits=0))

@@ -36,7 +36,7 @@ def test_first_screen_tells_hospitals_patients_deaths_and_auc_with_its_interval(
     screen = _screen(write_run(tmp_path / "run"))
 
     assert screen.title == "Death after hip fracture"
-    assert screen.subtitle == "Run run, completed"
+    assert screen.subtitle == "Run run: completed"
     assert _tile(screen, "Hospitals")[0] == "3"
     assert _tile(screen, "Test patients")[0] == "400"
     assert _tile(screen, "Deaths") == ("40", "", "10.0% of the test patients")
@@ -112,6 +112,14 @@ def test_hospitals_accepted_although_red_and_shares_that_differ_between_hospital
     assert any("share of static differs between hospitals: chance does not explain 80%" in one for one in cautions)
 
 
+def test_modalities_that_the_model_hardly_uses_are_named_with_what_that_means(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    shares = {"static": modality_entry(0.9995), "hip": modality_entry(0.0004), "chest": modality_entry(0.0)}
+    change(run, "explanations.json", modalities=shares)
+
+    assert any(caution.startswith("The model hardly uses: hip, chest.") for caution in _screen(run).cautions)
+
+
 def test_suppressed_run_says_so_in_words_and_shows_no_number(tmp_path: Path) -> None:
     screen = _screen(write_suppressed_run(tmp_path))
 
@@ -125,7 +133,7 @@ def test_failed_run_tells_its_reason_and_that_there_are_no_results(tmp_path: Pat
     screen = _screen(write_failed_run(tmp_path, reason="round 1 (fusion): expected answers of at least 3 hospitals"))
 
     assert screen.failure == "round 1 (fusion): expected answers of at least 3 hospitals"
-    assert _tile(screen, "AUC") == ("none", "", "The run did not come to its test.")
+    assert _tile(screen, "AUC") == ("not available", "", "The run did not come to its test.")
     assert screen.shares_note == "Not available: the run did not come to its explanation."
 
 
