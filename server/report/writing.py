@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,15 +52,33 @@ def write_apart(path: Path, say: Callable[[str], None]) -> None:
     """
     command = [str(Path(sys.executable).parent / "hipfed-server"), "report", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, env=installed_environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.SubprocessError) as error:
         say(f"the report was not written: {type(error).__name__}: {error}; {_HINT.format(path=path)}")
         return
     if done.returncode:
-        told = (done.stderr or done.stdout).strip()
-        say(f"the report was not written: {told[-500:]}; {_HINT.format(path=path)}")
+        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        say(f"the report was not written: {told[-1]}; {_HINT.format(path=path)}")
     else:
         say(f"report: {path / REPORT}")
+
+
+def installed_environment(
+    root: Path = Path(__file__).parents[2], inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The environment in which Python finds the installed hipfed: Flower puts its bundle on the path of all it starts.
+
+    Args:
+        root: where this code lies: the bundle, which has no templates, or hipfed itself.
+        inherited: of this process.
+    """
+    environment = dict(inherited)
+    if "PYTHONPATH" in environment and not (root / "server" / "report" / "templates").is_dir():
+        places = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(place for place in places if place and Path(place) != root)
+    return environment
 
 
 def write_at_end(path: Path, say: Callable[[str], None]) -> None:

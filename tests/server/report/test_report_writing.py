@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import server.report.page
 from server.cli import app
 from server.report import writing
-from server.report.writing import REPORT, reported, write_apart, write_at_end, write_report
+from server.report.writing import REPORT, installed_environment, reported, write_apart, write_at_end, write_report
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
 from tests.server.report.run_folders import write, write_run
 
@@ -62,6 +62,20 @@ def test_report_that_another_process_cannot_write_is_told_with_its_reason(run: P
     assert line.startswith("the report was not written: hipfed-server: ")
     assert "metrics.json: expected a JSON file of a run" in line.replace("\n", " ")
     assert line.endswith(f"`hipfed-server report {run}` writes it")
+
+
+def test_bundle_without_templates_is_taken_off_the_path_of_the_other_process(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    inherited = {"PYTHONPATH": f"{bundle}{os.pathsep}/elsewhere", "HOME": "/home"}
+
+    assert installed_environment(bundle, inherited) == {"PYTHONPATH": "/elsewhere", "HOME": "/home"}
+
+
+def test_checkout_stays_on_the_path_of_the_other_process(tmp_path: Path) -> None:
+    (tmp_path / "server" / "report" / "templates").mkdir(parents=True)
+    inherited = {"PYTHONPATH": str(tmp_path)}
+
+    assert installed_environment(tmp_path, inherited) == inherited
 
 
 def test_program_that_is_not_there_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
