@@ -8,6 +8,7 @@ from server.report.content import RunContent
 from shared_model.pages.numbers import interval, percent
 from shared_model.pages.wording import Words
 
+SHARES_CAUTION = "CI: other patients, same model. A model trained on other patients differs by more."
 FEWEST_EVENTS = 100  # Collins, Ogundimu and Altman 2016, Stat Med 35:214: events (and non-events) of a validation
 SPREAD_I2 = 0.5  # Higgins and Thompson 2002: from here on heterogeneity is called more than moderate
 FEWEST_SITES = 3

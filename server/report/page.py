@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import describe_first_screen
 from server.report.sections.data_quality import describe_data_quality
@@ -17,7 +18,6 @@ from server.report.sections.reproducing import describe_reproducing
 from server.report.sections.training import describe_training
 from server.report.sections.tripod import describe_tripod
 from server.report.sections.withheld import describe_withheld
-from server.summary import SHARES_CAUTION
 from shared_model.pages.blocks import Section
 from shared_model.pages.document import WORDS, page_environment, render_page
 from shared_model.pages.wording import Words

@@ -11,8 +11,8 @@ from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, percent, percent_interval
 from shared_model.pages.plots import SERIES, axis, layout, line, name_axis, points_with_intervals, rows_height
 from shared_model.pages.wording import Words
-from shared_model.shapley.strata import OUTCOME
 
+OUTCOME = "outcome"  # of shared_model.shapley.strata, which takes torch with it
 MOST_SERIES = len(SERIES)
 
 

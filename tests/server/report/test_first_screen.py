@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import FirstScreen, describe_first_screen, describe_slope
 from server.report.page import WORDS_FILES
-from server.summary import SHARES_CAUTION
 from shared_model.pages.wording import Words
 from tests.server.report.run_folders import (
     change,

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from server.report.cautions import SHARES_CAUTION
 from server.report.content import read_run
 from server.report.explained import ValueGroup
 from server.report.page import WORDS_FILES, list_sections
+from server.report.sections import groups
 from server.report.sections.dependence import label_group
 from server.report.sections.intervals import wilson_interval
 from server.report.sections.training import describe_training
-from server.summary import SHARES_CAUTION
 from shared_model.pages.blocks import Block, Figure, Folded, Grid, Marked, Notice, Section, Table, Text, list_figures
 from shared_model.pages.wording import Words
+from shared_model.shapley.strata import OUTCOME
 from tests.server.report.run_folders import (
     SUPPRESSED,
     change,
@@ -378,6 +380,10 @@ def test_suppressed_run_has_no_figure_of_results(tmp_path: Path) -> None:
         assert not list_figures(_section(run, name).blocks)
     rows = {row[0] for row in _table(_section(run, "withheld"), "withheld").rows}
     assert {"metrics of the test part", "the explanation"} <= rows
+
+
+def test_outcome_is_called_as_the_strata_call_it() -> None:
+    assert groups.OUTCOME == OUTCOME
 
 
 def test_run_without_rounds_says_so(tmp_path: Path) -> None:
