@@ -131,7 +131,7 @@ def visit(browser: Browser, reports: dict[str, Path]) -> Iterator[Callable[..., 
 
 def _wait_for_figures(page: Page) -> None:
     if page.locator("[data-figure]").count():
-        page.wait_for_function("document.documentElement.dataset.figures === 'ready'")
+        page.locator("html[data-figures=ready]").wait_for(state="attached")  # the policy lets no string be evaluated
 
 
 def _scroll_through(page: Page) -> None:
