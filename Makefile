@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 THREADS := OMP_NUM_THREADS=1
 CHAOS_TIME := $(if $(HIPFED_LONG),3h,75m)
 
-.PHONY: demo test chaos lint lock clean
+.PHONY: demo test browser chaos lint lock clean
 
 demo: cohorts/demo/schema.toml
 	rm -rf runs/demo
@@ -15,8 +15,13 @@ cohorts/demo/schema.toml: $(INSTALLED)
 	rm -rf cohorts/demo
 	$(BIN)/hipfed-sim cohort --out cohorts/demo --patients 1000 --image-size 40
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) browser lint
 	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Debian's chromium for tests/browser, where it is missing and may be installed; without it they are skipped, in CI not.
+browser:
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends chromium; } || echo "no chromium: tests/browser is skipped"
 
 # Faults in a real deployment, one after another; figures go to .pytest_cache/chaos.xml.
 # HIPFED_LONG=1: at every step, and the long runs of the fuzz tests.

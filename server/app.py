@@ -10,7 +10,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
-from server.run_folder import RunFolder
+from server.report.writing import REPORT, write_apart
+from server.run_folder import RunFolder, State
 from server.run_lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
@@ -47,6 +48,7 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
         raise SystemExit(1)  # and leave the finished run's status as it is
     folder.remove_unfinished()
+    (folder.path / REPORT).unlink(missing_ok=True)  # of an earlier attempt
     _log_to(folder)
     folder.write_status("running")
     try:
@@ -62,13 +64,23 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         )
     except HipfedError as error:
         log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
-        folder.write_status("failed", str(error))
+        _end(folder, "failed", str(error))
         raise SystemExit(1) from error
-    except BaseException as error:
+    except Exception as error:
+        log.exception("the run failed")
+        _end(folder, "failed", _explain(error, folder))
+        raise
+    except BaseException as error:  # stopped: nothing is started any more
         log.exception("the run failed")
         folder.write_status("failed", _explain(error, folder))
         raise
-    folder.write_status("completed")
+    _end(folder, "completed")
+
+
+def _end(folder: RunFolder, state: State, reason: str = "") -> None:
+    """Say how the run ended, and then report it: a report that cannot be written changes nothing of that."""
+    folder.write_status(state, reason)
+    write_apart(folder.path, say=log.info)
 
 
 def format_enrolled(names: Mapping[int, str]) -> str:

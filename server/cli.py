@@ -37,6 +37,22 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write.  [default: RUN/report.html]")
+    ] = None,
+) -> None:
+    """Write the report of a run: one page that opens offline, made from the run folder alone."""
+    from server.report.writing import write_report
+    from shared_model.command_refusal import plain_refusal
+
+    with plain_refusal("hipfed-server"):
+        file = write_report(run, out)
+    Console().print(f"report: {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def agreement(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was explained.")],
     expert: Annotated[

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.quality import QUALITY_FILE, describe_findings
+from server.report.cautions import SHARES_CAUTION
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 
@@ -98,9 +99,6 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for name, reason in test.get("failed", {}).items():
         console.print(f"failed: {name}: {reason}", markup=False)
-
-
-SHARES_CAUTION = "CI: other patients, same model. A model trained on other patients differs by more."
 
 
 def print_shares(explanations: Mapping[str, Any], console: Console) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from server.report.writing import reported
 from server.run_folder import read_status
 from server.submission import INTERRUPTED
 from server.summary import print_run
@@ -95,6 +97,7 @@ def run(
         if strategy is not None:
             named["strategy"] = strategy
         assignments = {**named, **parse_assignments(settings or [])}
-        with _stopped_plainly(out):
-            run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
-        print_run(out, console)
+        with reported(out, partial(console.print, markup=False, highlight=False, soft_wrap=True)):
+            with _stopped_plainly(out):
+                run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
+            print_run(out, console)

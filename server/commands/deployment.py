@@ -76,13 +76,16 @@ def run(
 
     Ctrl-C stops the run, and `--resume` continues it. A run whose terminal is lost goes on.
     """
+    from functools import partial
+
     from server.deployment.run import run_deployed
+    from server.report.writing import reported
     from server.run_folder import read_status
     from server.submission import INTERRUPTED
     from server.summary import print_run
 
     console, errors = Console(), Console(stderr=True)
-    with plain_refusal(_PROGRAM):
+    with plain_refusal(_PROGRAM), reported(out, partial(console.print, markup=False, highlight=False, soft_wrap=True)):
         try:
             run_deployed(_open(home), study, out, resume=resume, console=console)
         except (KeyboardInterrupt, SystemExit) as stopped:

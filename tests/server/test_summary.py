@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from server.report.cautions import SHARES_CAUTION
 from server.run_folder import RunFolder
-from server.summary import SHARES_CAUTION, print_run, print_shares
+from server.summary import print_run, print_shares
 from shared_model.errors import StudyError
 
 

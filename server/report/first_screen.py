@@ -1,0 +1,211 @@
+"""The first screen: what a clinician reads in ten seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from server.report.cautions import list_cautions
+from server.report.content import RunContent
+from server.report.records import TestPart
+from shared_model.metrics import Metrics
+from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
+from shared_model.pages.wording import Words
+
+SLOPE_RIGHT = (0.9, 1.1)  # what is called right: our own words for a number that stands beside them
+RATIO_RIGHT = (0.9, 1.1)  # expected by observed events, the same
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number with what it is.
+
+    Attributes:
+        label: what it is.
+        value: the number, or words in its place.
+        beside: the number's interval.
+        note: the sentence below it.
+        in_words: the value is words, not a number.
+        wide: it takes the room of two.
+    """
+
+    label: str
+    value: str
+    note: str = ""
+    beside: str = ""
+    in_words: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class ShareBar:
+    """A modality's share, drawn; lengths are percent of the width."""
+
+    name: str
+    share: str
+    interval: str
+    length: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What stands above all else.
+
+    Attributes:
+        title: of the study.
+        subtitle: which run, and how it stands.
+        failure: why it failed; "" if it did not.
+        tiles: numbers.
+        bars: shares of the modalities, largest first.
+        shares_note: what they are, or why there are none.
+        cautions: sentences.
+    """
+
+    title: str
+    subtitle: str
+    failure: str
+    tiles: tuple[Tile, ...]
+    bars: tuple[ShareBar, ...]
+    shares_note: str
+    cautions: tuple[str, ...]
+
+
+def describe_first_screen(content: RunContent, words: Words, *, shares_caution: str) -> FirstScreen:
+    """The first screen of a run.
+
+    Args:
+        content: of the run folder.
+        words: of the report.
+        shares_caution: what intervals of shares leave out; it stands wherever shares do.
+    """
+    study = content.config.schema_.study if content.config else None
+    cautions = list_cautions(content, words)
+    bars = tuple(_list_bars(content))
+    return FirstScreen(
+        title=(study.title or study.name) if study else words("first.unknown_study"),
+        subtitle=_describe_run(content, words),
+        failure=content.reason if content.state == "failed" else "",
+        tiles=tuple(_list_tiles(content, words)),
+        bars=bars,
+        shares_note=words("first.shares_note") if bars else _why_no_shares(content, words),
+        cautions=(shares_caution, *cautions) if bars else cautions,
+    )
+
+
+def _describe_run(content: RunContent, words: Words) -> str:
+    text = words("first.subtitle", name=content.name, state=words(f"state.{content.state}"))
+    return text + (words("first.pooled_folds", folds=", ".join(map(str, content.folds))) if content.folds else "")
+
+
+def _list_tiles(content: RunContent, words: Words) -> Iterator[Tile]:
+    deaths = words("first.deaths" if content.counts_deaths else "first.events")
+    if content.config is not None:
+        yield _hospitals(content, words)
+    if content.test is None:
+        for label in (words("first.patients"), deaths, words("first.auc")):
+            yield Tile(label, words("first.none"), words("first.not_reached"), in_words=True)
+        return
+    pooled = content.test.pooled
+    if pooled is None:
+        for label in (words("first.patients"), deaths, words("first.auc"), words("first.calibration")):
+            yield Tile(label, SUPPRESSED, words("first.suppressed"), in_words=True)
+        return
+    yield Tile(words("first.patients"), str(pooled.n), words("first.patients_note"))
+    yield Tile(deaths, str(pooled.events), words("first.deaths_note", share=percent(pooled.events / pooled.n)))
+    yield _auc(pooled, content, words)
+    yield describe_calibration(content.test, pooled, content, words)
+
+
+def _hospitals(content: RunContent, words: Words) -> Tile:
+    config, test = content.config, content.test
+    if config is None:
+        return Tile(words("first.hospitals"), words("first.none"), in_words=True)
+    taking_part = [member.site for member in config.roster]
+    notes = []
+    if test is not None and test.sites:
+        all_answered = len(test.sites) == len(taking_part)
+        notes.append(words("first.hospitals_all" if all_answered else "first.hospitals_tested", n=len(test.sites)))
+    if config.excluded:
+        notes.append(words("first.hospitals_excluded", n=len(config.excluded)))
+    return Tile(words("first.hospitals"), str(len(taking_part)), " ".join(notes) or words("first.hospitals_note"))
+
+
+def _auc(pooled: Metrics, content: RunContent, words: Words) -> Tile:
+    if pooled.auc is None:
+        return Tile(words("first.auc"), words("first.not_defined"), in_words=True)
+    meaning = "first.auc_note_deaths" if content.counts_deaths else "first.auc_note"
+    note = words(meaning, pairs=str(round(100 * pooled.auc)))
+    ends = words("first.ci", ci=interval(pooled.auc_ci))
+    return Tile(words("first.auc"), number(pooled.auc), note, beside=ends, wide=True)
+
+
+def describe_calibration(test: TestPart, pooled: Metrics, content: RunContent, words: Words) -> Tile:
+    """Calibration in words: expected against observed events, and whether risks are too extreme.
+
+    Expected events come from the calibration curve, whose groups hold every patient.
+    """
+    expected = expected_events(test)
+    slope = pooled.calibration_slope
+    verdict, sentences = words("first.not_defined"), []
+    if expected is not None and pooled.events:
+        ratio = expected / pooled.events
+        key = "low" if ratio < RATIO_RIGHT[0] else "high" if ratio > RATIO_RIGHT[1] else "right"
+        verdict = words(f"calibration.{key}")
+        kind = "deaths" if content.counts_deaths else "events"
+        told = number(expected, digits=1)
+        sentences.append(words(f"calibration.expected_{kind}", expected=told, observed=pooled.events))
+        if slope is not None:
+            verdict += words(f"calibration.and_{_judge_slope(slope)}")
+    sentences.append(describe_slope(slope, words))
+    return Tile(words("first.calibration"), verdict, " ".join(sentences), in_words=True, wide=True)
+
+
+def describe_slope(slope: float | None, words: Words) -> str:
+    """What a calibration slope means, with its number."""
+    if slope is None:
+        return words("calibration.slope_none")
+    return words(f"calibration.slope_{_judge_slope(slope)}", slope=number(slope))
+
+
+def _judge_slope(slope: float) -> str:
+    low, high = SLOPE_RIGHT
+    return "against" if slope <= 0 else "extreme" if slope < low else "cautious" if slope > high else "right"
+
+
+def expected_events(test: TestPart) -> float | None:
+    """Sum of the predicted risks of all patients; None where the run has no calibration curve."""
+    curve = test.curves.get("calibration", {})
+    predicted, sizes = curve.get("predicted", ()), curve.get("n", ())
+    if not predicted or len(predicted) != len(sizes):
+        return None
+    return sum(risk * n for risk, n in zip(predicted, sizes, strict=True))
+
+
+def _list_bars(content: RunContent) -> Iterator[ShareBar]:
+    if content.explanation is None or content.explanation.suppressed:
+        return
+    for name, entry in content.explanation.by_share():
+        share = entry.share or 0.0
+        low, high = entry.share_ci or (share, share)
+        yield ShareBar(
+            name=name,
+            share=percent(entry.share),
+            interval=percent_interval(entry.share_ci),
+            length=_on_scale(share),
+            low=_on_scale(share if low is None else low),
+            high=_on_scale(share if high is None else high),
+        )
+
+
+def _on_scale(share: float) -> float:
+    return round(100 * min(max(share, 0.0), 1.0), 2)
+
+
+def _why_no_shares(content: RunContent, words: Words) -> str:
+    if content.explanation is not None:
+        return words("first.shares_suppressed")
+    if content.config is not None and content.config.settings.get("explain") == "none":
+        return words("first.shares_off")
+    return words("first.shares_folds") if content.folds else words("first.shares_none")

@@ -1,0 +1,189 @@
+"""Sentences about a run that the model card and the TRIPOD+AI checklist both need; "" where the run does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from server.report.content import RunContent
+from server.report.records import Config
+from shared_model.config import Scalar
+from shared_model.pages.numbers import interval, number, percent, percent_interval
+from shared_model.pages.wording import Words
+
+Fact = Callable[[RunContent, Words], str]
+
+
+def _setting(config: Config, key: str) -> Scalar:
+    return config.settings.get(key, "")
+
+
+def tell_title(content: RunContent, words: Words) -> str:
+    """The study's name and outcome."""
+    if content.config is None:
+        return ""
+    study = content.config.schema_.study
+    return words("facts.title", title=study.title or study.name, outcome=study.outcome or "-")
+
+
+def tell_hospitals(content: RunContent, words: Words) -> str:
+    """How many took part, and who was excluded."""
+    if content.config is None:
+        return ""
+    return words("facts.hospitals", n=len(content.config.roster), excluded=len(content.config.excluded))
+
+
+def tell_flow(content: RunContent, words: Words) -> str:
+    """Patients and events of training and test."""
+    sentences = []
+    training = content.training_counts()
+    if training is not None:
+        sentences.append(words("facts.training", n=training[0], events=training[1]))
+    if content.test is not None and content.test.pooled is not None:
+        sentences.append(words("facts.test", n=content.test.pooled.n, events=content.test.pooled.events))
+    return " ".join(sentences)
+
+
+def tell_quality(content: RunContent, words: Words) -> str:
+    """Grades of the hospitals."""
+    if content.quality is None:
+        return ""
+    grades = [row.grade if row else "" for row in content.quality.hospitals.values()]
+    return words("facts.quality", **{grade: grades.count(grade) for grade in ("green", "amber", "red")})
+
+
+def tell_inputs(content: RunContent, words: Words) -> str:
+    """Modalities, and how many variables."""
+    if content.config is None:
+        return ""
+    schema = content.config.schema_
+    parts = [words("facts.static", n=len(schema.static))] if schema.static else []
+    parts += [words("facts.series", name=name, n=_count(own, "channels")) for name, own in schema.series.items()]
+    parts += [words("facts.events", name=name, n=_count(own, "items")) for name, own in schema.events.items()]
+    parts += [words("facts.image", name=name) for name in schema.images]
+    return words("facts.inputs", parts="; ".join(parts))
+
+
+def _count(own: Mapping[str, object], key: str) -> int:
+    found = own.get(key, ())
+    return len(found) if isinstance(found, list | tuple) else 0
+
+
+def tell_split(content: RunContent, words: Words) -> str:
+    """How patients are divided."""
+    if content.config is None:
+        return ""
+    fold = ", ".join(map(str, content.folds)) or str(_setting(content.config, "fold"))
+    return words("facts.split", seed=str(_setting(content.config, "seed")), fold=fold)
+
+
+def tell_missing(content: RunContent, words: Words) -> str:
+    """How missing values and modalities are handled."""
+    return words("facts.missing") if content.config else ""
+
+
+def tell_preprocessing(content: RunContent, words: Words) -> str:
+    """Common standardisation."""
+    return words("facts.preprocessing") if content.config else ""
+
+
+def tell_model(content: RunContent, words: Words) -> str:
+    """Kind of model and how it was trained."""
+    if content.config is None:
+        return ""
+    config = content.config
+    return words(
+        "facts.model",
+        fusion=str(_setting(config, "fusion")),
+        strategy=str(_setting(config, "strategy")),
+        phases=", ".join(config.phases) or "-",
+        head=str(_setting(config, "head")) or words("facts.linear_head"),
+        image=str(_setting(config, "image-encoder")) if config.schema_.images else words("facts.no_images"),
+    )
+
+
+def tell_balance(content: RunContent, words: Words) -> str:
+    """Whether classes were weighted."""
+    if content.config is None:
+        return ""
+    return words("facts.balance", weight=str(_setting(content.config, "class-weight")))
+
+
+def tell_heterogeneity(content: RunContent, words: Words) -> str:
+    """Spread between hospitals of AUC and shares."""
+    sentences = []
+    if content.test is not None:
+        shown = [row for row in content.test.sites.values() if row is not None]
+        if content.test.sites:
+            sentences.append(words("facts.site_rows", shown=len(shown), of=len(content.test.sites)))
+        pooled = content.test.pooled
+        if pooled is not None and pooled.auc_within is not None:
+            within = interval(pooled.auc_within_ci)
+            sentences.append(words("facts.within", auc=number(pooled.auc_within), ci=within))
+    if content.explanation is not None:
+        known = [
+            f"{name} {percent(entry.i2, digits=0)}"
+            for name, entry in content.explanation.by_share()
+            if entry.i2 is not None
+        ]
+        if known:
+            sentences.append(words("facts.i2", told=", ".join(known)))
+    return " ".join(sentences)
+
+
+def tell_measures(content: RunContent, words: Words) -> str:
+    """Which measures are reported."""
+    return words("facts.measures") if content.test else ""
+
+
+def tell_performance(content: RunContent, words: Words) -> str:
+    """AUC with interval, calibration."""
+    pooled = content.test.pooled if content.test else None
+    if pooled is None:
+        return words("facts.performance_suppressed") if content.test else ""
+    return words(
+        "facts.performance",
+        auc=number(pooled.auc),
+        ci=interval(pooled.auc_ci),
+        slope=number(pooled.calibration_slope),
+        intercept=number(pooled.calibration_intercept),
+        brier=number(pooled.brier, digits=3),
+    )
+
+
+def tell_shares(content: RunContent, words: Words) -> str:
+    """What the model looks at."""
+    if content.explanation is None or content.explanation.suppressed:
+        return ""
+    told = ", ".join(
+        f"{name} {percent(entry.share)} ({percent_interval(entry.share_ci)})"
+        for name, entry in content.explanation.by_share()
+    )
+    return words("facts.shares", told=told)
+
+
+def tell_subgroups(content: RunContent, words: Words) -> str:
+    """Whether subgroups were looked at."""
+    if content.config is None:
+        return ""
+    strata = str(_setting(content.config, "strata"))
+    return words("facts.subgroups", strata=strata) if strata else ""
+
+
+def tell_output(content: RunContent, words: Words) -> str:
+    """What the model gives."""
+    return words("facts.output") if content.config else ""
+
+
+def tell_specification(content: RunContent, words: Words) -> str:
+    """Where the whole model stands."""
+    if content.model is None:
+        return ""
+    return words("facts.specification", weights=content.model.weights_sha256[:16])
+
+
+def tell_code(content: RunContent, words: Words) -> str:
+    """Software and versions."""
+    if content.config is None:
+        return ""
+    versions = ", ".join(f"{name} {version}" for name, version in content.config.packages.items())
+    return words("facts.code", versions=versions)

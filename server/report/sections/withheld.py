@@ -1,0 +1,107 @@
+"""What is not shown, and why: the small-cell rule with this run's numbers, and everything that it hid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from server.report.content import RunContent
+from server.report.explained import FeatureEntry
+from shared_model.pages.blocks import Block, Section, Table, Text
+from shared_model.pages.wording import Words
+
+MOST_NAMES = 12
+
+
+def describe_withheld(content: RunContent, words: Words) -> Section:
+    """The rule, then a row for each kind of number that was withheld."""
+    settings = content.config.settings if content.config else {}
+    limits = {
+        key.replace("-", "_"): str(settings[key])
+        for key in ("min-patients", "min-events", "min-non-events", "min-sites")
+        if key in settings
+    }
+    blocks: list[Block] = [
+        Text(words("withheld.rule", **limits) if len(limits) == 4 else words("withheld.rule_unknown")),
+        Text(words("withheld.why")),
+    ]
+    rows = tuple(_list_withheld(content, words))
+    if rows:
+        blocks.append(
+            Table(
+                caption=words("withheld.table"),
+                columns=tuple(words(f"withheld.{key}") for key in ("what", "count", "which", "reason")),
+                rows=rows,
+                name="withheld",
+            )
+        )
+    else:
+        blocks.append(Text(words("withheld.nothing")))
+    return Section("withheld", words("withheld.title"), tuple(blocks))
+
+
+def _list_withheld(content: RunContent, words: Words) -> Iterator[tuple[str, int, str, str]]:
+    if content.test is not None and content.test.pooled is None:
+        yield _row("pooled", [], words)
+    if content.test is not None:
+        hidden = [name for name, row in content.test.sites.items() if row is None]
+        if hidden:
+            yield _row("hospital_metrics", hidden, words)
+    if content.quality is not None:
+        hidden = [name for name, row in content.quality.hospitals.items() if row is None]
+        if hidden:
+            yield _row("hospital_quality", hidden, words)
+    yield from _list_of_explanation(content, words)
+
+
+def _list_of_explanation(content: RunContent, words: Words) -> Iterator[tuple[str, int, str, str]]:
+    explanation = content.explanation
+    if explanation is None:
+        return
+    if explanation.suppressed:
+        yield _row("explanation", [], words)
+        return
+    hidden = {
+        "hospital_shares": [name for name, row in explanation.sites.items() if row is None],
+        "strata": [
+            f"{variable}: {label}"
+            for variable, groups in explanation.strata.items()
+            for label, row in groups.items()
+            if row is None
+        ],
+        "modality_features": [name for name, entries in explanation.features.items() if entries is None],
+        "features": [f"{modality}: {entry.name}" for modality, entry in _entries(content) if entry.suppressed],
+        "value_groups": [
+            f"{modality}: {entry.name}"
+            for modality, entry in _entries(content)
+            if any(group.suppressed for group in entry.groups)
+        ],
+        "histograms": [
+            f"{modality}: {entry.name}"
+            for modality, entry in _entries(content)
+            if entry.histogram is None and entry.groups and not entry.suppressed
+        ],
+    }
+    for key, names in hidden.items():
+        if names:
+            yield _row(key, names, words)
+    if all(entry.prediction_interval is None for entry in explanation.modalities.values()):
+        yield _row("spread", [], words)
+
+
+def _entries(content: RunContent) -> Iterator[tuple[str, FeatureEntry]]:
+    features = content.explanation.features if content.explanation else {}
+    for modality, entries in features.items():
+        for entry in entries or ():
+            yield modality, entry
+
+
+def _row(key: str, names: list[str], words: Words) -> tuple[str, int, str, str]:
+    shown = ", ".join(names[:MOST_NAMES])
+    if len(names) > MOST_NAMES:
+        shown += words("withheld.and_more", n=len(names) - MOST_NAMES)
+    return (
+        words(f"withheld.{key}"),
+        max(len(names), 1),
+        shown or words("withheld.all"),
+        words(f"withheld.{key}_reason"),
+    )

@@ -1,0 +1,39 @@
+"""Text of a study made safe for the places of a page where autoescaping does not reach: JSON in scripts, figures."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from html import escape
+
+from markupsafe import Markup
+
+LONGEST_LABEL = 30
+_ISOLATE, _POP = "\u2068", "\u2069"  # Unicode's first strong isolate: a right-to-left name turns nothing around it
+_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def script_json(value: object) -> Markup:
+    """JSON for a script element: no character of it can end the element or begin another."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, safe in _IN_SCRIPT.items():
+        text = text.replace(character, safe)
+    return Markup(text)  # noqa: S704 - escaped just above
+
+
+def figure_text(text: str, *, longest: int = LONGEST_LABEL) -> str:
+    """A name as plotly may show it: its subset of HTML is escaped, long names are cut, right-to-left ones isolated.
+
+    Args:
+        text: any text of a study.
+        longest: characters that are left of it; the tables carry the whole.
+    """
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    cut = printable if len(printable) <= longest else printable[: longest - 1] + "…"
+    safe = escape(cut, quote=False).replace("$", "&#36;")  # between dollars plotly looks for TeX
+    return f"{_ISOLATE}{safe}{_POP}" if _turns_around(cut) else safe
+
+
+def _turns_around(text: str) -> bool:
+    """Whether a text holds letters that are written from right to left; marks that turn the direction are gone."""
+    return any(unicodedata.bidirectional(character) in {"R", "AL", "AN"} for character in text)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.report.cautions import SHARES_CAUTION
+from server.report.content import RunContent, read_run
+from server.report.first_screen import FirstScreen, describe_first_screen, describe_slope
+from server.report.page import WORDS_FILES
+from shared_model.pages.wording import Words
+from tests.server.report.run_folders import (
+    change,
+    metrics,
+    modality_entry,
+    scored_part,
+    write,
+    write_failed_run,
+    write_run,
+    write_suppressed_run,
+)
+
+WORDS = Words(*WORDS_FILES)
+
+
+def _screen(path: Path) -> FirstScreen:
+    return describe_first_screen(read_run(path), WORDS, shares_caution=SHARES_CAUTION)
+
+
+def _tile(screen: FirstScreen, label: str) -> tuple[str, str, str]:
+    (tile,) = (tile for tile in screen.tiles if tile.label == label)
+    return tile.value, tile.beside, tile.note
+
+
+def test_first_screen_tells_hospitals_patients_deaths_and_auc_with_its_interval(tmp_path: Path) -> None:
+    screen = _screen(write_run(tmp_path / "run"))
+
+    assert screen.title == "Death after hip fracture"
+    assert screen.subtitle == "Run run: completed"
+    assert _tile(screen, "Hospitals")[0] == "3"
+    assert _tile(screen, "Test patients")[0] == "400"
+    assert _tile(screen, "Deaths") == ("40", "", "10.0% of the test patients")
+    value, beside, note = _tile(screen, "AUC")
+    assert (value, beside) == ("0.78", "95% CI 0.70 to 0.84")
+    assert "in 78 of 100 pairs" in note
+
+
+def test_calibration_in_words_rests_on_expected_and_observed_deaths_and_the_slope(tmp_path: Path) -> None:
+    # 200 patients at 4 % and 200 at 12 % are 32 expected deaths; 40 were observed, so 32 / 40 = 0.8 is too low.
+    value, _, note = _tile(_screen(write_run(tmp_path)), "Calibration")
+
+    assert value == "Risks are too low on average, but too extreme"
+    assert note.startswith("32.0 deaths expected, 40 observed.")
+    assert "Slope 0.62" in note
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [
+        (None, "No calibration slope can be given."),
+        (-0.1, "Slope -0.10: higher risks do not go with more events."),
+        (0.89, "Slope 0.89: below 1, high risks are told too high and low ones too low."),
+        (1.0, "Slope 1.00, where 1 is right."),
+        (1.11, "Slope 1.11: above 1, high risks are told too low and low ones too high."),
+    ],
+)
+def test_slope_is_told_with_its_meaning(slope: float | None, said: str) -> None:
+    assert describe_slope(slope, WORDS) == said
+
+
+def test_shares_stand_largest_first_with_their_intervals_and_the_caution(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    change(run, "explanations.json", modalities={"vitals": modality_entry(0.25), "static": modality_entry(0.75)})
+
+    screen = _screen(run)
+
+    assert [(bar.name, bar.share, bar.interval) for bar in screen.bars] == [
+        ("static", "75.0%", "72.0% to 78.0%"),
+        ("vitals", "25.0%", "22.0% to 28.0%"),
+    ]
+    assert (screen.bars[0].length, screen.bars[0].low, screen.bars[0].high) == (75.0, 72.0, 78.0)
+    assert screen.cautions[0] == SHARES_CAUTION
+
+
+def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    part = scored_part(["east"], ["east"])
+    write(run, "metrics.json", {"test": {**part, "pooled": {**metrics(400, 40), "auc_ci": [0.45, 0.7]}}})
+
+    cautions = " ".join(_screen(run).cautions)
+
+    assert "40 deaths: with fewer than 100 deaths" in cautions
+    assert "The interval of the AUC (0.45 to 0.70) holds 0.5" in cautions
+
+
+def test_enough_deaths_and_a_good_auc_are_not_cautioned(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": metrics(2000, 150)}})
+
+    assert not any("deaths" in caution or "AUC" in caution for caution in _screen(run).cautions)
+
+
+def test_hospitals_accepted_although_red_and_shares_that_differ_between_hospitals_are_cautioned(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    red = {"grade": "red", "refused": False, "judged": 9, "by_outcome": True, "findings": []}
+    change(run, "quality.json", hospitals={"east": red, "north": {**red, "refused": True}})
+    change(run, "explanations.json", modalities={"static": modality_entry(0.7) | {"i2": 0.8}})
+
+    cautions = _screen(run).cautions
+
+    assert "Hospitals took part although their data quality is red: east." in cautions
+    assert any("share of static differs between hospitals: chance does not explain 80%" in one for one in cautions)
+
+
+def test_modalities_that_the_model_hardly_uses_are_named_with_what_that_means(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    shares = {"static": modality_entry(0.9995), "hip": modality_entry(0.0004), "chest": modality_entry(0.0)}
+    change(run, "explanations.json", modalities=shares)
+
+    assert any(caution.startswith("The model hardly uses: hip, chest.") for caution in _screen(run).cautions)
+
+
+def test_suppressed_run_says_so_in_words_and_shows_no_number(tmp_path: Path) -> None:
+    screen = _screen(write_suppressed_run(tmp_path))
+
+    assert {tile.value for tile in screen.tiles if tile.label != "Hospitals"} == {"suppressed"}
+    assert screen.bars == ()
+    assert screen.shares_note == "Suppressed: too few patients, deaths or hospitals to tell."
+    assert SHARES_CAUTION not in screen.cautions
+
+
+def test_failed_run_tells_its_reason_and_that_there_are_no_results(tmp_path: Path) -> None:
+    screen = _screen(write_failed_run(tmp_path, reason="round 1 (fusion): expected answers of at least 3 hospitals"))
+
+    assert screen.failure == "round 1 (fusion): expected answers of at least 3 hospitals"
+    assert _tile(screen, "AUC") == ("not available", "", "The run did not come to its test.")
+    assert screen.shares_note == "Not available: the run did not come to its explanation."
+
+
+def test_run_that_failed_before_the_handshake_has_a_first_screen() -> None:
+    screen = describe_first_screen(RunContent("run", "failed", "nobody came"), WORDS, shares_caution=SHARES_CAUTION)
+
+    assert screen.title.startswith("Study unknown")
+    assert screen.failure == "nobody came"
+
+
+@pytest.mark.parametrize(
+    ("title", "outcome", "label"),
+    [
+        ("Coronary disease at angiography", "disease", "Events"),
+        ("Hip fracture", "died", "Deaths"),
+        ("30-day mortality", "outcome", "Deaths"),
+        ("Hip fracture", "death_30d", "Deaths"),
+        ("A diet for the studied", "weight", "Events"),
+    ],
+)
+def test_events_are_called_deaths_only_where_the_study_says_so(
+    tmp_path: Path, title: str, outcome: str, label: str
+) -> None:
+    screen = _screen(write_run(tmp_path, title=title, outcome=outcome))
+
+    assert _tile(screen, label)[0] == "40"
+
+
+def test_excluded_hospitals_and_those_missing_in_the_test_are_counted(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    change(run, "config.json", excluded={"west": "another schema"})
+    part = scored_part(["east", "north"], ["east"])
+    write(run, "metrics.json", {"test": {**part, "failed": {"south": "no answer"}}})
+
+    screen = _screen(run)
+
+    assert _tile(screen, "Hospitals")[2] == "took part; the test part was answered by 2. Excluded: 1."
+    assert "1 hospitals did not answer in the test: south." in screen.cautions
+
+
+def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "all" / "fold-2")
+    pooled = {"pooled": metrics(400, 40), "sites": {}, "curves": {}}
+    write(tmp_path / "all", "metrics.json", {"folds": [2, 3], "test": pooled})
+    write(tmp_path / "all", "status.json", {"state": "completed", "reason": ""})
+
+    screen = _screen(tmp_path / "all")
+
+    assert screen.title == "Death after hip fracture"
+    assert "predictions of folds 2, 3 together" in screen.subtitle
+    assert screen.shares_note == "Each fold has an explanation of its own, in its own run folder."
+
+
+def test_modality_without_a_share_is_not_drawn_as_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    nothing = modality_entry(0.5) | {"share": None, "share_ci": None}
+    change(run, "explanations.json", modalities={"static": nothing})
+
+    (bar,) = _screen(run).bars
+
+    assert (bar.share, bar.interval, bar.length) == ("not available", "not available", 0.0)
