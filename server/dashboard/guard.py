@@ -112,13 +112,14 @@ class Guard:
         if len(host) != 1 or host[0].lower() not in self._access.hosts:
             return PlainTextResponse("Unknown host.\n", 421)
         refusal = _refuse_form(scope, headers)
-        if refusal is not None:
-            return refusal
-        if _is_foreign(scope, headers):
-            return PlainTextResponse("Not for other sites.\n", 403)
-        if self._access.sessions is None or scope["path"] == LOGIN:
-            return None
-        if self._access.session_end(headers) is not None:
+        if refusal is None and _is_foreign(scope, headers):
+            refusal = PlainTextResponse("Not for other sites.\n", 403)
+        return refusal or self._refuse_stranger(scope, headers)
+
+    def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
+        """Ask for a session."""
+        needs_session = self._access.sessions is not None and scope["path"] != LOGIN
+        if not needs_session or self._access.session_end(headers) is not None:
             return None
         if scope["path"].startswith(EVENTS):
             return PlainTextResponse("Log in first.\n", 401)

@@ -31,7 +31,9 @@ _TIMES = ("status.json", CONFIG, "rounds.jsonl", "metrics.json", "explanations.j
 _ROUND, _CONFIG, _TEST, _EXPLANATION = (TypeAdapter(kind) for kind in (Round, Config, TestPart, Explanation))
 
 NOT_HELD = "No process of this machine works on the run. Where it was stopped or killed, --resume continues it."
-NO_STATUS = "status.json: expected the state of the run, got no file. The run has not begun, or its folder is not whole."
+NO_STATUS = (
+    "status.json: expected the state of the run, got no file. The run has not begun, or its folder is not whole."
+)
 
 
 class RunReader:

@@ -133,7 +133,9 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
     rows += [(name, Marked(words("hospitals.excluded"), "red"), "", why) for name, why in sorted(excluded.items())]
     columns = tuple(words(f"hospitals.{key}") for key in ("name", "last", "rounds", "reason"))
     caption = words("hospitals.caption", n=len(names), excluded=len(excluded))
-    blocks: list[Block] = [Table(caption, columns, tuple(rows), "hospitals")] if rows else [Text(words("hospitals.none"))]
+    blocks: list[Block] = (
+        [Table(caption, columns, tuple(rows), "hospitals")] if rows else [Text(words("hospitals.none"))]
+    )
     failures = [
         words("hospitals.failed_point", round=one.round, phase=one.phase, name=name, reason=reason)
         for one in reversed(run.rounds)

@@ -62,9 +62,7 @@ class Watcher:
         beat_s: between two signs of life, in seconds.
     """
 
-    def __init__(
-        self, read: Callable[[str], Parts], *, every_s: float = EVERY_S, beat_s: float = BEAT_S
-    ) -> None:
+    def __init__(self, read: Callable[[str], Parts], *, every_s: float = EVERY_S, beat_s: float = BEAT_S) -> None:
         self._read, self._every_s, self._beat_s = read, every_s, beat_s
         self._boards: dict[str, _Board] = {}
         self._epoch = secrets.token_hex(4)  # versions of another start mean nothing
