@@ -28,7 +28,8 @@ QUIET_S = 30.0
 TAIL_BYTES = 256 * 1024  # of rounds.jsonl, for its last line
 
 _TIMES = ("status.json", CONFIG, "rounds.jsonl", "metrics.json", "explanations.json", "log.txt")
-_ROUND, _CONFIG, _TEST, _EXPLANATION = (TypeAdapter(kind) for kind in (Round, Config, TestPart, Explanation))
+_ROUND, _CONFIG = TypeAdapter(Round), TypeAdapter(Config)
+_TEST, _EXPLANATION = TypeAdapter(TestPart), TypeAdapter(Explanation)
 
 NOT_HELD = "No process of this machine works on the run. Where it was stopped or killed, --resume continues it."
 NO_STATUS = (
@@ -86,6 +87,7 @@ class RunReader:
         tested = self._try(place.path / "metrics.json", _parse_tested, problems)
         last = self._try(place.path / "rounds.jsonl", _parse_last_round, problems, last_bytes=TAIL_BYTES)
         changed = self._last_change(place)
+        state: State
         if problems:
             state, reason = "damaged", problems[0]
         elif status is None and place.folds:
@@ -158,9 +160,10 @@ def _time_of(path: Path) -> datetime | None:
 
 def _parse_status(content: bytes) -> tuple[State, str]:
     status = _parse_object(content)
+    state: State
     for state in ("running", "completed", "failed"):
         if status.get("state") == state:
-            return state, str(status.get("reason", ""))  # type: ignore[return-value] # one of the three
+            return state, str(status.get("reason", ""))
     raise StudyError(f"expected the state running, completed or failed, got {str(status.get('state'))[:40]!r}.")
 
 
