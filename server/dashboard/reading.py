@@ -168,7 +168,7 @@ def _parse_status(content: bytes) -> tuple[State, str]:
 
 
 def _parse_config(content: bytes) -> Config:
-    return _validate(_CONFIG, _parse_object(content))
+    return _validate(_CONFIG.validate_python, _parse_object(content))
 
 
 def _parse_tested(content: bytes) -> Tested | None:
@@ -179,13 +179,13 @@ def _parse_tested(content: bytes) -> Tested | None:
         return None
     if not isinstance(part, dict):
         raise StudyError("expected an object at test, got another value.")
-    test = _validate(_TEST, {**part, "curves": {}, "sites": {}})
+    test = _validate(_TEST.validate_python, {**part, "curves": {}, "sites": {}})
     folds = metrics.get("folds", ())
     return Tested(test.pooled, test.failed, len(folds) if isinstance(folds, list) else 0)
 
 
 def _parse_explanation(content: bytes) -> Explanation:
-    return _validate(_EXPLANATION, _parse_object(content))
+    return _validate(_EXPLANATION.validate_python, _parse_object(content))
 
 
 def _parse_rounds(content: bytes) -> tuple[Round, ...]:
@@ -216,7 +216,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def _parse_round(line: bytes) -> Round:
-    return _validate(_ROUND, _parse_object(line))
+    return _validate(_ROUND.validate_python, _parse_object(line))
 
 
 def _parse_object(content: bytes) -> dict[str, object]:
@@ -229,9 +229,9 @@ def _parse_object(content: bytes) -> dict[str, object]:
     return value
 
 
-def _validate(kind: TypeAdapter[T], content: object) -> T:
+def _validate(check: Callable[[object], T], content: object) -> T:
     try:
-        return kind.validate_python(content)
+        return check(content)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:80] or "the top"
