@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from server.commands.dashboard import dashboard
 from server.commands.deployment import run, start, status, stop
 from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
 from server.commands.study import study
@@ -15,7 +16,7 @@ from shared_model.command_version import Version
 from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop):
+for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop, dashboard):
     app.command()(_command)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 from markupsafe import Markup
@@ -44,6 +45,8 @@ def render_page(
     *,
     words: Words,
     sections: tuple[Section, ...],
+    scripts: tuple[str, ...] = (),
+    allowed: Mapping[str, str] | None = None,
     **context: object,
 ) -> str:
     """A page that opens offline. Plotly lies compressed at its end and is unpacked once the rest has been painted.
@@ -53,6 +56,8 @@ def render_page(
         template: that extends page.html.
         words: of the page, with the shared ones.
         sections: with their figures.
+        scripts: further ones, which run after the page's own.
+        allowed: what the page's policy allows beyond `content_policy`, by directive.
         context: what else the template shows.
     """
     figures = [figure for section in sections for figure in list_figures(section.blocks)]
@@ -67,7 +72,8 @@ def render_page(
         script=Markup(script),  # noqa: S704 - our own file
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",
-        policy=content_policy(scripts=[_hash(script), plotly.hash]),
+        scripts=[Markup(one) for one in scripts],  # noqa: S704 - our own files
+        policy=page_policy(scripts, allowed),
         **context,
     )
 
@@ -91,21 +97,27 @@ def _pack_plotly() -> PackedScript:
     return PackedScript(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode(), _hash(text))
 
 
-def content_policy(*, scripts: Sequence[str]) -> str:
+def page_policy(scripts: Sequence[str] = (), allowed: Mapping[str, str] | None = None) -> str:
+    """The policy of a page that `render_page` makes with the same arguments."""
+    hashes = [_hash(_read("figures.js")), _pack_plotly().hash, *map(_hash, scripts)]
+    return content_policy(scripts=hashes, allowed=allowed or {})
+
+
+def content_policy(*, scripts: Sequence[str], allowed: Mapping[str, str] = MappingProxyType({})) -> str:
     """What a browser lets the page do: run the scripts of these hashes and draw pictures; no request, no other script.
 
     Plotly makes styles as it draws. They can load nothing, as pictures may only be data that the page holds.
     """
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {' '.join(scripts)}",
-            "style-src 'unsafe-inline'",
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
+    directives = {
+        "default-src": "'none'",
+        "script-src": " ".join(scripts),
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        **allowed,
+    }
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
 
 
 def show_cell(cell: Cell) -> str:

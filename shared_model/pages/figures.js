@@ -137,4 +137,10 @@
   });
 
   document.querySelectorAll(".table-part > .actions").forEach((actions) => { actions.hidden = false; });
+
+  // A page whose numbers change gives a figure anew.
+  document.addEventListener("figure", ({ detail }) => {
+    figures[detail.name] = detail;
+    holders.filter((holder) => holder.dataset.figure === detail.name && drawn.has(holder)).forEach((holder) => draw(holder));
+  });
 })();

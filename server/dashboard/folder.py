@@ -1,0 +1,91 @@
+"""RUNS: which runs there are. A name that a request gives is looked up among these, and never joined to a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared_model.errors import SettingsError
+
+_MARKS = ("status.json", "config.json", "rounds.jsonl", "checkpoints")
+_FOLD = "fold-"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies.
+
+    Attributes:
+        name: of its folder in RUNS; a fold's is NAME/fold-K.
+        path: of its folder, every link resolved.
+        folds: names of its folds, where it is a cross-validation.
+    """
+
+    name: str
+    path: Path
+    folds: tuple[str, ...] = ()
+
+
+def open_runs(folder: Path) -> Path:
+    """The folder of runs, every link resolved.
+
+    Raises:
+        SettingsError: it is none, or is itself a run.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise SettingsError(f"{folder}: expected a folder of run folders, got none. Name the folder they lie in.")
+    if (root / "status.json").exists():
+        raise SettingsError(f"{folder}: expected a folder of run folders, got a run. Name the folder it lies in.")
+    return root
+
+
+def list_runs(root: Path) -> dict[str, Place]:
+    """All runs by name. A link that leads out of RUNS is no run, and neither is one whose name is no text."""
+    found: dict[str, Place] = {}
+    for name, path in sorted(_list_folders(root, root)):
+        folds = [fold for fold in _list_folders(path, root) if _is_fold(fold[0])]
+        if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
+            continue
+        folds.sort(key=lambda fold: int(fold[0].removeprefix(_FOLD)))
+        found[name] = Place(name, path, tuple(f"{name}/{fold}" for fold, _ in folds))
+        found |= {f"{name}/{fold}": Place(f"{name}/{fold}", inner) for fold, inner in folds}
+    return found
+
+
+def _list_folders(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return  # it was removed since, or is closed to us: then it holds no run that could be shown
+    for entry in entries:
+        if entry.name.startswith(".") or not _is_text(entry.name):
+            continue
+        path = _follow(entry, root)
+        if path is not None:
+            yield entry.name, path
+
+
+def _follow(entry: os.DirEntry[str], root: Path) -> Path | None:
+    try:
+        if not entry.is_symlink():
+            return Path(entry.path) if entry.is_dir(follow_symlinks=False) else None
+        path = Path(entry.path).resolve(strict=True)
+        inside = path.is_relative_to(root) and path != root
+        return path if inside and path.is_dir() else None
+    except (OSError, RuntimeError):  # a link to nowhere, or to itself
+        return None
+
+
+def _is_fold(name: str) -> bool:
+    return name.startswith(_FOLD) and name.removeprefix(_FOLD).isdecimal()
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

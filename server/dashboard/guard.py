@@ -1,0 +1,176 @@
+"""The rules that hold for every request before any route sees it, and for every answer.
+
+| rule | against |
+|---|---|
+| the Host header names this dashboard | DNS rebinding: another site's name that leads here |
+| only GET and HEAD, and POST to the login | anything that could change something |
+| a request of another site only to open a page | being read, embedded or set to work by other sites |
+| a session, where there is a token | everybody else |
+| small requests | exhaustion |
+| security headers on every answer | scripts, frames, referrers and caches that could take something along |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.dashboard.access import LoginLimit, Sessions
+
+LOGIN = "/login"
+EVENTS = "/events/"
+LONGEST_HEAD = 16 * 1024
+LONGEST_TARGET = 4096
+LONGEST_BODY = 4096
+
+NOTHING_ALLOWED = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass
+class Access:
+    """Who may reach the dashboard, and how.
+
+    Attributes:
+        hosts: values of the Host header that it answers to.
+        is_tls: whether it speaks TLS.
+        sessions: None where no token is needed.
+        limit: of wrong tokens.
+    """
+
+    hosts: frozenset[str]
+    is_tls: bool = False
+    sessions: Sessions | None = None
+    limit: LoginLimit = field(default_factory=LoginLimit)
+
+    @property
+    def cookie(self) -> str:
+        """Name of the session's cookie; under TLS one that no other host can set."""
+        return "__Host-hipfed-dashboard" if self.is_tls else "hipfed-dashboard"
+
+    def describe_cookie(self, session: str) -> str:
+        """The Set-Cookie header of a session."""
+        age = int(self.sessions.lasts_s) if self.sessions else 0
+        secure = "; Secure" if self.is_tls else ""
+        return f"{self.cookie}={session}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+    def session_end(self, headers: Headers) -> float | None:
+        """When the session of a request ends, on the monotonic clock; None if it has none."""
+        if self.sessions is None:
+            return None
+        cookie = SimpleCookie()
+        try:
+            for line in headers.getlist("cookie"):
+                cookie.load(line)
+        except CookieError:
+            return None
+        return self.sessions.end_of(cookie[self.cookie].value) if self.cookie in cookie else None
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    Args:
+        app: what is guarded.
+        access: who may reach it.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or let the application answer it; the headers are added either way."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"the dashboard: expected http, got {scope['type']}")
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _complete(MutableHeaders(scope=message), is_tls=self._access.is_tls)
+            await send(message)
+
+        refusal = self._refuse(scope)
+        await (refusal or self._app)(scope, receive, send_guarded)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.getlist("host")
+        if len(host) != 1 or host[0].lower() not in self._access.hosts:
+            return PlainTextResponse("Unknown host.\n", 421)
+        refusal = _refuse_form(scope, headers)
+        if refusal is None and _is_foreign(scope, headers):
+            refusal = PlainTextResponse("Not for other sites.\n", 403)
+        return refusal or self._refuse_stranger(scope, headers)
+
+    def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
+        """Ask for a session."""
+        needs_session = self._access.sessions is not None and scope["path"] != LOGIN
+        if not needs_session or self._access.session_end(headers) is not None:
+            return None
+        if scope["path"].startswith(EVENTS):
+            return PlainTextResponse("Log in first.\n", 401)
+        return RedirectResponse(LOGIN, 303)
+
+
+def _refuse_form(scope: Scope, headers: Headers) -> Response | None:
+    """Refuse what is too large, or asks for more than to be shown something."""
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEAD:
+        return PlainTextResponse("Headers too large.\n", 431)
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_TARGET:
+        return PlainTextResponse("Address too long.\n", 414)
+    if scope["method"] == "POST" and scope["path"] == LOGIN:
+        return _refuse_body(headers, most=LONGEST_BODY)
+    if scope["method"] not in {"GET", "HEAD"}:
+        return PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
+    return _refuse_body(headers, most=0)
+
+
+def _refuse_body(headers: Headers, *, most: int) -> Response | None:
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not length.isdecimal() or int(length) > most:
+        return PlainTextResponse("Body too large.\n", 413)
+    return None
+
+
+def _is_foreign(scope: Scope, headers: Headers) -> bool:
+    """Whether another site makes the request. Opening one of our pages from elsewhere is no harm; the rest is."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if scope["method"] == "POST":
+        # Under no-referrer a browser's own form sends the origin "null", but says that it is of the same site.
+        return site not in {"same-origin", "none"} if site is not None else not _is_own(origin, scope, headers)
+    if site in {None, "same-origin", "none"}:
+        return origin is not None and not _is_own(origin, scope, headers)
+    return headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document"
+
+
+def _is_own(origin: str | None, scope: Scope, headers: Headers) -> bool:
+    return origin is None or origin == f"{scope['scheme']}://{headers['host']}"
+
+
+def _complete(headers: MutableHeaders, *, is_tls: bool) -> None:
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("Content-Security-Policy", NOTHING_ALLOWED)
+    if is_tls:
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+
+def name_hosts(names: Sequence[str], port: int, *, is_tls: bool) -> frozenset[str]:
+    """Values of a Host header that mean these names at this port."""
+    written = [f"[{name}]" if ":" in name else name.lower() for name in names]
+    with_port = {f"{name}:{port}" for name in written}
+    return frozenset(with_port | (set(written) if port == (443 if is_tls else 80) else set()))

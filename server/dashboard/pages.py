@@ -1,0 +1,135 @@
+"""The dashboard's pages, and the parts of them that change while somebody looks on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from server.dashboard.comparison import MOST_RUNS, describe_comparison
+from server.dashboard.reading import RunReader
+from server.dashboard.records import STATES, RunDetail, RunSummary
+from server.dashboard.run_view import describe_curves, describe_hospitals, describe_rounds, describe_run, list_curves
+from server.dashboard.views import describe_row
+from shared_model.pages.blocks import Section
+from shared_model.pages.document import WORDS, page_environment, page_policy, render_page
+from shared_model.pages.wording import Words
+
+_HERE = Path(__file__).parent
+_ALLOWED = {"connect-src": "'self'", "frame-src": "'self'", "form-action": "'self'"}
+FIGURE = "figure:"
+ALL_RUNS = ""  # the topic of the list; a run's topic is its name
+
+
+@dataclass(frozen=True)
+class RenderedPage:
+    """A page with the policy that its answer carries.
+
+    Attributes:
+        html: the page.
+        policy: as in the page, and that nobody may frame it.
+    """
+
+    html: str
+    policy: str
+
+
+class Pages:
+    """Makes pages from what `RunReader` reads.
+
+    Args:
+        reader: of the runs.
+    """
+
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
+        self._words = Words(WORDS, _HERE / "english.toml")
+        self._environment = page_environment(_HERE / "templates")
+        self._style = Markup((_HERE / "dashboard.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+        self._scripts = ((_HERE / "dashboard.js").read_text(encoding="utf-8"),)
+        self._policy = page_policy(self._scripts, _ALLOWED) + "; frame-ancestors 'none'"
+        self._blocks = self._environment.get_template("parts.html")
+
+    def show_list(self) -> RenderedPage:
+        """All runs, the one that changed last on top."""
+        runs = sorted(self._reader.list_summaries(), key=lambda run: run.changed, reverse=True)
+        rows = [describe_row(run, self._words) for run in runs]
+        return self._render("list.html", rows=rows, states=STATES, most=MOST_RUNS, events="/events/")
+
+    def show_run(self, name: str) -> RenderedPage | None:
+        """A run; None if there is none of this name."""
+        run = self._reader.read_detail(name)
+        if run is None:
+            return None
+        view = describe_run(run, self._words)
+        return self._render(
+            "run.html",
+            sections=self._list_sections(run),
+            view=view,
+            path=quote(name),
+            events=f"/events/{quote(name)}",
+            quote=quote,
+        )
+
+    def show_comparison(self, names: Sequence[str]) -> RenderedPage:
+        """Runs side by side; those that are not there are named."""
+        wanted = list(dict.fromkeys(names))[:MOST_RUNS]
+        read = {name: self._reader.read_detail(name) for name in wanted}
+        runs = [run for run in read.values() if run is not None]
+        sections = describe_comparison(runs, self._words) if len(runs) > 1 else ()
+        missing = [name for name, run in read.items() if run is None]
+        return self._render("compare.html", sections=sections, runs=runs, missing=missing, quote=quote)
+
+    def show_login(self, complaint: str = "", **values: int) -> RenderedPage:
+        """The form for the token."""
+        return self._render("login.html", complaint=self._words(complaint, **values) if complaint else "")
+
+    def show_problem(self, key: str, **values: str) -> RenderedPage:
+        """A page that says what is wrong."""
+        return self._render("problem.html", text=self._words(key, **values))
+
+    def read_parts(self, topic: str) -> dict[str, str]:
+        """Parts of the list or of a run's page, by id; figures are JSON."""
+        if topic == ALL_RUNS:
+            return dict(self._make_row(run) for run in self._reader.list_summaries())
+        run = self._reader.read_detail(topic)
+        if run is None:
+            return {"first": self._part("gone_of")}
+        parts = {"first": self._part("first_of", describe_run(run, self._words), quote(topic), quote)}
+        for describe in (describe_hospitals, describe_rounds):
+            section = describe(run, self._words)
+            parts[section.name] = self._part("section_part", section)
+        for figure in list_curves(run, self._words):
+            content = {"name": figure.name, "data": figure.data, "layout": figure.layout, "height": figure.height}
+            content |= {"alt": figure.alt, "table": self._part("table_part", figure.table)}
+            parts[f"{FIGURE}{figure.name}"] = json.dumps(content)
+        return parts
+
+    def _make_row(self, run: RunSummary) -> tuple[str, str]:
+        row = describe_row(run, self._words)
+        return row.id, self._part("row_of", row)
+
+    def _part(self, macro: str, *arguments: object) -> str:
+        module = self._blocks.make_module({"words": self._words})
+        return str(getattr(module, macro)(*arguments)).strip()
+
+    def _list_sections(self, run: RunDetail) -> tuple[Section, ...]:
+        makers = (describe_hospitals, describe_curves, describe_rounds)
+        return tuple(describe(run, self._words) for describe in makers)
+
+    def _render(self, template: str, *, sections: tuple[Section, ...] = (), **context: object) -> RenderedPage:
+        html = render_page(
+            self._environment,
+            template,
+            words=self._words,
+            sections=sections,
+            scripts=self._scripts,
+            allowed=_ALLOWED,
+            style=self._style,
+            **{"events": "", **context},
+        )
+        return RenderedPage(html, self._policy)

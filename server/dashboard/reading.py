@@ -1,0 +1,238 @@
+"""Runs read from their files. Whatever is wrong with a run is told in its own record, and no other run suffers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from server.dashboard.file_cache import FileCache, find_file
+from server.dashboard.folder import Place, list_runs
+from server.dashboard.locks import is_worked_on, read_lock_table
+from server.dashboard.records import RunDetail, RunSummary, State, Tested
+from server.report.explained import Explanation
+from server.report.records import Config, Round, TestPart
+from server.run_folder import CONFIG
+from server.run_lock import APP_LOCK
+from shared_model.errors import StudyError
+
+T = TypeVar("T")
+
+# A run whose lock nobody holds and that has written nothing for so long is told as interrupted: it may have just
+# begun or ended, or another machine may work on it.
+QUIET_S = 30.0
+TAIL_BYTES = 256 * 1024  # of rounds.jsonl, for its last line
+
+_TIMES = ("status.json", CONFIG, "rounds.jsonl", "metrics.json", "explanations.json", "log.txt")
+_ROUND, _CONFIG = TypeAdapter(Round), TypeAdapter(Config)
+_TEST, _EXPLANATION = TypeAdapter(TestPart), TypeAdapter(Explanation)
+
+NOT_HELD = "No process of this machine works on the run. Where it was stopped or killed, --resume continues it."
+NO_STATUS = (
+    "status.json: expected the state of the run, got no file. The run has not begun, or its folder is not whole."
+)
+
+
+class RunReader:
+    """The runs of a folder.
+
+    Args:
+        root: the folder, as `open_runs` returns it.
+        now: the time, UTC.
+        locked: inodes of the files that processes have locked.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        locked: Callable[[], Collection[int] | None] = read_lock_table,
+    ) -> None:
+        self._root, self._now, self._locked = root, now, locked
+        self._files = FileCache()
+
+    def list_summaries(self) -> tuple[RunSummary, ...]:
+        """All runs, in the order of their names."""
+        locked, places = self._locked(), list_runs(self._root)
+        return tuple(self._summarise(place, places, locked) for place in places.values())
+
+    def find(self, name: str) -> Place | None:
+        """Where a run lies; None if there is none of this name."""
+        return list_runs(self._root).get(name)
+
+    def read_detail(self, name: str) -> RunDetail | None:
+        """All that is shown of a run; None if there is none of this name."""
+        places = list_runs(self._root)
+        place = places.get(name)
+        if place is None:
+            return None
+        problems: list[str] = []
+        explanation = self._try(place.path / "explanations.json", _parse_explanation, problems)
+        rounds = self._try(place.path / "rounds.jsonl", _parse_rounds, problems) or ()
+        config = self._try(_find_config(place, places), _parse_config, problems)
+        summary = self._summarise(place, places, self._locked())
+        if summary.state == "damaged" and summary.reason not in problems:
+            problems.append(summary.reason)
+        return RunDetail(summary, config, rounds, explanation, tuple(problems), place.folds)
+
+    def _summarise(self, place: Place, places: dict[str, Place], locked: Collection[int] | None) -> RunSummary:
+        problems: list[str] = []
+        status = self._try(place.path / "status.json", _parse_status, problems)
+        config = self._try(_find_config(place, places), _parse_config, problems)
+        tested = self._try(place.path / "metrics.json", _parse_tested, problems)
+        last = self._try(place.path / "rounds.jsonl", _parse_last_round, problems, last_bytes=TAIL_BYTES)
+        changed = self._last_change(place)
+        state: State
+        if problems:
+            state, reason = "damaged", problems[0]
+        elif status is None and place.folds:
+            state, reason = self._judge_folds([places[fold] for fold in place.folds], locked)
+        elif status is None:
+            state, reason = self._judge_without_status(place, locked)
+        else:
+            state, reason = self._judge(place, *status, changed=changed, locked=locked)
+        return RunSummary(
+            name=place.name,
+            state=state,
+            reason=reason,
+            study=(config.schema_.study.title or config.schema_.study.name) if config else "",
+            n_hospitals=len(config.roster) if config else None,
+            tested=tested,
+            last=last,
+            started=_time_of(place.path / (APP_LOCK if status and status[0] != "running" else "status.json")),
+            changed=changed,
+        )
+
+    def _judge(
+        self, place: Place, told: State, reason: str, *, changed: datetime, locked: Collection[int] | None
+    ) -> tuple[State, str]:
+        if told != "running" or locked is None or is_worked_on(place.path, locked):
+            return told, reason
+        is_quiet = (self._now() - changed).total_seconds() > QUIET_S
+        return ("interrupted", NOT_HELD) if is_quiet else (told, reason)
+
+    def _judge_without_status(self, place: Place, locked: Collection[int] | None) -> tuple[State, str]:
+        begins = locked is not None and is_worked_on(place.path, locked)
+        return ("running", "") if begins else ("damaged", NO_STATUS)
+
+    def _judge_folds(self, folds: list[Place], locked: Collection[int] | None) -> tuple[State, str]:
+        """A cross-validation has no state of its own before its folds are pooled."""
+        places = {fold.name: fold for fold in folds}
+        states = [self._summarise(fold, places, locked).state for fold in folds]
+        reason = f"{states.count('completed')} of {len(folds)} folds that have begun are completed."
+        return ("running" if "running" in states else "interrupted"), reason
+
+    def _try(
+        self, path: Path, parse: Callable[[bytes], T], problems: list[str], *, last_bytes: int | None = None
+    ) -> T | None:
+        try:
+            return self._files.read(path, parse, last_bytes=last_bytes)
+        except StudyError as error:
+            problems.append(str(error))
+            return None
+
+    def _last_change(self, place: Place) -> datetime:
+        states = [find_file(place.path / name) for name in _TIMES]
+        times = [state.st_mtime for state in states if state is not None]
+        if not times:
+            try:
+                times = [place.path.stat().st_mtime]
+            except OSError:
+                times = [0.0]  # it was removed since; the next look does not find it
+        return datetime.fromtimestamp(max(times), UTC)
+
+
+def _find_config(place: Place, places: dict[str, Place]) -> Path:
+    """The run's own, or for pooled folds the first one's."""
+    own = place.path / CONFIG
+    return own if not place.folds or find_file(own) else places[place.folds[0]].path / CONFIG
+
+
+def _time_of(path: Path) -> datetime | None:
+    state = find_file(path)
+    return None if state is None else datetime.fromtimestamp(state.st_mtime, UTC)
+
+
+def _parse_status(content: bytes) -> tuple[State, str]:
+    status = _parse_object(content)
+    state: State
+    for state in ("running", "completed", "failed"):
+        if status.get("state") == state:
+            return state, str(status.get("reason", ""))
+    raise StudyError(f"expected the state running, completed or failed, got {str(status.get('state'))[:40]!r}.")
+
+
+def _parse_config(content: bytes) -> Config:
+    return _validate(_CONFIG.validate_python, _parse_object(content))
+
+
+def _parse_tested(content: bytes) -> Tested | None:
+    """Without the curves: they are the report's."""
+    metrics = _parse_object(content)
+    part = metrics.get("test")
+    if part is None:
+        return None
+    if not isinstance(part, dict):
+        raise StudyError("expected an object at test, got another value.")
+    test = _validate(_TEST.validate_python, {**part, "curves": {}, "sites": {}})
+    folds = metrics.get("folds", ())
+    return Tested(test.pooled, test.failed, len(folds) if isinstance(folds, list) else 0)
+
+
+def _parse_explanation(content: bytes) -> Explanation:
+    return _validate(_EXPLANATION.validate_python, _parse_object(content))
+
+
+def _parse_rounds(content: bytes) -> tuple[Round, ...]:
+    """All rounds; a last line that is being written is left out."""
+    return tuple(_parse_round(line) for line in _split(content))
+
+
+def _parse_last_round(content: bytes) -> Round | None:
+    """The last round of the end of a file, whose first line may be cut."""
+    lines = _split(content)
+    return _parse_round(lines[-1]) if lines else None
+
+
+def _split(content: bytes) -> list[bytes]:
+    whole, _, unfinished = content.rpartition(b"\n")
+    lines = [line for line in whole.split(b"\n") if line.strip()]
+    if unfinished.strip() and _is_json(unfinished):
+        lines.append(unfinished)
+    return lines
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_round(line: bytes) -> Round:
+    return _validate(_ROUND.validate_python, _parse_object(line))
+
+
+def _parse_object(content: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"expected JSON of a run, got: {str(error)[:200]}.") from error
+    if not isinstance(value, dict):
+        raise StudyError("expected a JSON object, got another value.")
+    return value
+
+
+def _validate(check: Callable[[object], T], content: object) -> T:
+    try:
+        return check(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80] or "the top"
+        raise StudyError(f"expected the fields of a run, got at {where}: {first['msg'][:200]}.") from error

@@ -1,0 +1,78 @@
+"""What the dashboard knows of a run: frozen records, made by `reading`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from server.report.explained import Explanation
+from server.report.records import Config, Round
+from shared_model.metrics import Metrics
+
+State = Literal["running", "completed", "failed", "interrupted", "damaged"]
+STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted", "damaged")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test part of metrics.json.
+
+    Attributes:
+        pooled: of all hospitals together; None where it may not be told.
+        failed: hospitals that did not answer, and why.
+        n_folds: how many folds were pooled; 0 for a single run.
+    """
+
+    pooled: Metrics | None
+    failed: Mapping[str, str]
+    n_folds: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in the list.
+
+    Attributes:
+        name: as in RUNS.
+        state: how it stands.
+        reason: why it failed, or what is wrong; "" where there is nothing to say.
+        study: title of the study; "" where that is not known yet.
+        n_hospitals: that take part; None where that is not known yet.
+        tested: its metrics; None before the end.
+        last: the last round.
+        started: of the last attempt, by the times of its files.
+        changed: when a file of it last changed.
+    """
+
+    name: str
+    state: State
+    reason: str
+    study: str
+    n_hospitals: int | None
+    tested: Tested | None
+    last: Round | None
+    started: datetime | None
+    changed: datetime
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """A run on its own page.
+
+    Attributes:
+        summary: as in the list.
+        config: what decides it; None where that is not known yet.
+        rounds: all of them.
+        explanation: what the model looks at; None before the end.
+        problems: what is wrong with its files.
+        folds: names of its folds.
+    """
+
+    summary: RunSummary
+    config: Config | None
+    rounds: tuple[Round, ...]
+    explanation: Explanation | None
+    problems: tuple[str, ...]
+    folds: tuple[str, ...]
