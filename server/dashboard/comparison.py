@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail
 from server.report.explained import Explanation
-from server.summary import SHARES_CAUTION
+from server.report.cautions import SHARES_CAUTION
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
