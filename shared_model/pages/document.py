@@ -44,6 +44,8 @@ def render_page(
     *,
     words: Words,
     sections: tuple[Section, ...],
+    style: str = "",
+    script: str = "",
     **context: object,
 ) -> str:
     """A page that opens offline. Plotly lies compressed at its end and is unpacked once the rest has been painted.
@@ -53,21 +55,23 @@ def render_page(
         template: that extends page.html.
         words: of the page, with the shared ones.
         sections: with their figures.
+        style: of this page alone, after the shared theme.
+        script: of this page alone, after the shared one.
         context: what else the template shows.
     """
     figures = [figure for section in sections for figure in list_figures(section.blocks)]
     specifications: dict[str, object] = {
         one.name: {"data": list(one.data), "layout": one.layout, "height": one.height} for one in figures
     }
-    script, plotly = _read("figures.js"), _pack_plotly()
+    whole, plotly = f"{_read('figures.js')}{script}", _pack_plotly()
     return environment.get_template(template).render(
         words=words,
         sections=sections,
-        theme=Markup(_read("theme.css")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
+        theme=Markup(f"{_read('theme.css')}{style}"),  # noqa: S704 - our own files
+        script=Markup(whole),  # noqa: S704 - our own files
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",
-        policy=content_policy(scripts=[_hash(script), plotly.hash]),
+        policy=content_policy(scripts=[_hash(whole), plotly.hash]),
         **context,
     )
 
