@@ -12,6 +12,8 @@ from shared_model.schema import STATIC, Schema
 from shared_model.shapley.features import Feature, is_known
 from shared_model.shapley.game import Rows
 
+_NOISE = 1e-5
+
 
 def feature_kind(feature: Feature) -> str:
     """number, binary, category, or whole: a feature without a value of its own (an image, a pattern in time)."""
@@ -47,9 +49,14 @@ def describe_reference(
         return described | {"n": len(columns), "levels": shares}
     if feature.levels:
         return described | _describe_category(model, schema, feature, columns)
-    values = feature.in_unit(columns[:, 0])
+    values = _without_noise(feature.in_unit(columns[:, 0]), feature)
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist() if len(values) else (None, None, None)
     return described | {"n": len(values), "median": median, "quartiles": [low, high]}
+
+
+def _without_noise(values: Float64[np.ndarray, "row"], feature: Feature) -> Float64[np.ndarray, "row"]:
+    """Zero where the embedding's single precision has left a little of it."""
+    return np.where(np.abs(values) < _NOISE * max(abs(feature.offset), abs(feature.slope)), 0.0, values)
 
 
 def _shares(index: Bool[np.ndarray, "row"] | np.ndarray, levels: tuple[str, ...]) -> dict[str, float | None]:

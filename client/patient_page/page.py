@@ -1,14 +1,15 @@
-"""One patient's explanation as one self-contained page."""
+"""One patient's explanation as one self-contained page, and the pages around it: the list and messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from client.patient_page.content import Explained, read_explanation
 from client.patient_page.pictures import Radiograph
+from client.patient_page.rows import Row
 from client.patient_page.sections.cohort import describe_cohort
 from client.patient_page.sections.events import describe_events
 from client.patient_page.sections.features import describe_features
@@ -19,7 +20,8 @@ from client.patient_page.sections.reading import describe_reading
 from client.patient_page.sections.series import describe_series
 from client.patient_page.sections.summary import describe_summary
 from shared_model.pages.blocks import Section
-from shared_model.pages.document import WORDS, page_environment, render_page
+from shared_model.pages.document import WORDS, page_environment, page_policy, render_page
+from shared_model.pages.numbers import percent
 from shared_model.pages.wording import Words
 
 _HERE = Path(__file__).parent
@@ -45,16 +47,61 @@ def render_patient(content: Mapping[str, Any], pictures: Mapping[str, Radiograph
         StudyError: the content is not an explanation, or does not add up.
     """
     explained, words = read_explanation(content), page_words()
+    sections = _list_sections(explained, pictures, words)
+    return _render("patient.html", sections, summary=describe_summary(explained, words), home=home)
+
+
+def render_list(rows: Sequence[Row], *, site: str, study: str) -> str:
+    """The hospital's patients, as HTML; links lead to patient/PLACE-IN-THE-LIST.
+
+    Args:
+        rows: the patients; the outcome is shown where they tell it.
+        site: what the hospital is called.
+        study: its title.
+    """
+    with_outcomes = any(row.outcome is not None for row in rows)
+    return _render(
+        "list.html",
+        (),
+        rows=rows,
+        site=site,
+        study=study,
+        columns=("id", "risk", "in_run", "lacks", *(["outcome"] if with_outcomes else [])),
+        parts=sorted({row.part or "unknown" for row in rows}),
+        with_outcomes=with_outcomes,
+        risk_text=percent,
+    )
+
+
+def render_message(text: str, *, home: str = "") -> str:
+    """A page that says one thing, as HTML.
+
+    Args:
+        text: what it says.
+        home: address of the list; "" for none.
+    """
+    return _render("message.html", (), text=text, home=home)
+
+
+def patient_policy() -> str:
+    """The content security policy of all these pages."""
+    return page_policy(script=_read("patient.js"))
+
+
+def _render(template: str, sections: tuple[Section, ...], **context: object) -> str:
     return render_page(
         page_environment(_HERE / "templates"),
-        "patient.html",
-        words=words,
-        sections=_list_sections(explained, pictures, words),
-        style=(_HERE / "patient.css").read_text(encoding="utf-8"),
-        script=(_HERE / "patient.js").read_text(encoding="utf-8"),
-        summary=describe_summary(explained, words),
-        home=home,
+        template,
+        words=page_words(),
+        sections=sections,
+        style=_read("patient.css"),
+        script=_read("patient.js"),
+        **context,
     )
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _list_sections(explained: Explained, pictures: Mapping[str, Radiograph], words: Words) -> tuple[Section, ...]:

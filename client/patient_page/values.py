@@ -10,9 +10,9 @@ SHOWN_LEVELS = 4
 
 
 def show_value(feature: Feature, words: Words) -> str:
-    """The patient's value with its unit, in words where it is missing."""
+    """The patient's value with its unit, in words where it is missing; "" for what has no value of its own."""
     if feature.kind == "whole":
-        return words("value.whole")
+        return ""
     if feature.value is None:
         return words("value.missing")
     if feature.kind == "binary":
@@ -35,7 +35,7 @@ def show_reference(feature: Feature, words: Words) -> str:
     """What the reference patients have: median and quartiles, or the share of each level."""
     reference = feature.reference
     if reference is None:
-        return words("value.whole")
+        return ""
     if not reference.n:
         return words("value.no_reference")
     if feature.kind == "binary":

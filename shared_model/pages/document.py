@@ -63,17 +63,26 @@ def render_page(
     specifications: dict[str, object] = {
         one.name: {"data": list(one.data), "layout": one.layout, "height": one.height} for one in figures
     }
-    whole, plotly = f"{_read('figures.js')}{script}", _pack_plotly()
+    plotly = _pack_plotly()
     return environment.get_template(template).render(
         words=words,
         sections=sections,
         theme=Markup(f"{_read('theme.css')}{style}"),  # noqa: S704 - our own files
-        script=Markup(whole),  # noqa: S704 - our own files
+        script=Markup(_whole_script(script)),  # noqa: S704 - our own files
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",
-        policy=content_policy(scripts=[_hash(whole), plotly.hash]),
+        policy=page_policy(script=script),
         **context,
     )
+
+
+def page_policy(*, script: str = "") -> str:
+    """The content security policy of pages with this script of their own, as `render_page` writes it into them."""
+    return content_policy(scripts=[_hash(_whole_script(script)), _pack_plotly().hash])
+
+
+def _whole_script(script: str) -> str:
+    return f"{_read('figures.js')}{script}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from shared_model.pages.numbers import percent
 from shared_model.pages.plots import INK, Trace, layout, name_axis, rows_height
 from shared_model.pages.wording import Words
 
-_ROOM = 0.2  # of the width, at each end, for the numbers beside the bars
+_ROOM = 0.3  # of the width, at each end, for the numbers beside the bars
 
 
 def describe_features(explained: Explained, words: Words) -> Section:
@@ -34,7 +34,7 @@ def _draw(explained: Explained, name: str, view: View, words: Words) -> Figure:
     steps = (*fall.shown, fall.rest)
     labels = [
         words("features.base"),
-        *(row_label(step.label, step.value) for step in fall.steps),
+        *((row_label(step.label, step.value) if step.value else step.label) for step in fall.steps),
         words("features.rest", n=fall.n_rest),
         words("features.end"),
     ]

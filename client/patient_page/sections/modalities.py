@@ -70,7 +70,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
         values = [found[modality.name] for modality in order]
         traces.append(
             points_with_intervals(
-                words(f"view.{view}"),
+                words(f"view.{view}_short"),
                 [row + _OFFSET * (2 * series - 1) for row in range(len(order))],
                 [modality.phi for modality in values],
                 [_interval(modality) for modality in values],

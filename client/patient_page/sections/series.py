@@ -12,6 +12,8 @@ from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Heading
 from shared_model.pages.plots import BLUE, GRAY, INK, LINE, ORANGE, axis, layout
 from shared_model.pages.wording import Words
 
+_FULL = 0.98  # quantile of |phi| from which a colour is full: one extreme would leave the others gray
+
 
 def describe_series(explained: Explained, words: Words) -> Section | None:
     """Every series of the patient; None where the study has none."""
@@ -35,7 +37,7 @@ def describe_series(explained: Explained, words: Words) -> Section | None:
 def _describe(key: str, name: str, recording: Recording, words: Words) -> Iterator[Block]:
     whole, n = show_step(round(recording.phi * PER_UNIT)), recording.references
     yield Text(words("series.intro", name=name, phi=whole, n=n))
-    limit = max((abs(phi) for row in _cells(recording) for phi in row), default=0.0)
+    limit = float(np.quantile(np.abs(_cells(recording)), _FULL))
     yield Grid(tuple(_draw(f"{key}-{c}", recording, c, limit, words) for c in range(len(recording.channels))))
     if recording.segments is not None:
         yield Folded(words("series.segments"), (_segment_table(key, recording, words),))
@@ -69,7 +71,6 @@ def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) ->
             "line": {"color": GRAY, "width": 0.5},
             "showscale": True,
             "colorbar": {
-                "title": {"text": words("series.bar"), "side": "right"},
                 "tickvals": [-scale, 0, scale],
                 "ticktext": [_show(-scale), "0", _show(scale)],
                 "thickness": 9,
