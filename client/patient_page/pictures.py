@@ -87,8 +87,10 @@ def _enlarge(path: Path, seen: UInt16[np.ndarray, "size size"]) -> UInt16[np.nda
             image = open_image(path)
     except ImageError:
         return seen
-    is_same = np.array_equal(letterbox(image, size=size), seen)
-    return letterbox(image, size=size, enlarge=max(1, SHARP_SIDE // size)) if is_same else seen
+    if not np.array_equal(letterbox(image, size=size), seen):
+        return seen
+    finer = -(-max(image.pixels.shape) // size)
+    return letterbox(image, size=size, enlarge=max(1, min(finer, SHARP_SIDE // size)))
 
 
 def _to_gray(pixels: UInt16[np.ndarray, "side side"]) -> UInt8[np.ndarray, "side side"]:
