@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
 from server.report.writing import REPORT, write_apart
-from server.run_folder import RunFolder
+from server.run_folder import RunFolder, State
 from server.run_lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar, parse_settings
@@ -52,26 +52,28 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     _log_to(folder)
     folder.write_status("running")
     try:
-        _run_to_status(grid, run_config, folder)
-    finally:
-        write_apart(folder.path, say=log.info)
-
-
-def _run_to_status(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> None:
-    """Run the study; status.json tells how it ended."""
-    try:
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
         schema = _read_schema(_schema_path(run_config))
         run_study(FlowerLink(grid), schema=schema, settings=settings, folder=folder, resume=bool(run_config[RESUME]))
     except HipfedError as error:
         log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
-        folder.write_status("failed", str(error))
+        _end(folder, "failed", str(error))
         raise SystemExit(1) from error
-    except BaseException as error:
+    except Exception as error:
+        log.exception("the run failed")
+        _end(folder, "failed", _explain(error, folder))
+        raise
+    except BaseException as error:  # stopped: nothing is started any more
         log.exception("the run failed")
         folder.write_status("failed", _explain(error, folder))
         raise
-    folder.write_status("completed")
+    _end(folder, "completed")
+
+
+def _end(folder: RunFolder, state: State, reason: str = "") -> None:
+    """Say how the run ended, and then report it: a report that cannot be written changes nothing of that."""
+    folder.write_status(state, reason)
+    write_apart(folder.path, say=log.info)
 
 
 def _explain(error: BaseException, folder: RunFolder) -> str:

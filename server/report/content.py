@@ -80,7 +80,8 @@ def read_run(path: Path) -> RunContent:
     state, reason = read_status(path)
     if state == "missing":
         raise StudyError(f"{path}: expected a run folder with status.json, got none. Give the folder of a run.")
-    metrics = _read(path / "metrics.json") or {}
+    metrics = _read(path / "metrics.json")
+    metrics = {} if metrics is None else metrics
     if not isinstance(metrics, dict):
         raise StudyError(f"{path / 'metrics.json'}: expected a JSON object, got another value. Run the study again.")
     folds = tuple(metrics.get("folds", ()))

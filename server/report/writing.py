@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.run_folder import read_status
-from shared_model.errors import HipfedError, LockedError, SchemaError, SettingsError
+from shared_model.errors import HipfedError, LockedError, SettingsError, StudyError
 from shared_model.files import replace_file
 
 REPORT = "report.html"
@@ -83,7 +83,7 @@ def write_at_end(path: Path, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def reported(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """However the run within ends, its report is written after it; not if it was refused before it began.
+    """Whether the run within completes or fails, its report is written; not if it was refused or stopped.
 
     Args:
         path: the run folder.
@@ -91,9 +91,9 @@ def reported(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     """
     try:
         yield
-    except (SettingsError, SchemaError, LockedError):
-        raise  # the folder is not this run's
-    except BaseException:
+    except LockedError:
+        raise  # the folder is another run's
+    except StudyError:
         write_at_end(path, say)
         raise
     write_at_end(path, say)

@@ -20,7 +20,7 @@ from shared_model.pages.numbers import MISSING, significant
 from shared_model.pages.wording import Words
 
 _HERE = Path(__file__).parent
-WORDS = _HERE / "english.toml"
+WORDS, THEME = _HERE / "english.toml", _HERE / "theme.css"
 _SYMBOLS = {"good": "●", "amber": "▲", "red": "■", "unknown": "○"}
 
 
@@ -67,7 +67,7 @@ def render_page(
     return environment.get_template(template).render(
         words=words,
         sections=sections,
-        theme=Markup(f"{_read('theme.css')}{style}"),  # noqa: S704 - our own files
+        theme=Markup(THEME.read_text(encoding="utf-8") + style),  # noqa: S704 - our own files
         script=Markup(_whole_script(script)),  # noqa: S704 - our own files
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from html import escape
 
 from markupsafe import Markup
@@ -29,9 +30,10 @@ def figure_text(text: str, *, longest: int = LONGEST_LABEL) -> str:
     """
     printable = "".join(character if character.isprintable() else " " for character in text)
     cut = printable if len(printable) <= longest else printable[: longest - 1] + "…"
-    return f"{_ISOLATE}{escape(cut, quote=False)}{_POP}" if _turns_around(cut) else escape(cut, quote=False)
+    safe = escape(cut, quote=False).replace("$", "&#36;")  # between dollars plotly looks for TeX
+    return f"{_ISOLATE}{safe}{_POP}" if _turns_around(cut) else safe
 
 
 def _turns_around(text: str) -> bool:
-    """Whether a text may be written from right to left, or holds marks that say so."""
-    return any(character > "\u0590" for character in text)
+    """Whether a text holds letters that are written from right to left; marks that turn the direction are gone."""
+    return any(unicodedata.bidirectional(character) in {"R", "AL", "AN"} for character in text)

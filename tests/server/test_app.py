@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,8 +13,10 @@ from flwr.app import Context
 
 import server.app
 from server.app import main
+from server.report.writing import REPORT
 from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK, LAUNCHER_LOCK
+from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock
 from simulation.in_process import InProcessLink
 from tests.server.fake_grid import FakeGrid, make_context
@@ -30,6 +32,19 @@ def _own_log_handlers() -> Iterator[None]:
     for handler in set(log.handlers) - set(before):
         log.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(autouse=True)
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
+    """Folders whose report was asked for, and their state then; the report itself has tests of its own."""
+    asked: list[tuple[Path, str]] = []
+
+    def ask(path: Path, say: Callable[[str], None]) -> None:
+        asked.append((path, read_status(path)[0]))
+        say("report: asked for")
+
+    monkeypatch.setattr(server.app, "write_apart", ask)
+    return asked
 
 
 def _context(out: Path, cohort: Path | str, **changes: Any) -> Context:
@@ -144,6 +159,45 @@ def test_run_to_the_end_leaves_a_whole_run_folder(
     for name in ("config.json", "metrics.json", "model.json", "model.safetensors", "rounds.jsonl", "log.txt"):
         assert (folder / name).stat().st_size > 0
     assert json.loads((folder / "config.json").read_text())["settings"]["rounds-fusion"] == 1
+
+
+def test_report_is_asked_for_once_the_status_tells_the_end(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: list[tuple[Path, str]]
+) -> None:
+    monkeypatch.setattr(server.app, "run_study", Mock())
+    main(FakeGrid(), _context(tmp_path / "good", cohort))
+    monkeypatch.setattr(server.app, "run_study", Mock(side_effect=StudyError("no quorum")))
+    with pytest.raises(SystemExit):
+        main(FakeGrid(), _context(tmp_path / "bad", cohort))
+
+    assert reported == [(tmp_path / "good", "completed"), (tmp_path / "bad", "failed")]
+    assert "report: asked for" in (tmp_path / "good" / "log.txt").read_text()
+
+
+def test_run_that_is_stopped_starts_no_report(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: list[tuple[Path, str]]
+) -> None:
+    monkeypatch.setattr(server.app, "run_study", Mock(side_effect=SystemExit(143)))
+
+    with pytest.raises(SystemExit):
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    assert read_status(tmp_path / "run") == ("failed", "SystemExit: 143")
+    assert reported == []
+
+
+def test_report_of_an_earlier_attempt_does_not_stand_beside_a_run_that_goes_on(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "run" / REPORT
+    report.parent.mkdir()
+    report.write_text("old")
+    seen: list[bool] = []
+    monkeypatch.setattr(server.app, "run_study", lambda *_, **__: seen.append(report.exists()))
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort, resume=True))
+
+    assert seen == [False]
 
 
 def test_schema_may_lie_elsewhere_than_the_cohort(

@@ -8,6 +8,7 @@ from server.report.content import RunContent
 from server.report.explained import FeatureEntry, ValueGroup
 from server.report.sections.dependence import describe_feature, label_group
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Heading, Notice, Section, Table, Text
+from shared_model.pages.escaping import figure_text
 from shared_model.pages.numbers import SUPPRESSED
 from shared_model.pages.plots import (
     GRAY,
@@ -221,7 +222,7 @@ class _Dots:
         self._places.append(0.5 if place is None else place)
         self._sizes.append(_SMALLEST_DOT + (_LARGEST_DOT - _SMALLEST_DOT) * part**0.5)
         self._spread.append(group.sd_phi or 0.0)
-        self._labels.append(label)
+        self._labels.append(figure_text(label))
 
     def trace(self, name: str, *, coloured: bool) -> Trace:
         """As plotly draws it."""

@@ -80,6 +80,22 @@ def write_suppressed_run(path: Path) -> Path:
     return path
 
 
+def write_hostile_run(path: Path) -> Path:
+    """A run whose every name tries to be markup, a script, a formula or a template."""
+    names = list(HOSTILE)
+    run = write_run(
+        path, hospitals=names, modalities=names[:5], title=HOSTILE[0] + HOSTILE[4], feature_prefix=HOSTILE[1]
+    )
+    config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    config["excluded"] = {HOSTILE[2]: HOSTILE[1]}
+    config["schema"]["static"] = [{"name": name, "kind": "binary", "unit": name} for name in names]
+    config["settings"]["strata"] = HOSTILE[0]
+    write(run, "config.json", config)
+    features = {names[0]: [{**feature(name, 0.2), "unit": name} for name in names]}
+    change(run, "explanations.json", features=features)
+    return run
+
+
 def config(hospitals: Sequence[str], modalities: Sequence[str], *, title: str, outcome: str) -> dict[str, Any]:
     """config.json."""
     images = {name: {"size": 64} for name in modalities if name in {"hip", "chest"}}

@@ -1,0 +1,319 @@
+"""The report in a real browser: nothing is asked of a network, nothing harmful runs, and all can be read and used.
+
+Screenshots for review go to the folder that HIPFED_SCREENSHOTS names, else to pytest's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Dialog, Page, Route, sync_playwright
+
+from server.report.writing import write_report
+from tests.server.report.run_folders import (
+    HOSTILE,
+    write_failed_run,
+    write_hostile_run,
+    write_run,
+    write_suppressed_run,
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = (360, 1600)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here: apt-get install chromium"
+)
+
+RUNS: dict[str, Callable[[Path], Path]] = {
+    "plain": lambda path: write_run(path, modalities=["static", "vitals", "medications", "hip", "chest"], features=2),
+    "large": lambda path: write_run(
+        path,
+        hospitals=[f"hospital {i:02}" for i in range(20)],
+        modalities=["static", "vitals", "medications", "hip", "chest"],
+        features=40,
+        rounds=20,
+    ),
+    "suppressed": write_suppressed_run,
+    "failed": lambda path: write_failed_run(path, reason="round 1 (fusion): expected answers of 3 hospitals, got 1"),
+    "one-hospital": lambda path: write_run(path, hospitals=["only"]),
+    "no-images": lambda path: write_run(path, modalities=["static"]),
+    "hundred-hospitals": lambda path: write_run(path, hospitals=[f"hospital {i:03}" for i in range(100)]),
+    "hostile": write_hostile_run,
+}
+
+
+@dataclass
+class Opened:
+    """A page with all that it complained of and asked for."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM is not None, "CI has chromium; the Makefile installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("reports")
+    return {name: write_report(make(folder / name)) for name, make in RUNS.items()}
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    named = os.environ.get("HIPFED_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def visit(browser: Browser, reports: dict[str, Path]) -> Iterator[Callable[..., Opened]]:
+    contexts = []
+
+    def open_report(name: str, *, width: int = 1600, scheme: str = "light") -> Opened:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        opened = Opened(context.new_page())
+        page = opened.page
+
+        def complain_of_dialog(dialog: Dialog) -> None:
+            opened.complaints.append(dialog.message)
+            dialog.dismiss()
+
+        page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        page.on("dialog", complain_of_dialog)
+
+        def decide(route: Route) -> None:
+            if route.request.url.startswith(("file:", "data:", "blob:")):
+                route.continue_()
+            else:
+                opened.requests.append(route.request.url)
+                route.abort()
+
+        page.route("**/*", decide)
+        page.goto(reports[name].as_uri())
+        return opened
+
+    yield open_report
+    for context in contexts:
+        context.close()
+
+
+def _wait_for_figures(page: Page) -> None:
+    if page.locator("[data-figure]").count():
+        page.wait_for_function("document.documentElement.dataset.figures === 'ready'")
+
+
+def _scroll_through(page: Page) -> None:
+    """To the end, so that every figure comes near the screen."""
+    _wait_for_figures(page)
+    page.evaluate(
+        """async () => {
+            for (let y = 0; y < document.documentElement.scrollHeight; y += 900) {
+                scrollTo(0, y);
+                await new Promise((done) => setTimeout(done, 20));
+            }
+            scrollTo(0, 0);
+        }"""
+    )
+    page.wait_for_timeout(300)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "large"])
+def test_page_is_whole_asks_nothing_and_fits_its_width(
+    visit: Callable[..., Opened], screenshots: Path, name: str, width: int
+) -> None:
+    opened = visit(name, width=width)
+    _scroll_through(opened.page)
+    page = opened.page
+    page.screenshot(path=screenshots / f"{name}-{width}.png")
+
+    assert opened.complaints == []
+    assert opened.requests == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("window.harmed") is None
+    open_figures = page.locator("[data-figure]:visible")
+    drawn = page.locator("[data-figure]:visible svg.main-svg >> nth=0")
+    assert (
+        page.evaluate(
+            """() => [...document.querySelectorAll('[data-figure]')]
+            .filter((holder) => !holder.closest('details:not([open])') && !holder.querySelector('svg.main-svg'))
+            .map((holder) => holder.dataset.figure)"""
+        )
+        == []
+    )
+    assert bool(open_figures.count()) == bool(drawn.count())
+    assert page.locator("text=not a medical device").first.is_visible()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1600, "dark")])
+@pytest.mark.parametrize("name", ["plain", "suppressed", "failed", "hostile"])
+def test_axe_finds_nothing_serious(
+    visit: Callable[..., Opened], screenshots: Path, name: str, width: int, scheme: str
+) -> None:
+    page = visit(name, width=width, scheme=scheme).page
+    _scroll_through(page)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.screenshot(path=screenshots / f"{name}-{width}-{scheme}-open.png")
+
+    found = Axe().run(page).response["violations"]
+
+    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in {"serious", "critical"}]
+    assert serious == []
+
+
+def test_first_screen_is_painted_soon_and_readable_before_plotly_runs(visit: Callable[..., Opened]) -> None:
+    page = visit("large").page
+
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+
+    assert paint < 1000
+    assert page.locator(".share-row").count() == 5
+    text = page.locator(".first").inner_text()
+    for part in ("Death after hip fracture", "400", "40", "0.78", "95% CI 0.70 to 0.84", "Read with care"):
+        assert part in text
+
+
+def test_page_without_scripts_still_tells_every_number(browser: Browser, reports: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(reports["plain"].as_uri())
+
+    assert page.locator(".waiting").first.is_visible()
+    assert not page.locator("button").first.is_visible()
+    page.locator("#figure-shares summary").click()
+    assert page.locator("#figure-shares table").is_visible()
+    context.close()
+
+
+def test_details_open_by_keyboard_and_show_the_numbers(visit: Callable[..., Opened]) -> None:
+    page = visit("plain").page
+    summary = page.locator("#figure-shares summary")
+
+    summary.focus()
+    page.keyboard.press("Enter")
+
+    assert page.locator("#figure-shares table").is_visible()
+    assert page.locator("#figure-shares tbody tr").count() == 5
+
+
+def test_first_tab_skips_to_the_content(visit: Callable[..., Opened]) -> None:
+    page = visit("plain").page
+
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+
+    assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_figure_behind_a_folded_part_is_drawn_when_it_opens(visit: Callable[..., Opened]) -> None:
+    page = visit("plain").page
+    _wait_for_figures(page)
+    part = page.locator("#features details.folded").first
+
+    part.locator("> summary").click()
+    part.locator("details.folded > summary").first.click()
+
+    part.locator("[data-figure] svg.main-svg").first.wait_for(state="visible")
+
+
+@pytest.mark.parametrize("format_", ["png", "svg"])
+def test_figure_is_saved_as_a_picture(visit: Callable[..., Opened], tmp_path: Path, format_: str) -> None:
+    opened = visit("plain")
+    _wait_for_figures(opened.page)
+
+    with opened.page.expect_download() as download:
+        opened.page.locator(f"#figure-shares button[data-save={format_}]").click()
+
+    assert download.value.suggested_filename == f"shares.{format_}"
+    download.value.save_as(tmp_path / "picture")
+    head = (tmp_path / "picture").read_bytes()[:200]
+    assert head.startswith(b"\x89PNG") if format_ == "png" else b"<svg" in head
+    assert opened.complaints == []
+
+
+def test_table_is_saved_as_csv_with_its_numbers(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    page = visit("plain").page
+    page.locator("#figure-roc summary").click()
+
+    with page.expect_download() as download:
+        page.locator("#figure-roc button[data-save=csv]").click()
+
+    download.value.save_as(tmp_path / "roc.csv")
+    assert (tmp_path / "roc.csv").read_text(encoding="utf-8-sig").splitlines() == [
+        "false positive rate,true positive rate,threshold risk",
+        "0,0,1",
+        "0.2,0.6,0.1",
+        "1,1,0.01",
+    ]
+
+
+def test_csv_of_hostile_names_holds_no_formula_and_quotes_what_it_must(
+    visit: Callable[..., Opened], tmp_path: Path
+) -> None:
+    page = visit("hostile").page
+
+    with page.expect_download() as download:
+        page.locator("#quality button[data-save=csv]").first.click()
+
+    download.value.save_as(tmp_path / "quality.csv")
+    text = (tmp_path / "quality.csv").read_text(encoding="utf-8-sig")
+    assert not re.search(r"(^|,)\"?[=@+]", text, re.MULTILINE)
+    assert f"\"'{HOSTILE[5]}".replace('("', '(""')[:14] in text
+
+
+def test_colours_follow_the_theme_while_the_page_is_open(visit: Callable[..., Opened]) -> None:
+    page = visit("plain").page
+    _scroll_through(page)
+    colour = "getComputedStyle(document.querySelector('#figure-roc .xtick text')).fill"
+    before = page.evaluate(colour)
+
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(300)
+
+    assert before == "rgb(27, 36, 48)"
+    assert page.evaluate(colour) == "rgb(232, 237, 242)"
+
+
+def test_page_prints_in_light_colours_with_its_figures(visit: Callable[..., Opened], screenshots: Path) -> None:
+    opened = visit("plain", scheme="dark")
+    _wait_for_figures(opened.page)
+
+    opened.page.pdf(path=screenshots / "plain.pdf", format="A4")
+
+    assert (screenshots / "plain.pdf").stat().st_size > 50_000
+    assert opened.page.locator("#figure-drift svg.main-svg").count() > 0  # far below the screen: printing drew it
+    assert opened.complaints == []
+    assert opened.page.evaluate("'printing' in document.documentElement.dataset") is False

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared_model.pages.escaping import figure_text, script_json
+
+
+@given(st.text())
+def test_json_for_a_script_cannot_end_it_and_reads_back(text: str) -> None:
+    written = script_json({text: [text, None, 1.5]})
+
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {text: [text, None, 1.5]}
+
+
+def test_json_for_a_script_refuses_what_json_does_not_have() -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        script_json([float("nan")])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("age (years)", "age (years)"),
+        ("<b>a & b</b>", "&lt;b&gt;a &amp; b&lt;/b&gt;"),
+        ("&lt;i&gt;", "&amp;lt;i&amp;gt;"),
+        ("$x^2$", "&#36;x^2&#36;"),
+        ("a" * 40, "a" * 29 + "…"),
+        ("two\nlines\x00", "two lines "),
+        ("\u05d0\u05d1", "\u2068\u05d0\u05d1\u2069"),
+    ],
+    ids=["plain", "markup", "entity", "tex", "long", "control", "right-to-left"],
+)
+def test_name_in_a_figure_is_text_of_one_line_and_keeps_its_direction_to_itself(text: str, shown: str) -> None:
+    assert figure_text(text) == shown
+
+
+def test_override_of_the_direction_is_taken_out_of_a_figure() -> None:
+    assert "\u202e" not in figure_text("exe.\u202egnp")
