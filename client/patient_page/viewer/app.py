@@ -34,7 +34,7 @@ def build_viewer(roster: Roster, *, port: int) -> Guard:
     )
 
 
-def refuse(reason: str, *, status: int) -> Response:
+def refuse(reason: str, status: int) -> Response:
     """An answer that says why nothing is shown."""
     return _message(page_words()(f"viewer.{reason}"), status=status)
 

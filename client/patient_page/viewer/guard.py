@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -53,18 +53,6 @@ class Secrets:
     session: str = field(default_factory=_draw, repr=False)
 
 
-class Refuse(Protocol):
-    """Makes the answer to who may not ask."""
-
-    def __call__(self, reason: str, *, status: int) -> Response:
-        """An answer that says why, and shows nothing else.
-
-        Args:
-            reason: forbidden, other_origin or not_found.
-            status: of HTTP.
-        """
-
-
 class Guard:
     """Lets through to the app what the user's browser asks, and refuses everything else.
 
@@ -72,11 +60,13 @@ class Guard:
         app: that answers.
         port: of the socket on 127.0.0.1.
         known: what only the user's browser knows.
-        refuse: makes the other answers.
+        refuse: makes the other answers, from why (forbidden, other_origin, not_found) and HTTP's status.
         policy: content security policy of every answer.
     """
 
-    def __init__(self, app: ASGIApp, *, port: int, known: Secrets, refuse: Refuse, policy: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, port: int, known: Secrets, refuse: Callable[[str, int], Response], policy: str
+    ) -> None:
         self._app, self._known, self._refuse = app, known, refuse
         self._host = f"127.0.0.1:{port}"
         self._headers = {**_HEADERS, "content-security-policy": policy}
@@ -103,16 +93,16 @@ class Guard:
     def _answer_at_the_door(self, request: Request) -> Response | None:
         """None for who may pass."""
         if not self._is_from_here(request):
-            return self._refuse("other_origin", status=403)
+            return self._refuse("other_origin", 403)
         if request.method != "GET":
-            return self._refuse("not_found", status=405)
+            return self._refuse("not_found", 405)
         _, place, rest = [*request.url.path.split("/", 2), "", ""][:3]
         if not _is_same(place, self._known.place):
-            return self._refuse("forbidden", status=403)
+            return self._refuse("forbidden", 403)
         has_cookie = _is_same(request.cookies.get(COOKIE, ""), self._known.session)
         if rest == START:
             return self._begin(request.query_params.get("token", ""), has_cookie=has_cookie)
-        return None if has_cookie else self._refuse("forbidden", status=403)
+        return None if has_cookie else self._refuse("forbidden", 403)
 
     def _is_from_here(self, request: Request) -> bool:
         """Whether the browser asks at our own address, and neither for another site nor for another port."""
@@ -126,7 +116,7 @@ class Guard:
     def _begin(self, token: str, *, has_cookie: bool) -> Response:
         if not has_cookie:
             if self._token_is_used or not _is_same(token, self._known.token):
-                return self._refuse("forbidden", status=403)
+                return self._refuse("forbidden", 403)
             self._token_is_used = True
         home = f"/{self._known.place}/"
         response = RedirectResponse(home, status_code=303)

@@ -28,6 +28,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise SettingsError(f"--port {port}: expected a free port, got: {error.strerror}. Name another.") from error
