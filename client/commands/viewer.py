@@ -44,19 +44,19 @@ def viewer(
 
     console, screen = Console(), Console(stderr=True)
     try:
-        listener = listen(port)
-        site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
-        with screen.status("reading patients and predicting their risks"):
-            model = open_run(run, site, device=torch.device("cpu"))
-            references = References(images=image_references, series=series_references)
-            roster = Roster(model, site, references=references, with_outcomes=outcomes)
+        with listen(port) as listener:
+            site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
+            with screen.status("reading patients and predicting their risks"):
+                model = open_run(run, site, device=torch.device("cpu"))
+                references = References(images=image_references, series=series_references)
+                roster = Roster(model, site, references=references, with_outcomes=outcomes)
+            console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
+            console.print("Open this address in a browser on this machine; it works once:", markup=False)
+            serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
     except DataError as error:
         print_problems(screen, folder.resolve().name, error.problems)
         raise typer.Exit(code=1) from error
     except HipfedError as error:
         screen.print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
         raise typer.Exit(code=1) from error
-    console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
-    console.print("Open this address in a browser on this machine; it works once:", markup=False)
-    serve(roster, listener, say=lambda address: console.print(address, markup=False, highlight=False, soft_wrap=True))
     console.print("ended", markup=False)

@@ -56,5 +56,5 @@ def serve(roster: Roster, listener: socket.socket, *, say: Callable[[str], None]
         )
     )
     say(app.start_address)
-    with contextlib.closing(listener), contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again at its end
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again at its end
         server.run(sockets=[listener])
