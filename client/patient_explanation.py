@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.cohort_risks import CohortRisks, parts_of_run
 from client.patient_case import Case, open_case
 from client.patient_details import describe_images, describe_series
+from client.patient_reference import describe_reference, feature_kind
 from client.run_model import RunModel
 from client.site import Site
 from shared_model.schema import STATIC
@@ -28,7 +30,13 @@ NOTICE = "Research use only; not a medical device. This file describes a patient
 
 
 def explain_patient(
-    run: RunModel, site: Site, patient_id: str, *, image_references: int, series_references: int
+    run: RunModel,
+    site: Site,
+    patient_id: str,
+    *,
+    cohort: CohortRisks,
+    image_references: int,
+    series_references: int,
 ) -> dict[str, Any]:
     """Everything about one patient, as JSON.
 
@@ -36,6 +44,7 @@ def explain_patient(
         run: the finished run.
         site: the hospital.
         patient_id: of the patient.
+        cohort: risks of the hospital's patients, to set the patient's against.
         image_references: images of other patients to compare each image with.
         series_references: likewise for series.
 
@@ -48,10 +57,13 @@ def explain_patient(
     return {
         "notice": NOTICE,
         "study": site.schema.study.title,
+        "outcome": site.schema.study.outcome,
+        "site": site.name,
         "run_id": run.run_id,
         "model_hash": run.model_hash,
         "patient_id": patient_id,
         "part_of_run": _part_of_run(case),
+        "cohort": cohort.describe(case.row),
         "prediction": {"probability": float(sigmoid(np.array([case.logit]))[0]), "logit": case.logit},
         "missing": _describe_missing(views["common"]),
         "views": views,
@@ -105,15 +117,20 @@ def _describe_modality(
         {
             "name": feature.name,
             "unit": feature.unit,
+            "kind": feature_kind(feature),
             "value": _value(case, name, feature),
             "phi": float(found.phi[j]),
             "se": float(found.se[j]),
+            "reference": describe_reference(
+                case.run.model, case.site.schema, modality=name, feature=feature, rows=background.rows
+            ),
         }
         for j, feature in enumerate(features)
     ]
     size = float(np.abs(values.phi[0]).sum())
     return {
         "name": name,
+        "kind": _modality_kind(case, name),
         "present": case.has(name),
         "meaning": "effect of the modality" if case.has(name) else "effect of not having it",
         "phi": float(values.phi[0, i]),
@@ -165,13 +182,15 @@ def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
     return missing
 
 
-def _part_of_run(case: Case) -> str | None:
-    """Whether the model was trained on this patient; None where it cannot be known.
+def _modality_kind(case: Case, name: str) -> str:
+    """static, series, image, or how events are counted: any, count, dose."""
+    schema = case.site.schema
+    if name in schema.events:
+        return schema.events[name].aggregate
+    return STATIC if name == STATIC else "series" if name in schema.series else "image"
 
-    It is known where the hospital's state shows that it took part with the very patients that the folder holds now: a
-    patient more would have moved others to another part.
-    """
-    if not case.run.knows(case.site):
-        return None
-    split = case.site.split(case.run.settings)
-    return "train" if case.row in split.train else "val" if case.row in split.val else "test"
+
+def _part_of_run(case: Case) -> str | None:
+    """Whether the model was trained on this patient; None where it cannot be known."""
+    parts = parts_of_run(case.run, case.site)
+    return None if parts is None else parts[case.row]

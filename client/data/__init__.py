@@ -12,6 +12,7 @@ from client.data.hospital import (
     find_schema,
     is_hospital,
     list_hospitals,
+    list_patient_images,
     read_hospital,
 )
 from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary, summarise
@@ -26,6 +27,7 @@ __all__ = [
     "find_schema",
     "is_hospital",
     "list_hospitals",
+    "list_patient_images",
     "load_hospital",
     "open_hospital",
     "read_hospital",

@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from client.data.events import read_events
-from client.data.image_table import IMAGES, ImageSet, Progress, list_image_files, no_images, read_images
+from client.data.image_table import (
+    IMAGES,
+    ImageSet,
+    Progress,
+    find_image_files,
+    list_image_files,
+    no_images,
+    read_images,
+)
 from client.data.patients import PATIENTS, Patients, read_patients
 from client.data.problems import ProblemLog, fault
 from client.data.series import read_series
@@ -102,6 +110,12 @@ def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
             return None
         files += images
     return sorted(set(files))
+
+
+def list_patient_images(folder: Path, schema: Schema, patient_id: str) -> dict[str, Path]:
+    """The file of each of one patient's images, by name of the image; none if the images table has a fault."""
+    table = find_table(folder, IMAGES, log=ProblemLog()) if schema.images else None
+    return {} if table is None else find_image_files(table, schema, patient_id)
 
 
 def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = None) -> Hospital:

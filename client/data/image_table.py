@@ -107,6 +107,18 @@ def list_image_files(path: Path, schema: Schema) -> list[Path] | None:
     return None if len(log) else [file for file in files if file is not None]
 
 
+def find_image_files(path: Path, schema: Schema, patient_id: str) -> dict[str, Path]:
+    """The file of each of one patient's images, by name of the image; none if the table has a fault."""
+    log = ProblemLog()
+    table = read_table(path, wanted=[schema.study.patient_id, IMAGE, FILE], log=log)
+    if table is None:
+        return {}
+    files = _find_files(table, path.parent)
+    rows = zip(read_texts(table, schema.study.patient_id), read_texts(table, IMAGE), files, strict=True)
+    found = {name: file for owner, name, file in rows if owner == patient_id and file is not None}
+    return {} if len(log) else found
+
+
 def _refuse_twice(table: Table, patient_id: str) -> None:
     pairs = pd.DataFrame({"patient": read_texts(table, patient_id), "image": read_texts(table, IMAGE)})
     twice = pairs.duplicated().to_numpy() & (pairs != "").all(axis=1).to_numpy()

@@ -22,6 +22,15 @@ def read_image(path: Path, *, size: int) -> UInt16[np.ndarray, "size size"]:
     Raises:
         ImageError: the file cannot be read or decoded, is blank, or may not be used.
     """
+    return letterbox(open_image(path), size=size)
+
+
+def open_image(path: Path) -> GrayImage:
+    """The whole radiograph, as `decode_image` gives it.
+
+    Raises:
+        ImageError: the file cannot be read or decoded, is blank, or may not be used.
+    """
     try:
         image = decode_image(path)
     except ImageError:
@@ -34,7 +43,7 @@ def read_image(path: Path, *, size: int) -> UInt16[np.ndarray, "size size"]:
     if not image.pixels.any():
         detail = fault(expected="a radiograph", got="one gray value everywhere", remedy="Export the image again")
         raise ImageError("blank-image", detail)
-    return letterbox(image, size=size)
+    return image
 
 
 def decode_image(path: Path) -> GrayImage:
@@ -75,21 +84,24 @@ def _decode_picture(path: Path) -> UInt16[np.ndarray, "height width"]:
         return np.asarray(picture.convert("L"), dtype=np.uint16) * 257
 
 
-def letterbox(image: GrayImage, *, size: int) -> UInt16[np.ndarray, "size size"]:
+def letterbox(image: GrayImage, *, size: int, enlarge: int = 1) -> UInt16[np.ndarray, "side side"]:
     """The image in a square: proportions kept (pixels that are not square corrected), centred on black, antialiased.
 
     Args:
         image: a decoded radiograph.
         size: side of the square in pixels.
+        enlarge: how many pixels stand, each way, in the place of one. The image takes the very part of the square
+            that it takes without, so that what belongs to a pixel of the one belongs to the same place of the other.
     """
     height, width = image.pixels.shape
     scale = size / max(height * image.pixel_aspect, width)
-    new_height = min(size, max(1, round(height * image.pixel_aspect * scale)))
-    new_width = min(size, max(1, round(width * scale)))
+    new_height = min(size, max(1, round(height * image.pixel_aspect * scale))) * enlarge
+    new_width = min(size, max(1, round(width * scale))) * enlarge
     picture = Image.fromarray(image.pixels.astype(np.float32))
     # Boxes bring the image near its size, then a triangle filter: as smooth as the filter alone, several times faster.
     resized = picture.resize((new_width, new_height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    square = np.zeros((size, size), dtype=np.uint16)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square = np.zeros((size * enlarge, size * enlarge), dtype=np.uint16)
+    # Of the smaller square: an odd margin is not halved anew.
+    top, left = (size - new_height // enlarge) // 2 * enlarge, (size - new_width // enlarge) // 2 * enlarge
     square[top : top + new_height, left : left + new_width] = np.clip(np.rint(np.asarray(resized)), 0, WHITE)
     return square

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail
-from server.report.explained import Explanation
 from server.report.cautions import SHARES_CAUTION
+from server.report.explained import Explanation
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval

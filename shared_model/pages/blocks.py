@@ -118,7 +118,21 @@ class Folded:
     kind: ClassVar[str] = "folded"
 
 
-Block = Text | Notice | Points | Heading | Table | Figure | Grid | Folded
+@dataclass(frozen=True)
+class Own:
+    """What only one page has: a template of that page, to which this is `block`.
+
+    Attributes:
+        template: its name.
+        content: what it shows.
+    """
+
+    template: str
+    content: object
+    kind: ClassVar[str] = "own"
+
+
+Block = Text | Notice | Points | Heading | Table | Figure | Grid | Folded | Own
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def render_page(
     *,
     words: Words,
     sections: tuple[Section, ...],
+    style: str = "",
     scripts: tuple[str, ...] = (),
     allowed: Mapping[str, str] | None = None,
     **context: object,
@@ -56,6 +57,7 @@ def render_page(
         template: that extends page.html.
         words: of the page, with the shared ones.
         sections: with their figures.
+        style: of this page alone, after the shared theme.
         scripts: further ones, which run after the page's own.
         allowed: what the page's policy allows beyond `content_policy`, by directive.
         context: what else the template shows.
@@ -64,12 +66,12 @@ def render_page(
     specifications: dict[str, object] = {
         one.name: {"data": list(one.data), "layout": one.layout, "height": one.height} for one in figures
     }
-    script, plotly = _read("figures.js"), _pack_plotly()
+    plotly = _pack_plotly()
     return environment.get_template(template).render(
         words=words,
         sections=sections,
-        theme=Markup(THEME.read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
+        theme=Markup(THEME.read_text(encoding="utf-8") + style),  # noqa: S704 - our own files
+        script=Markup(_read("figures.js")),  # noqa: S704 - our own file
         figures=script_json(specifications),
         plotly=plotly.packed if figures else "",
         scripts=[Markup(one) for one in scripts],  # noqa: S704 - our own files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +35,20 @@ class FinishedRun:
         return open_run(self.run, self.site(name), device=torch.device("cpu"))
 
 
-def finish_run(folder: Path, **settings: Scalar) -> FinishedRun:
-    """Two rounds of the head on three hospitals of 60 patients, one in five of whom has no image."""
+def finish_run(folder: Path, prepare: Callable[[Path], None] | None = None, /, **settings: Scalar) -> FinishedRun:
+    """Two rounds of the head on three hospitals of 60 patients, one in five of whom has no image.
+
+    Args:
+        folder: where everything goes.
+        prepare: changes the cohort's folder before the run.
+        settings: of the run.
+    """
     cohort = write_small_cohort(folder / "cohort", images=True, series=True)
     for table in cohort.glob("*/images.csv"):
         lines = table.read_text().splitlines()
         table.write_text("\n".join(line for i, line in enumerate(lines) if i % 5 != 2) + "\n")
+    if prepare is not None:
+        prepare(cohort)
     chosen = small_settings(image_embedding=4, series_embedding=4, head="4", **settings)
     run_small_study(cohort, folder / "run", settings=chosen, cache_dir=folder / "cache")
     return FinishedRun(folder / "run", cohort, folder / "cache")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from client.cohort_risks import unseen_risks
 from client.patient_case import open_case
 from client.patient_explanation import explain_patient
 from shared_model.config import Scalar
@@ -29,7 +30,9 @@ def explained(finished: FinishedRun) -> dict[str, Any]:
 
 
 def _explain(finished: FinishedRun, patient: str) -> dict[str, Any]:
-    return explain_patient(finished.model(), finished.site(), patient, image_references=3, series_references=5)
+    run, site = finished.model(), finished.site()
+    cohort = unseen_risks(run, site)
+    return explain_patient(run, site, patient, cohort=cohort, image_references=3, series_references=5)
 
 
 def _patient_lacking(finished: FinishedRun, modality: str) -> str:

@@ -1,0 +1,91 @@
+"""`hipfed-client explain`: one patient's prediction explained, as a page or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from shared_model.errors import DataError, HipfedError, SettingsError
+
+PAGE, DATA = ".html", ".json"
+
+
+def explain(
+    *,
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a finished run.")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="This hospital's folder.")],
+    patient: Annotated[str, typer.Option(help="Patient id, as in patients.*.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, readable by you only: a page (.html) or all numbers (.json).")
+    ],
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+        ),
+    ] = None,
+    image_references: Annotated[int, typer.Option(min=1, help="Other patients to compare each image with.")] = 10,
+    series_references: Annotated[int, typer.Option(min=2, help="Other patients to compare each series with.")] = 50,
+) -> None:
+    """Explain one patient's prediction: modalities, features, X-ray pixels, vital signs along time.
+
+    The file describes a patient: it stays at the hospital.
+    """
+    import torch
+
+    from client.cohort_risks import unseen_risks
+    from client.data import default_cache_dir
+    from client.data.screen import print_problems
+    from client.patient_explanation import explain_patient
+    from client.patient_screen import print_explanation, write_private
+    from client.run_model import open_run
+    from client.site import Site
+
+    try:
+        _check_out(out)
+        site = Site(data.resolve().name, data.resolve(), cache or default_cache_dir())
+        model = open_run(run, site, device=torch.device("cpu"))
+        content = explain_patient(
+            model,
+            site,
+            patient,
+            cohort=unseen_risks(model, site),
+            image_references=image_references,
+            series_references=series_references,
+        )
+        if out.suffix == PAGE:
+            from client.patient_page.page import render_patient
+            from client.patient_page.pictures import read_radiographs
+
+            row = site.patients.patient_ids.index(patient)
+            write_private(out, render_patient(content, read_radiographs(site, row)))
+        else:
+            write_private(out, json.dumps(content, allow_nan=False) + "\n")
+    except DataError as error:
+        print_problems(Console(stderr=True), data.resolve().name, error.problems)
+        raise typer.Exit(code=1) from error
+    except HipfedError as error:
+        Console(stderr=True).print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(code=1) from error
+    print_explanation(Console(), content)
+    Console().print(f"written to {out}", markup=False, soft_wrap=True)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a name before the work is done.
+
+    Raises:
+        SettingsError: nothing can be written there, or nothing that we write.
+    """
+    if out.suffix not in (PAGE, DATA):
+        got = out.suffix or "none"
+        raise SettingsError(f"--out at {out}: expected a name that ends with {PAGE} or {DATA}, got {got}.")
+    if out.is_dir():
+        raise SettingsError(f"--out at {out}: expected a file, got a folder.")
+    if not out.resolve().parent.is_dir():
+        raise SettingsError(f"--out at {out}: expected a folder that exists, got none. Make it first.")

@@ -1,0 +1,62 @@
+"""`hipfed-client viewer`: the hospital's patients in a browser on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from shared_model.errors import DataError, HipfedError
+
+
+def viewer(
+    *,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="This hospital's folder.")
+    ],
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a finished run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1, the only address; 0: a free one.")] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+        ),
+    ] = None,
+    outcomes: Annotated[bool, typer.Option("--outcomes", help="Also list what happened, to look back.")] = False,
+    image_references: Annotated[int, typer.Option(min=1, help="Other patients to compare each image with.")] = 10,
+    series_references: Annotated[int, typer.Option(min=2, help="Other patients to compare each series with.")] = 50,
+) -> None:
+    """Show the hospital's patients with their predicted risks, each explained on a page of its own, until Ctrl-C.
+
+    Only the browser of who started it is served, and only on this machine. Nothing is written.
+    """
+    import torch
+
+    from client.data import default_cache_dir
+    from client.data.screen import print_problems
+    from client.patient_page.viewer.roster import References, Roster
+    from client.patient_page.viewer.serving import listen, serve
+    from client.run_model import open_run
+    from client.site import Site
+
+    console, screen = Console(), Console(stderr=True)
+    try:
+        with listen(port) as listener:
+            site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
+            with screen.status("reading patients and predicting their risks"):
+                model = open_run(run, site, device=torch.device("cpu"))
+                references = References(images=image_references, series=series_references)
+                roster = Roster(model, site, references=references, with_outcomes=outcomes)
+            console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
+            console.print("Open this address in a browser on this machine; it works once:", markup=False)
+            serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    except DataError as error:
+        print_problems(screen, folder.resolve().name, error.problems)
+        raise typer.Exit(code=1) from error
+    except HipfedError as error:
+        screen.print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(code=1) from error
+    console.print("ended", markup=False)

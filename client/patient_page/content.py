@@ -1,0 +1,210 @@
+"""What `explain_patient` says, with types: the one source of every number of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from shared_model.errors import StudyError
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A feature in the reference patients.
+
+    Attributes:
+        rows: reference patients who have the modality.
+        n: of them, those with a value.
+        median: of a number.
+        quartiles: first and third, of a number.
+        levels: share of each level, of a binary or a category.
+    """
+
+    rows: int
+    n: int
+    median: float | None = None
+    quartiles: tuple[float | None, float | None] = (None, None)
+    levels: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of a modality; phi and se in log odds."""
+
+    name: str
+    unit: str
+    kind: Literal["number", "binary", "category", "whole"]
+    value: float | str | None
+    phi: float
+    se: float
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality against one background; log odds where not said otherwise.
+
+    Attributes:
+        name: as the schema spells it.
+        kind: static, series, image, or how events are counted.
+        present: whether the patient has it; else phi is the effect of not having it.
+        phi: exact Shapley value.
+        share: of the sum of all |phi|.
+        phi_probability: on the scale of the risk.
+        se_background: how much phi varies with the sample of reference patients.
+        presence: part of phi that is the effect of having the modality at all, where some reference patients lack it.
+        features: with presence they sum to phi; empty where the patient lacks the modality.
+    """
+
+    name: str
+    kind: Literal["static", "series", "image", "any", "count", "dose"]
+    present: bool
+    phi: float
+    share: float | None
+    phi_probability: float
+    se_background: float
+    presence: float
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A patient against one background."""
+
+    background_id: str
+    rows: int
+    base_probability: float
+    base_logit: float
+    modalities: tuple[Modality, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The calibrated risk, and its log odds."""
+
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Risks of other patients of the hospital, ascending; part is None where it is not known which they were in."""
+
+    part: Part | None
+    risks: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the patient lacks: a modality, or a static variable."""
+
+    modality: str
+    feature: str | None
+    phi: float
+
+
+@dataclass(frozen=True)
+class Image:
+    """Attribution of an image's pixels; `unavailable` says why there is none."""
+
+    unavailable: str = ""
+    references: int = 0
+    phi: float = 0.0
+    phi_having: float = 0.0
+    subset_gap: float = 0.0
+    residual: float = 0.0
+    pixels: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One measured quantity."""
+
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Attribution of each time and channel."""
+
+    phi: tuple[tuple[float, ...], ...]
+    residual: float
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Attribution, by channel, of which cells were measured at all."""
+
+    phi: tuple[float, ...]
+    se: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Attribution of segments of time by channel."""
+
+    first_steps: tuple[int, ...]
+    phi: tuple[tuple[float, ...], ...]
+    se: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A series along time; `unavailable` says why there is no attribution."""
+
+    unavailable: str = ""
+    references: int = 0
+    phi: float = 0.0
+    phi_having: float = 0.0
+    subset_gap: float = 0.0
+    time_unit: str = ""
+    time: tuple[float, ...] = ()
+    channels: tuple[Channel, ...] = ()
+    measured: tuple[tuple[float | None, ...], ...] = ()
+    cells: Cells | None = None
+    pattern: Pattern | None = None
+    segments: Segments | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One patient's explanation."""
+
+    study: str
+    outcome: str
+    site: str
+    run_id: str
+    model_hash: str
+    patient_id: str
+    part_of_run: Part | None
+    prediction: Prediction
+    cohort: Cohort
+    missing: tuple[Missing, ...]
+    views: Mapping[Literal["common", "local"], View]
+    images: Mapping[str, Image]
+    series: Mapping[str, Recording]
+
+
+_EXPLAINED = TypeAdapter(Explained)
+
+
+def read_explanation(content: Mapping[str, Any]) -> Explained:
+    """What `explain_patient` returned.
+
+    Raises:
+        StudyError: it is not that.
+    """
+    try:
+        return _EXPLAINED.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StudyError(
+            f"explanation: expected what explain_patient returns, got at {where}: {first['msg']}."
+        ) from error

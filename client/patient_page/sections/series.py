@@ -1,0 +1,127 @@
+"""Vital signs along time, each point coloured by what it does to the risk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from client.patient_page.content import Explained, Recording
+from client.patient_page.waterfall import PER_UNIT, show_step
+from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Heading, Section, Table, Text
+from shared_model.pages.plots import BLUE, GRAY, INK, LINE, ORANGE, axis, layout
+from shared_model.pages.wording import Words
+
+_FULL = 0.98  # quantile of |phi| from which a colour is full: one extreme would leave the others gray
+
+
+def describe_series(explained: Explained, words: Words) -> Section | None:
+    """Every series of the patient; None where the study has none."""
+    modalities = [one for one in explained.views["common"].modalities if one.kind == "series"]
+    if not modalities:
+        return None
+    blocks: list[Block] = []
+    for i, modality in enumerate(modalities):
+        if len(modalities) > 1:
+            blocks.append(Heading(modality.name))
+        recording = explained.series.get(modality.name)
+        if recording is None:
+            blocks.append(Text(words("series.lacking", name=modality.name)))
+        elif recording.cells is None:
+            blocks.append(Text(words("series.unavailable", reason=recording.unavailable)))
+        else:
+            blocks.extend(_describe(f"series-{i}", modality.name, recording, words))
+    return Section("series", words("series.title"), tuple(blocks))
+
+
+def _describe(key: str, name: str, recording: Recording, words: Words) -> Iterator[Block]:
+    whole, n = show_step(round(recording.phi * PER_UNIT)), recording.references
+    yield Text(words("series.intro", name=name, phi=whole, n=n))
+    limit = float(np.quantile(np.abs(_cells(recording)), _FULL))
+    yield Grid(tuple(_draw(f"{key}-{c}", recording, c, limit, words) for c in range(len(recording.channels))))
+    if recording.segments is not None:
+        yield Folded(words("series.segments"), (_segment_table(key, recording, words),))
+
+
+def _cells(recording: Recording) -> tuple[tuple[float, ...], ...]:
+    return recording.cells.phi if recording.cells is not None else ()
+
+
+def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) -> Figure:
+    channel = recording.channels[c]
+    label = f"{channel.name} ({channel.unit})" if channel.unit else channel.name
+    values = [row[c] for row in recording.measured]
+    phi = [row[c] for row in _cells(recording)]
+    kept = [i for i, value in enumerate(values) if value is not None]
+    sums = words("series.sum", phi=_show(sum(phi)), n=len(kept), of=len(values))
+    scale = limit or 1.0
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": list(recording.time),
+        "y": values,
+        "connectgaps": False,
+        "line": {"color": GRAY, "width": 1},
+        "marker": {
+            "size": 7,
+            "color": phi,
+            "colorscale": [[0, BLUE], [0.5, LINE], [1, ORANGE]],
+            "cmin": -scale,
+            "cmax": scale,
+            "line": {"color": GRAY, "width": 0.5},
+            "showscale": True,
+            "colorbar": {
+                "tickvals": [-scale, 0, scale],
+                "ticktext": [_show(-scale), "0", _show(scale)],
+                "thickness": 9,
+                "outlinewidth": 0,
+                "tickfont": {"color": INK},
+            },
+        },
+        "text": [_show(part) for part in phi],
+        "hovertemplate": "%{x:.4~g}: %{y:.4~g}; %{text}<extra></extra>",
+    }
+    return Figure(
+        name=key,
+        title=label,
+        alt=words("series.alt", name=label, **_span(values, words)) + " " + sums,
+        caption=sums,
+        data=[trace],
+        layout=layout(axis(words("series.time", unit=recording.time_unit), zeroline=False), axis("", zeroline=False)),
+        table=Table(
+            caption=label,
+            columns=(words("series.time", unit=recording.time_unit), label, words("series.phi")),
+            rows=tuple(
+                (f"{time:g}", words("value.not_measured") if value is None else value, f"{part:+.3g}")
+                for time, value, part in zip(recording.time, values, phi, strict=True)
+            ),
+            name=key,
+        ),
+        height=240,
+    )
+
+
+def _show(phi: float) -> str:
+    return f"{phi:+.2g}" if phi else "0"
+
+
+def _span(values: list[float | None], words: Words) -> dict[str, str]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"low": words("value.not_measured"), "high": words("value.not_measured")}
+    return {"low": f"{np.min(known):.4g}", "high": f"{np.max(known):.4g}"}
+
+
+def _segment_table(key: str, recording: Recording, words: Words) -> Table:
+    segments = recording.segments
+    rows: list[tuple[Cell, ...]] = []
+    if segments is not None:
+        for s, first in enumerate(segments.first_steps):
+            cells = zip(segments.phi[s], segments.se[s], strict=True)
+            rows.append((f"{recording.time[first]:g}", *(f"{phi:+.2g} ± {se:.1g}" for phi, se in cells)))
+    return Table(
+        caption=words("series.segments_caption"),
+        columns=(words("series.from", unit=recording.time_unit), *(channel.name for channel in recording.channels)),
+        rows=tuple(rows),
+        name=f"{key}-segments",
+    )

@@ -1,0 +1,151 @@
+"""The first screen: the risk, where it stands, what moves it, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from client.patient_page.content import Explained, View
+from client.patient_page.sections.modalities import by_size, label_of, points
+from client.patient_page.values import name_of, show_middle, show_value
+from shared_model.pages.numbers import percent
+from shared_model.pages.wording import Words
+
+NAMED = 3  # features a direction in the sentence
+SMALLEST_NAMED = 0.03  # of the sum of all |phi|: less is not worth a clinician's attention
+CERTAIN = 2  # standard errors
+FEW = 20  # patients: a rank among fewer says little
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number with what it is."""
+
+    label: str
+    value: str
+    note: str
+    in_words: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A modality's effect on the risk; start and length in percent of the width, from the middle."""
+
+    name: str
+    points: str
+    raises: bool
+    start: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What stands above all else."""
+
+    patient_id: str
+    subtitle: str
+    tiles: tuple[Tile, ...]
+    sentences: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    cautions: tuple[str, ...]
+
+
+def describe_summary(explained: Explained, words: Words) -> Summary:
+    """The first screen of a patient."""
+    return Summary(
+        patient_id=explained.patient_id,
+        subtitle=words("summary.subtitle", site=explained.site, study=explained.study),
+        tiles=tuple(_list_tiles(explained, words)),
+        sentences=tuple(_list_sentences(explained, words)),
+        bars=tuple(_list_bars(explained.views["common"], words)),
+        cautions=tuple(_list_cautions(explained, words)),
+    )
+
+
+def _list_tiles(explained: Explained, words: Words) -> Iterator[Tile]:
+    view = explained.views["common"]
+    risk = percent(explained.prediction.probability)
+    yield Tile(words("summary.risk"), risk, words("summary.risk_note", outcome=explained.outcome), wide=True)
+    yield Tile(
+        words("summary.reference"),
+        percent(view.base_probability),
+        words("summary.reference_note", n=view.rows),
+        wide=True,
+    )
+    yield _place_in_cohort(explained, words)
+    part = explained.part_of_run or "unknown"
+    yield Tile(words("summary.part"), words(f"part.{part}"), words(f"part.{part}_note"), in_words=True, wide=True)
+
+
+def _place_in_cohort(explained: Explained, words: Words) -> Tile:
+    others = explained.cohort.risks
+    label = words("summary.place")
+    if not others:
+        return Tile(label, words("summary.nobody"), words("summary.nobody_note"), in_words=True, wide=True)
+    below = sum(risk < explained.prediction.probability for risk in others)
+    kind = "test" if explained.cohort.part == "test" else "all"
+    value = words("summary.place_value", below=below, n=len(others))
+    return Tile(label, value, words(f"summary.place_{kind}"), in_words=True, wide=True)
+
+
+def _list_sentences(explained: Explained, words: Words) -> Iterator[str]:
+    view = explained.views["common"]
+    risk, base = percent(explained.prediction.probability), percent(view.base_probability)
+    yield words("summary.sentence", outcome=explained.outcome, risk=risk, base=base, n=view.rows)
+    raising, lowering = list_named(view, words)
+    if not raising and not lowering:
+        yield words("summary.nothing")
+        return
+    for names, direction in ((raising, "raises"), (lowering, "lowers")):
+        if names:
+            key = f"summary.{direction}_one" if len(names) == 1 else f"summary.{direction}"
+            yield words(key, names=_enumerate(names, words))
+
+
+def list_named(view: View, words: Words) -> tuple[list[str], list[str]]:
+    """What raises and what lowers the risk most: large enough to matter, and its direction certain."""
+    found: list[tuple[str, float, float]] = []
+    for modality in view.modalities:
+        if not modality.present:
+            found.append((label_of(modality, words), modality.phi, modality.se_background))
+        for feature in modality.features:
+            if feature.kind == "whole":
+                told = name_of(modality, feature, words)
+            else:
+                middle = show_middle(feature, words)
+                told = words("summary.named", name=feature.name, value=show_value(feature, words), middle=middle)
+            found.append((told, feature.phi, feature.se))
+    found = [item for item in found if abs(item[1]) > CERTAIN * item[2]]
+    smallest = SMALLEST_NAMED * sum(abs(phi) for _, phi, _ in found)
+    ordered = sorted((item for item in found if abs(item[1]) > smallest), key=lambda item: -abs(item[1]))
+    raising = [name for name, phi, _ in ordered if phi > 0][:NAMED]
+    return raising, [name for name, phi, _ in ordered if phi < 0][:NAMED]
+
+
+def _enumerate(names: list[str], words: Words) -> str:
+    isolated = [f"\u2068{name}\u2069" for name in names]  # a right-to-left name turns nothing around it
+    if len(isolated) == 1:
+        return isolated[0]
+    return words("summary.and", first="; ".join(isolated[:-1]), last=isolated[-1])
+
+
+def _list_bars(view: View, words: Words) -> Iterator[Bar]:
+    largest = max((abs(one.phi_probability) for one in view.modalities), default=0.0)
+    for modality in sorted(by_size(view), key=lambda one: -abs(one.phi_probability)):
+        length = 50 * abs(modality.phi_probability) / largest if largest else 0.0
+        raises = modality.phi_probability > 0
+        start = 50 if raises else 50 - length
+        shown = points(modality.phi_probability, words)
+        yield Bar(label_of(modality, words), shown, raises, round(start, 2), round(length, 2))
+
+
+def _list_cautions(explained: Explained, words: Words) -> Iterator[str]:
+    yield words("caution.not_causal")
+    if explained.part_of_run != "test":
+        yield words(f"caution.{explained.part_of_run or 'unknown'}")
+    if explained.cohort.risks and len(explained.cohort.risks) < FEW:
+        yield words("caution.few", n=len(explained.cohort.risks))
+    lacking = [one.modality for one in explained.missing if one.feature is None]
+    if lacking:
+        yield words("caution.lacking", names=", ".join(lacking))

@@ -1,0 +1,100 @@
+"""The hospital's patients as the list shows them, and their pages."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.cohort_risks import UNSEEN, CohortRisks, parts_of_run, predict_risks
+from client.patient_explanation import explain_patient
+from client.patient_page.page import render_patient
+from client.patient_page.pictures import read_radiographs
+from client.patient_page.rows import Row
+from client.run_model import RunModel
+from client.site import Site
+
+KEPT_PAGES = 8  # in memory; each is a few MB
+
+
+@dataclass(frozen=True)
+class References:
+    """How many other patients images and series are compared with."""
+
+    images: int
+    series: int
+
+
+class Roster:
+    """All patients of the hospital with their predicted risks, and a page of each on demand.
+
+    Pages are made one after the other, whoever asks: the model works with all cores, and memory is that of one page.
+
+    Args:
+        run: the finished run.
+        site: the hospital.
+        references: of the pages.
+        with_outcomes: whether rows tell what happened.
+    """
+
+    def __init__(self, run: RunModel, site: Site, *, references: References, with_outcomes: bool) -> None:
+        self._run, self._site, self._references = run, site, references
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[int, str] = OrderedDict()
+        everyone = np.arange(len(site.patients))
+        risk, parts = predict_risks(run, site, everyone), parts_of_run(run, site)
+        self._cohort = CohortRisks(None, everyone, risk)
+        if parts is not None:
+            unseen = np.flatnonzero(np.array(parts) == UNSEEN)
+            self._cohort = CohortRisks(UNSEEN, unseen, risk[unseen])
+        self.rows = tuple(
+            Row(
+                patient_id=patient_id,
+                risk=float(risk[i]),
+                part=None if parts is None else parts[i],
+                lacks=tuple(name for name in run.model.modalities if not site.patients.present[name][i]),
+                outcome=bool(site.patients.outcome[i]) if with_outcomes else None,
+            )
+            for i, patient_id in enumerate(site.patients.patient_ids)
+        )
+
+    @property
+    def site_name(self) -> str:
+        """What the hospital's folder is called."""
+        return self._site.name
+
+    @property
+    def study(self) -> str:
+        """Title of the study."""
+        return self._site.schema.study.title
+
+    def page(self, row: int, *, home: str) -> str:
+        """The page of one patient, as HTML; the last few are kept.
+
+        Args:
+            row: index in `rows`.
+            home: address of the list.
+
+        Raises:
+            HipfedError: the patient cannot be explained.
+        """
+        with self._lock:
+            if row not in self._pages:
+                self._pages[row] = self._render(row, home)
+            self._pages.move_to_end(row)
+            while len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+            return self._pages[row]
+
+    def _render(self, row: int, home: str) -> str:
+        content = explain_patient(
+            self._run,
+            self._site,
+            self.rows[row].patient_id,
+            cohort=self._cohort,
+            image_references=self._references.images,
+            series_references=self._references.series,
+        )
+        return render_patient(content, read_radiographs(self._site, row), home=home)
