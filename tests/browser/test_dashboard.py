@@ -124,6 +124,7 @@ def test_finished_run_holds_its_report(page: Page, complaints: list[str], tmp_pa
     page.goto("/run/first")
     page.locator("iframe").scroll_into_view_if_needed()
     page.frame_locator("iframe").locator("h1").wait_for()
+    page.locator("#curves figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".js-plotly-plot .main-svg")
     check(page, "run", complaints, tmp_path)
 
