@@ -173,7 +173,7 @@ def _draw(rounds: Sequence[Round], what: str, words: Words) -> Figure:
     phases = list(dict.fromkeys(one.phase for one in rounds))
     traces, rows = [], []
     for i, phase in enumerate(phases):
-        points = [(one.round, getattr(one, what)) for one in rounds if one.phase == phase]
+        points = [(_model_after(one, what), getattr(one, what)) for one in rounds if one.phase == phase]
         known = [(x, y) for x, y in points if y is not None]
         numbers, values = [x for x, _ in known], [y for _, y in known]
         traces.append(line(phase, numbers, values, series=i % 6, dash=_DASHES[i % 3]))
@@ -195,6 +195,11 @@ def _draw(rounds: Sequence[Round], what: str, words: Words) -> Figure:
         table=Table(title, (words("curves.round"), words("curves.phase"), quantity), tuple(rows), f"curve-{what}"),
         height=280,
     )
+
+
+def _model_after(one: Round, what: str) -> int:
+    """A validation is of the model that came into the round, which the round before had made."""
+    return one.round - 1 if what != "train_loss" and one.train_loss is not None else one.round
 
 
 _EMPTY: Trace = {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from server.dashboard.app import Dashboard
 from server.dashboard.guard import Access, name_hosts
@@ -124,13 +124,14 @@ def test_finished_run_holds_its_report(page: Page, complaints: list[str], tmp_pa
     page.goto("/run/first")
     page.locator("iframe").scroll_into_view_if_needed()
     page.frame_locator("iframe").locator("h1").wait_for()
+    page.locator("#curves figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".js-plotly-plot .main-svg")
     check(page, "run", complaints, tmp_path)
 
 
 def test_live_page_changes_as_rounds_are_written(page: Page, runs: Path, complaints: list[str], tmp_path: Path) -> None:
     page.goto("/run/live")
-    page.wait_for_function("document.getElementById('live').textContent.startsWith('Live')")
+    expect(page.locator("#live")).to_contain_text("Live")
     file = runs / "live" / "rounds.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
     number = len(lines) + 20
@@ -138,6 +139,6 @@ def test_live_page_changes_as_rounds_are_written(page: Page, runs: Path, complai
     fresh = file.with_suffix(".new")
     fresh.write_text("\n".join([*lines, json.dumps(last)]) + "\n", encoding="utf-8")
     fresh.replace(file)
-    page.wait_for_function(f"document.querySelector('#first .tile .value').textContent === '{number}'")
+    expect(page.locator("#first .tile .value").first).to_have_text(str(number))
     assert page.locator("#hospitals").get_by_text("no answer within 900 s").first.is_visible()
     check(page, "live", complaints, tmp_path)
