@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
-
 from client.courier_place import CourierPlace
 from client.home import HospitalSettings
 from shared_model.address import split_address
@@ -24,6 +22,7 @@ from shared_model.ports import free_ports
 SLOW_S, SESSION_S = 60.0, 15.0
 PROBE_S = 15.0
 DOUBT = timedelta(seconds=5)
+MOST_AHEAD_S, MOST_BEHIND_S = 5, 300  # what Flower tolerates of a SuperNode's clock
 
 # Flower's words where it drops a question or an answer for good, such as at a broken connection (flwr 1.41). It says
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
@@ -153,10 +152,10 @@ class CourierPart(Part):
         except UnreachableError as error:
             return f"{server} refused this hospital's key. Now: {error}"
         ahead_s = -skew.total_seconds()
-        if ahead_s >= SYSTEM_TIME_TOLERANCE or -ahead_s >= TIMESTAMP_TOLERANCE:
+        if ahead_s >= MOST_AHEAD_S or -ahead_s >= MOST_BEHIND_S:
             return (
-                f"{server}: expected a clock at most {SYSTEM_TIME_TOLERANCE} s ahead of the coordinator's and "
-                f"{TIMESTAMP_TOLERANCE} s behind it, got one {abs(ahead_s):.0f} s "
+                f"{server}: expected a clock at most {MOST_AHEAD_S} s ahead of the coordinator's and "
+                f"{MOST_BEHIND_S} s behind it, got one {abs(ahead_s):.0f} s "
                 f"{'ahead' if ahead_s > 0 else 'behind'}. Set this machine's clock. Trying again, slowly"
             )
         return (

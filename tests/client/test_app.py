@@ -182,4 +182,4 @@ def test_courier_answers_over_the_socket_without_torch_and_without_what_reads_pa
     site, heavy, own = done.stdout.splitlines()
     assert site == "east"
     assert heavy == ""
-    assert own == "client.app client.frames client.worker_link"
+    assert own == "client.app client.frames client.wire_fields client.worker_link"

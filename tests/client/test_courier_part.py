@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 import client.courier_part
-from client.courier_part import CourierPart
+from client.courier_part import MOST_AHEAD_S, MOST_BEHIND_S, CourierPart
 from client.courier_place import courier_place
 from client.home import HospitalHome, HospitalSettings
 from client.supervise import describe_site
@@ -131,6 +132,10 @@ def test_refusal_with_clocks_that_differ_more_than_flower_takes_is_told_as_such(
 
     assert ("expected a clock at most" in reason) is bool(told)
     assert told in reason
+
+
+def test_tolerated_clocks_are_those_of_flower() -> None:
+    assert (MOST_AHEAD_S, MOST_BEHIND_S) == (SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE)
 
 
 def test_refusal_by_a_coordinator_that_has_gone_says_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_unknown_patient_leaves_no_file(finished: FinishedRun, tmp_path: Path) -
     assert "expected one of its 60 patient ids" in text
 
 
-@pytest.mark.parametrize(("out", "message"), [("patient.html", "ends with .json"), ("no/such/p.json", "a folder that")])
+@pytest.mark.parametrize(("out", "message"), [("patient.txt", ".html or .json"), ("no/such/p.json", "a folder that")])
 def test_place_of_the_file_is_checked_first(finished: FinishedRun, tmp_path: Path, out: str, message: str) -> None:
     status, text = _run(finished, tmp_path / out)
 

@@ -50,11 +50,11 @@ def test_command_line_says_all_that_is_allowed_and_hidden(tmp_path: Path) -> Non
 
     words = separation.command(["python", "--version"])
 
-    assert words[:4] == [sys.executable, "-P", "-m", "client.separation"]
-    parsed, command = client.separation._parse(words[4:])
+    assert words[:5] == [sys.executable, "-P", "-s", "-m", "client.separation"]
+    parsed, command = client.separation._parse(words[5:])
     assert (parsed, command) == (separation, ["python", "--version"])
     bare = Separation(Allowed(read=(Path("/usr"),)))
-    assert client.separation._parse(bare.command(["x"])[4:]) == (bare, ["x"])
+    assert client.separation._parse(bare.command(["x"])[5:]) == (bare, ["x"])
 
 
 @needs_landlock

@@ -276,4 +276,4 @@ def test_hostile_patient_id_is_text(finished: FinishedRun) -> None:
 
     assert page.text.count(HOSTILE) == 2
     assert not page.of("img")
-    assert len(page.of("script")) == 3
+    assert len(page.of("script")) == 4

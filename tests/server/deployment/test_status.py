@@ -86,5 +86,6 @@ def _write_status(home: CoordinatorHome) -> None:
         {"name": name, "state": "ready", "since": since, "pid": 1, "restarts": 2, "reason": ""}
         for name in ("superlink", "gateway")
     ]
-    content = {"pid": os.getpid(), "token": "t", "started": since, "ready": True, "line": "up", "parts": parts}
+    times = {"started": since, "updated": datetime.now(UTC).isoformat()}
+    content = {"pid": os.getpid(), "token": "t", **times, "ready": True, "line": "up", "parts": parts}
     (home.processes / STATUS).write_text(json.dumps(content))
