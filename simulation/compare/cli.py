@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shared_model.config import parse_assignments
 from shared_model.errors import SettingsError
-from simulation.compare.running import QUICK, Plan, compare_cohort
+from simulation.compare.running import Plan, compare_cohort
 from simulation.said_plainly import said_plainly
 
 
@@ -41,7 +41,8 @@ def compare(  # noqa: PLR0913 - one parameter an option
             out=out,
             folds=folds,
             seeds=1 if quick else seeds,
-            arms=chosen or (QUICK if quick else ()),
+            arms=chosen,
+            quick=quick,
             occasions=_parse_groups(group or []),
             points=points,
             assignments=parse_assignments(settings or []),
@@ -49,6 +50,9 @@ def compare(  # noqa: PLR0913 - one parameter an option
         )
         try:
             compare_cohort(plan, console=console)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on", highlight=False)
+            raise
         finally:
             report = out / "comparison.md"
             if report.exists():

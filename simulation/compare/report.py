@@ -38,6 +38,7 @@ def write_report(
     settings: Settings,
     folds: int,
     seeds: int,
+    assignments: Mapping[str, str],
     failed: Mapping[str, str],
 ) -> None:
     """Write all tables as CSV, the figures, and comparison.md.
@@ -49,6 +50,7 @@ def write_report(
         settings: that all arms share, for the strata.
         folds: of the comparison.
         seeds: of the comparison.
+        assignments: settings of all arms that are not the defaults.
         failed: by arm, why it could not be trained.
     """
     metrics, differences = metrics_table(arms), differences_table(arms)
@@ -68,7 +70,7 @@ def write_report(
         out / "figures", arms, metrics=metrics, differences=differences, evidence=evidence, depth=depth
     )
     parts = [
-        _head(metrics, sites, folds=folds, seeds=seeds, failed=failed),
+        _head(metrics, sites, folds=folds, seeds=seeds, assignments=assignments, failed=failed),
         _arms_section(metrics, differences),
         _cost_section(metrics),
         _evidence_section(evidence, arms),
@@ -80,55 +82,74 @@ def write_report(
     replace_file(out / "comparison.md", ("\n\n".join(part for part in parts if part) + "\n").encode())
 
 
-def _head(metrics: pd.DataFrame, sites: Sequence[Site], *, folds: int, seeds: int, failed: Mapping[str, str]) -> str:
+def _head(
+    metrics: pd.DataFrame,
+    sites: Sequence[Site],
+    *,
+    folds: int,
+    seeds: int,
+    assignments: Mapping[str, str],
+    failed: Mapping[str, str],
+) -> str:
     reference = metrics[metrics["arm"] == FEDERATED].iloc[0]
     n, events, auc = int(reference["n"]), int(reference["events"]), float(reference["auc"])
     error = float(auc_standard_error(np.asarray(auc), events=events, others=n - events))
+    given = ", ".join(f"`{key}={value}`" for key, value in sorted(assignments.items()))
+    study = sites[0].schema.study
     lines = [
         "# Comparison",
         "",
+        f"{study.title or study.name}; outcome `{study.outcome}`. Settings of all arms: {given or 'the defaults'}.",
+        "",
         (
-            f"{n} patients, {events} deaths, {len(sites)} hospitals. Every patient is predicted by models that never "
+            f"{n} patients, {events} events, {len(sites)} hospitals. Every patient is predicted by models that never "
             f"saw them ({folds} folds), the log odds averaged over {seeds} seed{'s' if seeds > 1 else ''}."
         ),
         "",
         (
-            f"With {events} deaths an AUC of {auc:.3f} has a standard error of {error:.3f} (Hanley and McNeil): two "
+            f"With {events} events an AUC of {auc:.3f} has a standard error of {error:.3f} (Hanley and McNeil): two "
             f"unpaired AUCs must differ by {2 * 1.96 * error / 2**0.5:.3f} before it means anything. Differences below "
             "are paired (DeLong). Where the interval holds 0 no difference is shown, which is not the same as no "
             f"difference; among {len(metrics) - 1} comparisons about one in twenty looks real by chance. The intervals "
-            "are for patients drawn anew, with the models as they are."
+            "are for patients drawn anew, with the models as they are: models of other seeds differ besides."
         ),
     ]
     lines += [f"\n**{arm} could not be trained**: {reason}" for arm, reason in failed.items()]
     return "\n".join(lines)
 
 
+_ARM_COLUMNS = (
+    *("arm", "n", "AUC", "within hospitals", "one seed", "difference", "from", "verdict"),
+    *("difference within hospitals", "verdict", "Brier", "slope"),
+)
+
+
 def _arms_section(metrics: pd.DataFrame, differences: pd.DataFrame) -> str:
     found = {row["arm"]: row for row in _rows(differences)}
-    lines = ["## Arms", ""]
-    lines.append("| arm | n | AUC | within hospitals | one seed | difference | from | verdict | Brier | slope |")
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    lines = ["## Arms", "", f"| {' | '.join(_ARM_COLUMNS)} |", "|---" * len(_ARM_COLUMNS) + "|"]
     before = ""
     for row in _rows(metrics):
         if row["group"] != before:
             before = row["group"]
-            lines.append(f"| *{GROUPS[before]}* | | | | | | | | | |")
+            lines.append(f"| *{GROUPS[before]}* " + "| " * len(_ARM_COLUMNS[1:]) + "|")
         difference = found.get(row["arm"], {})
         lines.append(
             f"| {row['arm']}: {row['description']} | {row['n']} | {_interval(row, 'auc', 'auc_low', 'auc_high')} "
             f"| {_number(row['auc_within'])} | {_number(row['single_seed_auc'])} "
             f"| {_interval(difference, 'difference', 'low', 'high', sign=True)} | {difference.get('against', '')} "
             f"| {difference.get('verdict', '')} "
+            f"| {_interval(difference, 'within_difference', 'within_low', 'within_high', sign=True)} "
+            f"| {_text(difference, 'within_verdict')} "
             f"| {_number(row['brier'], 4)} | {_number(row['calibration_slope'], 2)} |"
         )
     lines += [
         "",
         (
-            "AUC over all pairs of a death and a survivor, and over pairs of the same hospital: the first also rewards "
-            "knowing which hospital has more deaths. `one seed` is the mean AUC of single seeds; all else is of log "
-            "odds averaged over seeds, each with other splits and weights, which favours arms that vary from seed to "
-            "seed. Arms that do not predict all patients (n) are compared over those that they do. Regression, "
+            "AUC over all pairs of an event and a non-event, and over pairs of the same hospital: the first also "
+            "rewards knowing which hospital has more events. AUCs are of histograms, as in a run, and differences are "
+            "exact: they may disagree by a few thousandths. `one seed` is the mean AUC of single seeds; all else is "
+            "of log odds averaged over seeds, each with other splits and weights, which favours arms that vary from "
+            "seed to seed. Arms that do not predict all patients (n) are compared over those that they do. Regression, "
             "boosting and points learn from the validation part, too, which the networks need to choose the best "
             "round. Every hospital takes part, whatever its data quality."
         ),
@@ -187,7 +208,7 @@ def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
         (
             "A share says what a model uses, a loss whether another modality can stand in for it: a modality with a "
             "share and no loss that is shown is one that others can replace, one that is used in vain, or one whose "
-            "loss is too small for this many deaths. A share of 0 is that of a modality whose weights the evidence "
+            "loss is too small for this many events. A share of 0 is that of a modality whose weights the evidence "
             "shrank to nothing; its interval in a run's explanations is for the model as it is."
         ),
     ]
@@ -208,7 +229,7 @@ def _subgroup_section(subgroups: pd.DataFrame) -> str:
     lines = [
         "## Groups of patients (federated arm)",
         "",
-        "| group | n | deaths | AUC | observed risk | predicted risk |",
+        "| group | n | events | AUC | observed risk | predicted risk |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -246,6 +267,11 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _number(value: Any, digits: int = 3) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _text(row: Row, key: str) -> str:
+    found = row.get(key)
+    return found if isinstance(found, str) else ""
 
 
 def _interval(row: Row, value: str, low: str, high: str, *, sign: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Plan:
         folds: held out in turn, their predictions pooled.
         seeds: how many, from 0; predictions are averaged over them.
         arms: names or groups of arms; empty = all that the study has.
+        quick: for a first look, without `arms`: those of `QUICK` that the study has.
         occasions: groups of modalities by name; empty = before and during the operation.
         points: TOML file of a points score; None = the example, where the study has its columns.
         assignments: settings of all arms by kebab-case key.
@@ -51,6 +53,7 @@ class Plan:
     folds: int = 5
     seeds: int = 3
     arms: tuple[str, ...] = ()
+    quick: bool = False
     occasions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     points: Path | None = None
     assignments: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +79,8 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
     every = list_arms(
         schema, assignments=plan.assignments, occasions=dict(plan.occasions) or None, points=score is not None
     )
-    arms = choose_arms(every, plan.arms)
+    quick = tuple(name for name in QUICK if plan.quick and any(name in {arm.name, arm.group} for arm in every))
+    arms = choose_arms(every, plan.arms or quick)
     plan.out.mkdir(parents=True, exist_ok=True)
     with hold_lock(plan.out, LOCK):
         tasks = list_tasks(
@@ -94,7 +98,7 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
             raise StudyError(f"the federated arm failed: {_first(failed)}")
         write_report(
             plan.out, finished, sites=open_sites(plan.cohort.resolve()), settings=settings, folds=plan.folds,
-            seeds=plan.seeds, failed=failed,
+            seeds=plan.seeds, assignments=plan.assignments, failed=failed,
         )  # fmt: skip
     if failed:
         raise StudyError(f"{len(failed)} of {len(arms)} arms failed: {', '.join(failed)}. First: {_first(failed)}")
@@ -167,13 +171,14 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
                     progress.console.print(f"{task.label}: {reason}", markup=False, highlight=False)
                 progress.update(bar, advance=1, last=task.label)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
     return failed
 
 
 def _start_worker() -> None:
-    """One thread a process, and no log on the screen: the report tells what the runs found."""
+    """One thread a process, and no log on the screen: the report tells what the runs found. Ctrl-C ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threadpool_limits(1)
     logging.getLogger("hipfed").addHandler(logging.NullHandler())
 

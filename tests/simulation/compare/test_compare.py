@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +108,7 @@ def test_shares_stand_beside_what_leaving_a_modality_out_costs(compared: Path) -
 
 def test_report_shows_the_noise_and_every_figure(compared: Path) -> None:
     text = (compared / "comparison.md").read_text()
-    assert "180 patients, 54 deaths, 3 hospitals" in text
+    assert "180 patients, 54 events, 3 hospitals" in text
     assert "standard error of" in text
     figures = sorted(path.name for path in (compared / "figures").iterdir())
     assert figures == ["auc.png", "calibration.png", "decision.png", "differences.png", "shares.png"]
@@ -214,3 +219,50 @@ def test_plan_refuses_a_cohort_of_one_hospital(tmp_path: Path) -> None:
     plan = Plan(cohort, tmp_path / "out", assignments={"min-sites": "1"})
     with pytest.raises(SettingsError, match="expected at least 2 hospital folders"):
         compare_cohort(plan, console=Console(file=io.StringIO()))
+
+
+def test_quick_takes_the_arms_that_a_study_of_one_modality_has(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort")
+    plan = Plan(cohort, tmp_path / "out", folds=3, seeds=1, quick=True, assignments=SETTINGS)
+
+    compare_cohort(plan, console=Console(file=io.StringIO()))
+
+    assert list(_read(tmp_path / "out", "arms").index) == ["federated", "pooled", "regression"]
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "Settings of all arms: `background-rows=20`, `device=cpu`, `rounds-fusion=2`, `rounds-unimodal=1`." in text
+
+
+def test_interrupted_comparison_trains_no_more_and_goes_on_later(cohort: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from simulation.cli import app; app()", "compare", "--cohort", str(cohort)]
+    command += [
+        "--out",
+        str(tmp_path / "out"),
+        "--arms",
+        "pooled,local",
+        "--seeds",
+        "4",
+        "--folds",
+        "3",
+        "--workers",
+        "1",
+    ]
+    command += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+
+    def count() -> int:
+        return len(list((tmp_path / "out").glob("tasks/*/*.json")))
+
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    end = time.monotonic() + 200
+    while not count():
+        assert time.monotonic() < end
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    status = process.wait(60)
+
+    assert status != 0
+    assert count() <= 5
+    said = (tmp_path / "log").read_text()
+    assert "interrupted; the same command goes on" in said
+    assert "Traceback" not in said
