@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from server.dashboard.records import RunDetail
 from server.dashboard.time_left import TimeLeft, estimate_time_left
 from server.dashboard.views import describe_auc, describe_seconds, describe_state, describe_time, describe_took
-from server.report.first_screen import Tile
 from server.report.records import Round
-from shared_model.pages.blocks import Block, Cell, Figure, Grid, Marked, Notice, Points, Section, Table, Text
+from shared_model.pages.blocks import Block, Cell, Figure, Grid, Marked, Notice, Points, Section, Table, Text, Tile
 from shared_model.pages.numbers import interval, number
 from shared_model.pages.plots import Trace, axis, layout, line
 from shared_model.pages.wording import Words

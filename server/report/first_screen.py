@@ -9,32 +9,12 @@ from server.report.cautions import list_cautions
 from server.report.content import RunContent
 from server.report.records import TestPart
 from shared_model.metrics import Metrics
+from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
 from shared_model.pages.wording import Words
 
 SLOPE_RIGHT = (0.9, 1.1)  # what is called right: our own words for a number that stands beside them
 RATIO_RIGHT = (0.9, 1.1)  # expected by observed events, the same
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number with what it is.
-
-    Attributes:
-        label: what it is.
-        value: the number, or words in its place.
-        beside: the number's interval.
-        note: the sentence below it.
-        in_words: the value is words, not a number.
-        wide: it takes the room of two.
-    """
-
-    label: str
-    value: str
-    note: str = ""
-    beside: str = ""
-    in_words: bool = False
-    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,27 @@ Mark = Literal["good", "amber", "red", "unknown"]
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A number with what it is.
+
+    Attributes:
+        label: what it is.
+        value: the number, or words in its place.
+        note: the sentence below it.
+        beside: the number's interval.
+        in_words: the value is words, not a number.
+        wide: it takes the room of two.
+    """
+
+    label: str
+    value: str
+    note: str = ""
+    beside: str = ""
+    in_words: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
 class Marked:
     """A word with a symbol and a colour; the word alone says it all.
 

@@ -13,17 +13,15 @@ from pathlib import Path
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from server.dashboard.app import Dashboard
 from server.dashboard.guard import Access, name_hosts
 from server.dashboard.reading import RunReader
-from tests.browser.test_report import ARGUMENTS, CHROMIUM
+from tests.browser.chromium import needs_chromium
 from tests.server.report.run_folders import write, write_failed_run, write_run
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here: apt-get install chromium"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +52,6 @@ def address(runs: Path) -> Iterator[str]:
         dashboard.watcher._is_closed = True
         server.should_exit = True
         thread.join(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -5,21 +5,19 @@ Screenshots for review go to the folder that HIPFED_SCREENSHOTS names, else to p
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.roster import References, Roster
 from client.patient_page.viewer.serving import listen
+from tests.browser.chromium import Opened, needs_chromium
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
@@ -30,22 +28,9 @@ from tests.client.patient_page.explained_patients import (
     with_hostile_names,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 WIDTHS = (360, 1600)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here: apt-get install chromium"
-)
-
-
-@dataclass
-class Opened:
-    """A page with all that it complained of and asked for."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +52,6 @@ def pages(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> di
     return {name: folder / f"{name}.html" for name in made}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "CI has chromium; the Makefile installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("HIPFED_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
     contexts = []
@@ -95,13 +63,6 @@ def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
         contexts.append(context)
         opened = Opened(context.new_page())
 
-        def complain_of_dialog(dialog: Dialog) -> None:
-            opened.complaints.append(dialog.message)
-            dialog.dismiss()
-
-        opened.page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.on("dialog", complain_of_dialog)
         opened.page.on("request", lambda request: opened.requests.append(request.url))
         opened.page.goto(address)
         return opened

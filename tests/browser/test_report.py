@@ -5,18 +5,16 @@ Screenshots for review go to the folder that HIPFED_SCREENSHOTS names, else to p
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Dialog, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from server.report.writing import write_report
+from tests.browser.chromium import Opened, needs_chromium
 from tests.server.report.run_folders import (
     HOSTILE,
     write_failed_run,
@@ -25,21 +23,9 @@ from tests.server.report.run_folders import (
     write_suppressed_run,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDTHS = (360, 1600)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here: apt-get install chromium"
-)
+pytestmark = needs_chromium
 
 RUNS: dict[str, Callable[[Path], Path]] = {
     "plain": lambda path: write_run(path, modalities=["static", "vitals", "medications", "hip", "chest"], features=2),
@@ -59,36 +45,10 @@ RUNS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@dataclass
-class Opened:
-    """A page with all that it complained of and asked for."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "CI has chromium; the Makefile installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     return {name: write_report(make(folder / name)) for name, make in RUNS.items()}
-
-
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("HIPFED_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture
@@ -104,14 +64,6 @@ def visit(browser: Browser, reports: dict[str, Path]) -> Iterator[Callable[..., 
         contexts.append(context)
         opened = Opened(context.new_page())
         page = opened.page
-
-        def complain_of_dialog(dialog: Dialog) -> None:
-            opened.complaints.append(dialog.message)
-            dialog.dismiss()
-
-        page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        page.on("dialog", complain_of_dialog)
 
         def decide(route: Route) -> None:
             if route.request.url.startswith(("file:", "data:", "blob:")):
@@ -247,7 +199,8 @@ def test_figure_behind_a_folded_part_is_drawn_when_it_opens(visit: Callable[...,
     part.locator("> summary").press("Enter")
     part.locator("details.folded > summary").first.press("Enter")
 
-    part.locator("[data-figure] svg.main-svg").first.wait_for(state="visible")
+    expect(part.locator("[data-figure] svg.main-svg").first).to_be_visible()
+    assert page.locator("html[data-figures=ready]").count() == 1
 
 
 @pytest.mark.parametrize("format_", ["png", "svg"])

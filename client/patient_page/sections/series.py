@@ -9,7 +9,7 @@ import numpy as np
 from client.patient_page.content import Explained, Recording
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Heading, Section, Table, Text
-from shared_model.pages.plots import BLUE, GRAY, INK, LINE, ORANGE, axis, layout
+from shared_model.pages.plots import BLUE, GRAY, INK, LINE, ORANGE, Trace, axis, layout
 from shared_model.pages.wording import Words
 
 _FULL = 0.98  # quantile of |phi| from which a colour is full: one extreme would leave the others gray
@@ -54,8 +54,29 @@ def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) ->
     phi = [row[c] for row in _cells(recording)]
     kept = [i for i, value in enumerate(values) if value is not None]
     sums = words("series.sum", phi=_show(sum(phi)), n=len(kept), of=len(values))
-    scale = limit or 1.0
-    trace = {
+    return Figure(
+        name=key,
+        title=label,
+        alt=words("series.alt", name=label, **_span(values, words)) + " " + sums,
+        caption=sums,
+        data=[_trace(recording, values, phi, limit or 1.0)],
+        layout=layout(axis(words("series.time", unit=recording.time_unit), zeroline=False), axis("", zeroline=False)),
+        table=Table(
+            caption=label,
+            columns=(words("series.time", unit=recording.time_unit), label, words("series.phi")),
+            rows=tuple(
+                (f"{time:g}", words("value.not_measured") if value is None else value, f"{part:+.3g}")
+                for time, value, part in zip(recording.time, values, phi, strict=True)
+            ),
+            name=key,
+        ),
+        height=240,
+    )
+
+
+def _trace(recording: Recording, values: list[float | None], phi: list[float], scale: float) -> Trace:
+    """Points along time; the colour is full where |phi| is `scale`."""
+    return {
         "type": "scatter",
         "mode": "lines+markers",
         "x": list(recording.time),
@@ -81,24 +102,6 @@ def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) ->
         "text": [_show(part) for part in phi],
         "hovertemplate": "%{x:.4~g}: %{y:.4~g}; %{text}<extra></extra>",
     }
-    return Figure(
-        name=key,
-        title=label,
-        alt=words("series.alt", name=label, **_span(values, words)) + " " + sums,
-        caption=sums,
-        data=[trace],
-        layout=layout(axis(words("series.time", unit=recording.time_unit), zeroline=False), axis("", zeroline=False)),
-        table=Table(
-            caption=label,
-            columns=(words("series.time", unit=recording.time_unit), label, words("series.phi")),
-            rows=tuple(
-                (f"{time:g}", words("value.not_measured") if value is None else value, f"{part:+.3g}")
-                for time, value, part in zip(recording.time, values, phi, strict=True)
-            ),
-            name=key,
-        ),
-        height=240,
-    )
 
 
 def _show(phi: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from client.patient_page.content import Explained, View
 from client.patient_page.sections.modalities import by_size, label_of, points
 from client.patient_page.values import name_of, show_middle, show_value
+from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import percent
 from shared_model.pages.wording import Words
 
@@ -15,17 +16,6 @@ NAMED = 3  # features a direction in the sentence
 SMALLEST_NAMED = 0.03  # of the sum of all |phi|: less is not worth a clinician's attention
 CERTAIN = 2  # standard errors
 FEW = 20  # patients: a rank among fewer says little
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number with what it is."""
-
-    label: str
-    value: str
-    note: str
-    in_words: bool = False
-    wide: bool = False
 
 
 @dataclass(frozen=True)
