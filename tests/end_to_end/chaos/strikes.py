@@ -21,7 +21,7 @@ from tests.end_to_end.deployed import BIN, Deployment, Done, wait
 
 RESULTS = ("model.safetensors", "metrics.json", "explanations.json")
 QUESTION = re.compile(r"Receiving: (\S+) message")
-LONGEST_RUN_S = 600.0
+LONGEST_RUN_S = 1200.0  # a part that is killed at every step is started again after up to 75 s
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,17 @@ def supervisor(folder: Path) -> psutil.Process:
 
 
 def _part(folder: Path, name: str) -> psutil.Process:
-    status = supervised.read_status(folder)
-    assert status is not None
-    (pid,) = (part.pid for part in status.parts if part.name == name)
-    assert pid is not None
-    return psutil.Process(pid)
+    """The part's process; one that was struck before is waited for, as it is started again after a growing pause."""
+    found: list[int] = []
+
+    def has_process() -> bool:
+        status = supervised.read_status(folder)
+        assert status is not None
+        found[:] = [part.pid for part in status.parts if part.name == name and part.pid is not None]
+        return bool(found) and psutil.pid_exists(found[0])
+
+    wait(has_process, timeout_s=90.0)
+    return psutil.Process(found[0])
 
 
 def server_apps(deployment: Deployment) -> list[psutil.Process]:
