@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from client.local_model import GivenModel, open_given_model
 from client.outbound import Gate
@@ -24,8 +24,9 @@ from shared_model.messages import (
     SpreadRequest,
     SumsReply,
 )
+from shared_model.shapley.checked import explain_checked
 from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
-from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
+from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.explanation_quantities import explanation_quantities, site_row, spread_quantities
 from shared_model.shapley.feature_values import affordable_patients, attribute_features, sum_features
 from shared_model.shapley.features import list_features
@@ -34,7 +35,7 @@ from shared_model.shapley.shares import Shares, between_sums, share_of_means
 from shared_model.shapley.strata import stratum_members
 from shared_model.shapley.summary import Sums, modality_sums
 from shared_model.shapley.valid_rows import embedding_columns, known_columns
-from shared_model.training import predict_logits, seeded_rng
+from shared_model.training import seeded_rng
 
 PART_OF_DEADLINE = 4  # the features of all patients should take no more than this part of the question's deadline
 
@@ -102,10 +103,15 @@ def _feature_sums(site: Site, settings: Settings, explained: _Explained) -> Sums
     order = seeded_rng(settings.seed, site.name, "features").permutation(len(given.rows))
     chosen = np.sort(order[:most])
     patients = explained.patients.select(torch.from_numpy(chosen))
-    seeds = [f"{settings.seed}/{site.name}/{site.patients.patient_ids[row]}" for row in given.rows[chosen]]
+    seeds = sampling_seeds(site, settings, given.rows[chosen])
     tables = attribute_features(explained.game, patients, explained.background, features=features, seeds=seeds)
     levels = {name: index[chosen] for name, index in level_indices(site, given).items()}
     return sum_features(tables, patients, features=features, levels=levels)
+
+
+def sampling_seeds(site: Site, settings: Settings, rows: Int64[np.ndarray, "patient"]) -> list[str]:
+    """Of each patient's feature sampling: the same patient has the same values whoever explains them."""
+    return [f"{settings.seed}/{site.name}/{site.patients.patient_ids[row]}" for row in rows]
 
 
 def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: Gate) -> SumsReply:
@@ -143,11 +149,7 @@ def _explain(site: Site, settings: Settings, request: ExplainRequest | SpreadReq
     game = FusionGame(model)
     patients = Rows(given.encoded.embeddings, given.encoded.present)
     correction = logit_correction(request.event_weight)
-    values = explain_modalities(game, patients, background, correction=correction)
-    logit = predict_logits(model, given.encoded, phase=request.phase, correction=correction)
-    with torch.no_grad():
-        base = model.eval().fuse(background.rows.embeddings, background.rows.present).double().mean()
-    error = check_additivity(values, logit=logit, base_logit=float(base) + correction)
+    values, error = explain_checked(game, model, given.encoded, background, phase=request.phase, correction=correction)
     return _Explained(given, game, patients, background, values, error)
 
 

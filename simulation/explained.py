@@ -24,7 +24,8 @@ from shared_model.batch import Batch
 from shared_model.config import Settings
 from shared_model.losses import logit_correction
 from shared_model.schema import load_schema
-from shared_model.shapley.exact import ModalityValues, explain_modalities
+from shared_model.shapley.checked import explain_checked
+from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.game import Background, FusionGame, Rows
 from shared_model.training import Encoded
 from simulation.in_process import InProcessLink
@@ -90,12 +91,16 @@ def explain_sites(run: Path, sites: Sequence[Site], *, background: Background | 
 
 
 def explain_site(model: RunModel, site: Site, background: Background) -> ExplainedSite:
-    """Values of one hospital's test patients."""
+    """Values of one hospital's test patients.
+
+    Raises:
+        StudyError: values do not add up to the model's predictions.
+    """
     rows = site.split(model.settings).test
     encoded = encode_patients(site, model.model, model.preprocessing, rows, networks_sha256=model.networks_sha256)
     patients = Rows(encoded.embeddings, encoded.present)
-    correction = logit_correction(model.event_weight)
-    values = explain_modalities(FusionGame(model.model), patients, background, correction=correction)
+    game, correction = FusionGame(model.model), logit_correction(model.event_weight)
+    values, _ = explain_checked(game, model.model, encoded, background, phase=model.phase, correction=correction)
     return ExplainedSite(site, model, rows, patients, values)
 
 

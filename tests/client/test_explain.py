@@ -254,7 +254,7 @@ def test_spread_with_a_wrong_number_of_variances_is_refused(n: int, small_site: 
 def test_values_that_do_not_add_up_to_the_predictions_do_not_leave(
     small_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.explain.predict_logits", lambda *_, **__: np.zeros(12))
+    monkeypatch.setattr("shared_model.shapley.checked.predict_logits", lambda *_, **__: np.zeros(12))
 
     with pytest.raises(StudyError, match="Do not use these explanations"):
         answer(small_site, question(small_site))

@@ -1,0 +1,115 @@
+"""Shapley values of one hospital's test patients, as tables and for shap's plots. They stay where the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import shap
+
+from client.explain import sampling_seeds
+from shared_model.pages.blocks import Table, Tile
+from shared_model.pages.numbers import percent
+from shared_model.shapley.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame
+from shared_model.shapley.feature_values import FeatureTable, attribute_features
+from shared_model.shapley.features import Feature, list_features
+from shared_model.shapley.game import FusionGame
+from shared_model.shapley.shares import share_of_means
+from simulation.explained import ExplainedSite
+from simulation.notebook.showing import WORDS, Of, Shown
+
+
+@dataclass(frozen=True)
+class HospitalExplanations:
+    """Values against the run's common background, the very ones whose sums the hospital gave to the run.
+
+    Attributes:
+        explained: the hospital under the finished model.
+    """
+
+    explained: ExplainedSite
+
+    def to_frame(self, of: Of = "modalities") -> pd.DataFrame:
+        """A row a patient and modality, or a patient and feature; phi in log odds.
+
+        Args:
+            of: modalities are exact; features are Owen values, sampled, with their standard error.
+        """
+        _check(of)
+        ids = self.explained.patient_ids
+        if of == "modalities":
+            return modality_frame(self.explained.found, patient_ids=ids)
+        return feature_frame(self._tables, features=self._features, patient_ids=ids)
+
+    def to_shap(self, of: Of = "modalities") -> shap.Explanation:
+        """For shap's bar, beeswarm, scatter and waterfall plots: a row a patient; rows sum to the calibrated logit.
+
+        Args:
+            of: of modalities, data is 1 where the patient has it; of features, it is their value in its unit.
+        """
+        _check(of)
+        found = self.explained.found
+        if of == "modalities":
+            return modality_explanation(found)
+        return feature_explanation(found, self._tables, features=self._features, patients=self.explained.patients)
+
+    def __len__(self) -> int:
+        return len(self.explained.rows)
+
+    def __repr__(self) -> str:
+        return f"HospitalExplanations({self._heading()})"
+
+    def _repr_html_(self) -> str:
+        found = self.explained.found
+        size = np.abs(found.phi)
+        shares = share_of_means(len(self), size.sum(axis=0), size.T @ size)
+        rows = tuple(
+            (
+                name,
+                percent(float(shares.share[i])),
+                float(size[:, i].mean()),
+                float(found.phi[:, i].mean()),
+                int(found.present[:, i].sum()),
+            )
+            for i, name in sorted(enumerate(found.modalities), key=lambda item: -shares.share[item[0]])
+        )
+        headings = ("modality", "share", "mean_abs", "mean_phi", "having")
+        columns = tuple(WORDS(f"notebook.{heading}") for heading in headings)
+        return Shown(
+            title=self._heading(),
+            subtitle=WORDS("notebook.hospital_part", background=found.background_id[:12]),
+            tiles=(
+                Tile(WORDS("notebook.risk"), percent(float(found.probability.mean()))),
+                Tile(WORDS("notebook.base"), percent(found.base_probability)),
+            ),
+            tables=(Table(WORDS("notebook.modalities"), columns, rows, "modalities"),),
+            notes=(WORDS("notebook.shares_note"), WORDS("notebook.hospital_note")),
+        ).to_html()
+
+    def _heading(self) -> str:
+        return WORDS("notebook.hospital", n=len(self), site=self.explained.site.name)
+
+    @cached_property
+    def _features(self) -> Mapping[str, tuple[Feature, ...]]:
+        run = self.explained.run
+        return list_features(run.model, self.explained.site.schema, run.preprocessing)
+
+    @cached_property
+    def _tables(self) -> dict[str, FeatureTable]:
+        """Sampled once, as it takes the most time; with the run's seeds, so that they are the run's values."""
+        one = self.explained
+        return attribute_features(
+            FusionGame(one.run.model),
+            one.patients,
+            one.run.background,
+            features=self._features,
+            seeds=sampling_seeds(one.site, one.run.settings, one.rows),
+        )
+
+
+def _check(of: Of) -> None:
+    if of not in ("modalities", "features"):
+        raise ValueError(f"of: expected modalities or features, got {of!r}.")
