@@ -128,10 +128,18 @@ def test_each_patients_values_sum_to_the_logit(hospitals: list[HospitalExplanati
 def test_shap_plots_take_both(results: RunResults, hospitals: list[HospitalExplanations], of: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shap's own
-        shap.plots.bar(results.explanations.to_shap(of), show=False)  # type: ignore[arg-type]
-        shap.plots.beeswarm(hospitals[0].to_shap(of), show=False)  # type: ignore[arg-type]
-        shap.plots.waterfall(hospitals[0].to_shap(of)[0], show=False)  # type: ignore[arg-type]
+        found = {}
+        for plot, explanation in (
+            (shap.plots.bar, results.explanations.to_shap(of)),  # type: ignore[arg-type]
+            (shap.plots.beeswarm, hospitals[0].to_shap(of)),  # type: ignore[arg-type]
+            (shap.plots.waterfall, hospitals[0].to_shap(of)[0]),  # type: ignore[arg-type]
+        ):
+            plt.figure()
+            plot(explanation, show=False)
+            found[plot.__name__] = " ".join(label.get_text() for label in plt.gca().get_yticklabels())
     plt.close("all")
+    for name, labels in found.items():
+        assert "static" in labels, name
 
 
 def test_metrics_and_rounds_are_the_run_folders(results: RunResults) -> None:
