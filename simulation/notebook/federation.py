@@ -13,9 +13,9 @@ from server.report.cautions import SHARES_CAUTION
 from server.report.explained import Explanation, FeatureEntry
 from server.report.records import Ends
 from shared_model.errors import StudyError
-from shared_model.pages.blocks import Table
+from shared_model.pages.blocks import Cell, Table
 from shared_model.pages.numbers import percent, percent_interval
-from simulation.notebook.showing import WORDS, Of, Shown
+from simulation.notebook.showing import WORDS, Of, Shown, check_of
 
 TOP = 10  # features that an object shows of itself; the table holds all
 
@@ -44,7 +44,10 @@ class FederationExplanations:
         return pd.DataFrame(list(self._modality_rows() if of == "modalities" else self._feature_rows()))
 
     def to_shap(self, of: Of = "modalities") -> shap.Explanation:
-        """Mean |phi| (log odds) for `shap.plots.bar`: what `.abs.mean(0)` of all patients' values would be.
+        """Mean |phi| (log odds) for `shap.plots.bar`.
+
+        Of modalities it is what `.abs.mean(0)` of all patients' values would be; of features the mean is over the
+        patients who have the modality (`presence`: over all), so it is larger than that where some lack it.
 
         Nothing here says which patient had which value, so that beeswarm and waterfall need a hospital's own
         (`HospitalExplanations`). Suppressed features are left out: `to_frame` names them.
@@ -84,8 +87,7 @@ class FederationExplanations:
         return WORDS("notebook.federation_uncounted") if n is None else WORDS("notebook.federation", n=n)
 
     def _must_be_shown(self, of: Of) -> None:
-        if of not in ("modalities", "features"):
-            raise ValueError(f"of: expected modalities or features, got {of!r}.")
+        check_of(of)
         if self.content.suppressed:
             raise StudyError("explanations.json: expected shares, got a suppressed explanation: too few patients.")
         if of == "features" and not any(self.content.features.values()):
@@ -153,6 +155,6 @@ def _ends(name: str, ends: Ends) -> dict[str, float | None]:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _table(name: str, caption: str, columns: tuple[str, ...], rows: tuple[tuple[object, ...], ...]) -> Table:
+def _table(name: str, caption: str, columns: tuple[str, ...], rows: tuple[tuple[Cell, ...], ...]) -> Table:
     headings = tuple(WORDS(f"notebook.{column}") for column in columns)
-    return Table(caption, headings, rows, name)  # type: ignore[arg-type]
+    return Table(caption, headings, rows, name)

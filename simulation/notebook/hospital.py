@@ -19,12 +19,15 @@ from shared_model.shapley.features import Feature, list_features
 from shared_model.shapley.game import FusionGame
 from shared_model.shapley.shares import share_of_means
 from simulation.explained import ExplainedSite
-from simulation.notebook.showing import WORDS, Of, Shown
+from simulation.notebook.showing import WORDS, Of, Shown, check_of
 
 
 @dataclass(frozen=True)
 class HospitalExplanations:
-    """Values against the run's common background, the very ones whose sums the hospital gave to the run.
+    """Values against the run's common background: those whose sums the hospital gave to the run.
+
+    That holds as long as the data folder has the same patients: with others the run's split is another, and its test
+    part may hold patients whom training saw.
 
     Attributes:
         explained: the hospital under the finished model.
@@ -38,7 +41,7 @@ class HospitalExplanations:
         Args:
             of: modalities are exact; features are Owen values, sampled, with their standard error.
         """
-        _check(of)
+        check_of(of)
         ids = self.explained.patient_ids
         if of == "modalities":
             return modality_frame(self.explained.found, patient_ids=ids)
@@ -50,7 +53,7 @@ class HospitalExplanations:
         Args:
             of: of modalities, data is 1 where the patient has it; of features, it is their value in its unit.
         """
-        _check(of)
+        check_of(of)
         found = self.explained.found
         if of == "modalities":
             return modality_explanation(found)
@@ -108,8 +111,3 @@ class HospitalExplanations:
             features=self._features,
             seeds=sampling_seeds(one.site, one.run.settings, one.rows),
         )
-
-
-def _check(of: Of) -> None:
-    if of not in ("modalities", "features"):
-        raise ValueError(f"of: expected modalities or features, got {of!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from server.report.page import WORDS_FILES
 from shared_model.pages.blocks import Table, Tile
@@ -15,6 +15,12 @@ Of = Literal["modalities", "features"]
 
 _HERE = Path(__file__).parent
 WORDS = Words(*WORDS_FILES, _HERE / "english.toml")
+
+
+def check_of(of: str) -> None:
+    """Raise ValueError for what no explanation is of."""
+    if of not in get_args(Of):
+        raise ValueError(f"of: expected modalities or features, got {of!r}.")
 
 
 @dataclass(frozen=True)
