@@ -60,10 +60,8 @@ class FederationExplanations:
         """
         frame = self.to_frame(of).dropna(subset="mean_abs")
         names = frame["modality"] if of == "modalities" else frame["modality"] + ": " + frame["feature"]
-        return shap.Explanation(
-            values=frame["mean_abs"].to_numpy(dtype=np.float64),
-            feature_names=names.tolist(),
-        )
+        means = shap.Explanation(values=frame[["mean_abs"]].to_numpy(dtype=np.float64).T, feature_names=names.tolist())
+        return means.abs.mean(0)  # of one row: the same numbers, and shap calls them what they are
 
     def __repr__(self) -> str:
         return f"FederationExplanations({self._heading()})"

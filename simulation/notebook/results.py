@@ -106,7 +106,7 @@ class RunResults:
             failure=first.failure,
             tiles=first.tiles,
             tables=(Table(WORDS("first.looks_at"), columns, rows, "shares"),) if rows else (),
-            notes=(first.shares_note, *first.cautions),
+            notes=(WORDS("notebook.shares_note") if rows else first.shares_note, *first.cautions),
         ).to_html()
 
 

@@ -136,6 +136,7 @@ def test_shap_plots_take_both(results: RunResults, hospitals: list[HospitalExpla
         ):
             plt.figure()
             plot(explanation, show=False)
+            assert plot is not shap.plots.bar or plt.gca().get_xlabel() == "mean(|SHAP value|)"
             found[plot.__name__] = " ".join(label.get_text() for label in plt.gca().get_yticklabels())
     plt.close("all")
     for name, labels in found.items():
@@ -175,6 +176,7 @@ def test_objects_show_their_numbers(results: RunResults, hospitals: list[Hospita
     first = results.explanations.to_frame().iloc[0]
     share = f"{100 * first['share']:.1f}%"
     assert "A small study" in run.text
+    assert "line in each bar" not in run.text  # there are no bars here
     assert share in run.text
     assert share in federation.text
     assert f"{results.content.test.pooled.auc:.2f}" in run.text  # type: ignore[union-attr]
