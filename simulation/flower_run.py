@@ -6,7 +6,9 @@ SuperLink and everything it starts end with the run.
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,11 +33,31 @@ from server.submission import (
     write_connection,
 )
 from shared_model.config import Scalar
-from shared_model.errors import StudyError
+from shared_model.errors import SettingsError, StudyError
 from shared_model.ports import free_ports, is_listening
 from simulation.guardian import guarded
 
 START_TIMEOUT_S = 60.0
+
+# Ray, on which Flower simulates, makes sockets there; a longer path is no address of a socket (sun_path).
+_RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+LONGEST_TEMPORARY_FOLDER = (107 if sys.platform == "linux" else 103) - len(_RAY_SOCKET)
+
+
+def check_temporary_folder(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a temporary folder in which Ray cannot start: Flower would only say that its simulation failed.
+
+    Raises:
+        SettingsError: its path is too long.
+    """
+    # Elsewhere than on Linux Ray takes /tmp, whatever TMPDIR says.
+    name = "TMPDIR" if sys.platform == "linux" and "RAY_TMPDIR" not in environment else "RAY_TMPDIR"
+    n_bytes = len(os.fsencode(environment.get(name, "")))
+    if n_bytes > LONGEST_TEMPORARY_FOLDER:
+        raise SettingsError(
+            f"{name}: expected a path of at most {LONGEST_TEMPORARY_FOLDER} bytes, as Flower's simulation makes "
+            f"sockets there, got {n_bytes}: {environment[name]}. Set RAY_TMPDIR=/tmp, for example."
+        )
 
 
 def run_on_flower(

@@ -23,7 +23,7 @@ from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import load_schema
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
-from simulation.flower_run import run_on_flower
+from simulation.flower_run import check_temporary_folder, run_on_flower
 
 FOLD = "fold"
 
@@ -50,6 +50,7 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     schema = load_schema(cohort / "schema.toml")
     check_settings(schema, plans[0])
     n_sites = _count_hospitals(cohort, plans[0])
+    check_temporary_folder()
     check_out(out, resume=resume)
     run_fold = partial(_run_fold, cohort, n_sites=n_sites, resume=resume, console=console)
     with hold_lock(out, LAUNCHER_LOCK):

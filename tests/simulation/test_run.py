@@ -21,6 +21,7 @@ from shared_model.config import parse_settings
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
 from shared_model.folder_lock import hold_lock
 from shared_model.schema import load_schema
+from simulation.flower_run import LONGEST_TEMPORARY_FOLDER, check_temporary_folder
 from simulation.in_process import InProcessLink
 from simulation.run import parse_folds, run_cohort
 from tests.server.small_cohort import open_workers, write_small_cohort
@@ -134,6 +135,35 @@ def test_run_refuses_settings_that_do_not_fit_the_study_before_anything_is_writt
     assert str(refused.value).startswith(reason.format(cwd=Path.cwd()))
     assert runs == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [({"TMPDIR": "/t" * 40}, "TMPDIR"), ({"TMPDIR": "/t", "RAY_TMPDIR": "/t" * 40}, "RAY_TMPDIR")],
+)
+def test_run_refuses_a_temporary_folder_whose_path_is_too_long_for_sockets(
+    cohort: Path,
+    tmp_path: Path,
+    runs: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    named: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as refused:
+        _run(cohort, tmp_path / "out")
+
+    limit = LONGEST_TEMPORARY_FOLDER
+    assert str(refused.value).startswith(f"{named}: expected a path of at most {limit} bytes")
+    assert "got 80: /t/t" in str(refused.value)
+    assert runs == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_takes_a_short_folder_for_sockets_beside_a_long_temporary_one() -> None:
+    check_temporary_folder({"TMPDIR": "/t" * 40, "RAY_TMPDIR": "/" + "t" * (LONGEST_TEMPORARY_FOLDER - 1)})
 
 
 @pytest.mark.parametrize("lock", LOCKS)
