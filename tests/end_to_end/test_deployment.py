@@ -21,8 +21,8 @@ from tests.end_to_end.chaos.strikes import (
     assert_completed,
     assert_no_round_lost,
     assert_same_results,
+    kill_worker_at_work,
     running,
-    strike_at_work,
 )
 from tests.end_to_end.deployed import Deployment, Done, wait
 from tests.server.small_cohort import run_small_study, write_small_cohort
@@ -72,7 +72,7 @@ def _run_struck(deployment: Deployment) -> Done:
     out = deployment.folder / "struck"
     with running(deployment, out) as run:
         run.wait_for("train", 1, hospital="east")
-        strike_at_work(deployment, "east", "worker", random.Random(1))
+        kill_worker_at_work(deployment, "east", random.Random(1))
         run.wait_for("train", 2, hospital="north")
         run.kill()
     with running(deployment, out, resume=True) as run:

@@ -185,8 +185,20 @@ def strike(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> 
         process.send_signal(number)
 
 
-def strike_at_work(deployment: Deployment, hospital: str, part: str, rng: random.Random) -> None:
-    """SIGKILL of a part of a hospital while it has a question; the worker has it a moment after the ClientApp."""
+@contextmanager
+def stopped(*processes: psutil.Process) -> Iterator[None]:
+    """SIGSTOP of processes, and SIGCONT at the end."""
+    for process in processes:
+        strike(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            strike(process, signal.SIGCONT)
+
+
+def wait_for_client_apps(deployment: Deployment, hospital: str) -> list[psutil.Process]:
+    """The ClientApp's processes, as soon as they start; a moment later they take the question."""
     found: list[psutil.Process] = []
 
     def has_started() -> bool:
@@ -194,12 +206,38 @@ def strike_at_work(deployment: Deployment, hospital: str, part: str, rng: random
         return bool(found)
 
     wait(has_started, timeout_s=30, poll_s=0.02)
-    if part == "clientapp":
-        for process in found:
-            strike(process)
-        return
+    return found
+
+
+def kill_client_app_as_it_starts(deployment: Deployment, hospital: str) -> None:
+    """SIGKILL before it has taken the question: Flower starts another one half a minute later."""
+    for process in wait_for_client_apps(deployment, hospital):
+        strike(process)
+
+
+@contextmanager
+def client_app_with_question(deployment: Deployment, hospital: str) -> Iterator[list[psutil.Process]]:
+    """The ClientApp's processes, one of which has handed its question to a worker that stands still."""
+    folder = deployment.hospital(hospital).folder
+    # The supervisor stands still too: it asks the worker's socket whether the worker is there.
+    with stopped(supervisor(folder / "processes"), hospital_part(deployment, hospital, "worker")):
+        processes = wait_for_client_apps(deployment, hospital)
+        wait(lambda: _is_waiting_at(folder / "worker" / "worker.sock"), timeout_s=30, poll_s=0.02)
+        yield processes
+
+
+def _is_waiting_at(path: Path) -> bool:
+    """Whether somebody has connected to a Unix socket that does not accept."""
+    connecting = "02"  # linux/net.h: SS_CONNECTING
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(row[5] == connecting and row[-1] == str(path) for row in rows)
+
+
+def kill_worker_at_work(deployment: Deployment, hospital: str, rng: random.Random) -> None:
+    """SIGKILL while a question is on its way to it, with it, or just answered."""
+    wait_for_client_apps(deployment, hospital)
     time.sleep(rng.uniform(0.0, 1.5))
-    strike(hospital_part(deployment, hospital, part))
+    strike(hospital_part(deployment, hospital, "worker"))
 
 
 def assert_same_results(run: Path, expected: Path) -> None:

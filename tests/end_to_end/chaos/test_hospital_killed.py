@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,12 +25,15 @@ from tests.end_to_end.chaos.strikes import (
     assert_completed,
     assert_no_round_lost,
     assert_same_results,
+    client_app_with_question,
     hospital_part,
+    kill_client_app_as_it_starts,
     kill_tree_of,
+    kill_worker_at_work,
     read_lines,
     running,
+    stopped,
     strike,
-    strike_at_work,
     supervisor,
 )
 from tests.server.small_cohort import open_workers, run_small_study
@@ -45,7 +47,7 @@ def test_worker_killed_at_every_step_costs_no_round(usual: Ground, tmp_path: Pat
     with running(usual.deployment, out) as run:
         for step in STEPS:
             run.wait_for(step.kind, step.nth, hospital="east")
-            strike_at_work(usual.deployment, "east", "worker", rng)
+            kill_worker_at_work(usual.deployment, "east", rng)
         done = run.finish()
 
     assert_completed(done, out)
@@ -54,21 +56,38 @@ def test_worker_killed_at_every_step_costs_no_round(usual: Ground, tmp_path: Pat
 
 
 def test_client_app_and_supernode_killed_at_a_step_cost_no_round(usual: Ground, tmp_path: Path) -> None:
-    """Both at once, at two hospitals: Flower takes a minute to notice either."""
-    deployment, out, rng = usual.deployment, tmp_path / "run", random.Random(4)
+    """Both at once, at two hospitals: Flower takes up to a minute to notice either."""
+    deployment, out = usual.deployment, tmp_path / "run"
     with running(deployment, out) as run:
         put_again: Counter[str] = Counter()  # by kind
         for step in SLOW_STEPS:
-            for hospital in ("north", "east"):
-                run.wait_for(step.kind, step.nth + put_again[step.kind], hospital=hospital)
-            strike(hospital_part(deployment, "north", "supernode"))
-            strike_at_work(deployment, "east", "clientapp", rng)
+            run.wait_for(step.kind, step.nth + put_again[step.kind], hospital="east")
+            with client_app_with_question(deployment, "east") as client_app:
+                run.wait_for(step.kind, step.nth + put_again[step.kind], hospital="north")
+                strike(hospital_part(deployment, "north", "supernode"))
+                for process in client_app:
+                    strike(process)
             put_again[step.kind] += 1
         done = run.finish()
 
     assert_completed(done, out)
     told = (out / "log.txt").read_text()
     assert told.count("(Flower error 5)") == told.count("(Flower error 8)") == len(SLOW_STEPS)
+    assert_no_round_lost(out, HOSPITALS)
+    assert_same_results(out, usual.expected)
+
+
+def test_client_app_killed_before_it_has_its_question_costs_no_round(usual: Ground, tmp_path: Path) -> None:
+    """Flower keeps the question and starts another ClientApp; the coordinator hears of nothing."""
+    out = tmp_path / "run"
+    with running(usual.deployment, out) as run:
+        run.wait_for("train", 2, hospital="east")
+        kill_client_app_as_it_starts(usual.deployment, "east")
+        done = run.finish()
+
+    assert_completed(done, out)
+    assert "Flower error" not in (out / "log.txt").read_text()
+    assert run.questions("east").count("train") == run.questions("north").count("train")
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, usual.expected)
 
@@ -119,15 +138,9 @@ def test_answer_after_the_deadline_changes_nothing_and_the_round_counts_the_othe
     with running(deployment, out) as run:
         run.wait_for("train", 2, hospital="north")
         name = "worker" if part == "worker" else "supernode"
-        stopped = hospital_part(deployment, "north", name)
-        tree = [stopped, *stopped.children(recursive=True)]
-        for process in tree:
-            strike(process, signal.SIGSTOP)
-        try:
+        process = hospital_part(deployment, "north", name)
+        with stopped(process, *process.children(recursive=True)):
             time.sleep(50)
-        finally:
-            for process in tree:
-                strike(process, signal.SIGCONT)
         done = run.finish()
 
     assert_completed(done, out)
