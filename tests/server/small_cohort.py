@@ -96,17 +96,25 @@ items = ["opioid", "insulin"]
 """
 
 IMAGE_SCHEMA = """
-[images.hip]
+[images.{name}]
 size = 33
 """
 
 
 def write_small_cohort(
-    folder: Path, *, hospitals: int = 3, patients: int = 60, series: bool = False, images: bool = False
+    folder: Path,
+    *,
+    hospitals: int = 3,
+    patients: int = 60,
+    series: bool = False,
+    images: bool = False,
+    image_names: Sequence[str] = ("hip",),
 ) -> Path:
     """Hospitals of equal size, three in ten patients of which die: those with the highest age plus noise."""
     folder.mkdir(parents=True)
-    schema = STATIC_SCHEMA + (SERIES_SCHEMA if series else "") + (IMAGE_SCHEMA if images else "")
+    schema = STATIC_SCHEMA + (SERIES_SCHEMA if series else "")
+    if images:
+        schema += "".join(IMAGE_SCHEMA.format(name=image) for image in image_names)
     (folder / "schema.toml").write_text(schema, encoding="utf-8")
     for index, name in enumerate(NAMES[:hospitals]):
         rng = np.random.default_rng(index)
@@ -116,7 +124,7 @@ def write_small_cohort(
         if series:
             _write_recordings(folder / name, table, rng)
         if images:
-            _write_images(folder / name, table, rng)
+            _write_images(folder / name, table, rng, image_names)
     return folder
 
 
@@ -148,16 +156,17 @@ def _write_recordings(folder: Path, table: pd.DataFrame, rng: np.random.Generato
     pd.DataFrame({"patient_id": given, "item": "opioid"}).to_csv(folder / "drugs.csv", index=False)
 
 
-def _write_images(folder: Path, table: pd.DataFrame, rng: np.random.Generator) -> None:
+def _write_images(folder: Path, table: pd.DataFrame, rng: np.random.Generator, names: Sequence[str]) -> None:
     """Gray noise, brighter for those who die."""
-    (folder / "hip").mkdir()
-    for patient, died in zip(table["patient_id"], table["died"], strict=True):
-        pixels = rng.integers(0, 180, size=(33, 33)) + 40 * died
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / "hip" / f"{patient}.png")
-    files = [f"hip/{patient}.png" for patient in table["patient_id"]]
-    pd.DataFrame({"patient_id": table["patient_id"], "image": "hip", "file": files}).to_csv(
-        folder / "images.csv", index=False
-    )
+    rows = []
+    for name in names:
+        (folder / name).mkdir()
+        for patient, died in zip(table["patient_id"], table["died"], strict=True):
+            pixels = rng.integers(0, 180, size=(33, 33)) + 40 * died
+            file = f"{name}/{patient}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / file)
+            rows.append({"patient_id": patient, "image": name, "file": file})
+    pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
 
 
 def small_settings(**changes: Scalar) -> Settings:

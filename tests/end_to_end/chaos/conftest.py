@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +63,10 @@ class Ground:
         return out
 
 
-@pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+@contextmanager
+def standing(folder: Path, *, image_names: Sequence[str] = ("hip",)) -> Iterator[Ground]:
     """Connected hospitals; nothing is left behind at the end."""
-    folder = tmp_path_factory.mktemp("chaos")
-    cohort = write_small_cohort(folder / "cohort", hospitals=3, series=True, images=True)
+    cohort = write_small_cohort(folder / "cohort", hospitals=3, series=True, images=True, image_names=image_names)
     deployment = Deployment.of(folder, cohort, HOSPITALS)
     proxy = None
     try:
@@ -81,15 +81,21 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         deployment.start_coordinator()
         for name in HOSPITALS:
             deployment.start_hospital(name)
-        made = Ground(deployment, proxy, folder / "expected" / "usual")
-        made.use({})
-        made.expect({})
-        yield made
+        yield Ground(deployment, proxy, folder / "expected" / "usual")
     finally:
         deployment.stop()
         if proxy is not None:
             proxy.close()
     assert deployment.processes() == []
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The deployment that serves most faults."""
+    with standing(tmp_path_factory.mktemp("chaos")) as made:
+        made.use({})
+        made.expect({})
+        yield made
 
 
 @pytest.fixture
