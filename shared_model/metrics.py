@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from shared_model.errors import SettingsError
+from shared_model.metric_intervals import Z_95, Interval, average_precision_interval, mean_interval, wald_interval
 from shared_model.privacy.suppression import PATIENTS_PER_BIN, histogram_bins_allowed
 from shared_model.score_sums import CENTRES, EDGES, LOGIT_LIMIT, N_BINS, Concordance, ScoreSums, exact_auc, sigmoid
 
@@ -40,15 +40,18 @@ __all__ = [
     "summarise",
 ]
 
-Z_95 = NormalDist().inv_cdf(0.975)
 DEFAULT_THRESHOLDS = tuple(percent / 100 for percent in range(1, 51))
 
-Interval = tuple[float, float]
+# Of a patient in each outcome class (row) and bin.
+_SQUARED_ERROR = np.square(np.stack([sigmoid(CENTRES), 1 - sigmoid(CENTRES)]))
+_LOG_LOSS = np.logaddexp(0.0, np.stack([CENTRES, -CENTRES]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """How good the model is on one group of patients; None where undefined (no patients, or one outcome class only).
+
+    Intervals with a default are also None in run folders that a version before protocol 5 wrote.
 
     Attributes:
         n: patients.
@@ -58,12 +61,17 @@ class Metrics:
         auc_within: the same over pairs within a hospital: not flattered by hospitals that differ in prevalence.
         auc_within_ci: its 95 % interval.
         auprc: average precision, as scikit-learn defines it, of logits rounded to their bin.
+        auprc_ci: its 95 % interval; for this and the intervals below see `metric_intervals`.
         brier: mean of (probability - outcome)^2.
+        brier_ci: its 95 % interval.
         log_loss: mean of -log likelihood, nats.
+        log_loss_ci: its 95 % interval.
         calibration_slope: of a logistic regression of the outcome on the logit; best 1, below 1 the risks are too
             extreme. Also None where a threshold separates the classes: then no finite slope exists.
+        calibration_slope_ci: its 95 % interval.
         calibration_intercept: calibration in the large, the intercept with the slope fixed at 1; best 0, above 0 the
             risks are too low.
+        calibration_intercept_ci: its 95 % interval.
         ece: expected calibration error: mean of |observed - predicted| over 10 groups of equal size, formed as in
             `calibration_curve`, weighted by their size.
     """
@@ -75,10 +83,15 @@ class Metrics:
     auc_within: float | None
     auc_within_ci: Interval | None
     auprc: float | None
+    auprc_ci: Interval | None = None
     brier: float | None
+    brier_ci: Interval | None = None
     log_loss: float | None
+    log_loss_ci: Interval | None = None
     calibration_slope: float | None
+    calibration_slope_ci: Interval | None = None
     calibration_intercept: float | None
+    calibration_intercept_ci: Interval | None = None
     ece: float | None
 
     def to_dict(self) -> dict[str, int | float | list[float] | None]:
@@ -90,14 +103,18 @@ def summarise(sums: ScoreSums) -> Metrics:
     """The metrics of all patients in the sums.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837 (variance of the AUC); Van Calster et al. 2019,
-    BMC Med 17:230 (calibration); for the intervals see `_auc_and_interval`.
+    BMC Med 17:230 (calibration); for the intervals see `_auc_and_interval` and `metric_intervals`.
     """
     others, events = (int(row) for row in sums.counts.sum(axis=1))
-    n = others + events
+    n, has_both = others + events, bool(others and events)
     auc, auc_ci = _auc_and_interval(Concordance.from_counts(sums.counts))
     auc_within, auc_within_ci = _auc_and_interval(
         Concordance(sums.concordant, sums.pairs, sums.concordant_variance, sums.variance_bound)
     )
+    auprc = _average_precision(sums) if has_both else None
+    brier, log_loss = (total / n if n else None for total in (sums.brier_sum, sums.log_loss_sum))
+    slope, slope_ci = _calibration_slope(sums.counts)
+    intercept, intercept_ci = _calibration_in_the_large(sums.counts) if has_both else (None, None)
     return Metrics(
         n=n,
         events=events,
@@ -105,11 +122,16 @@ def summarise(sums: ScoreSums) -> Metrics:
         auc_ci=auc_ci,
         auc_within=auc_within,
         auc_within_ci=auc_within_ci,
-        auprc=_average_precision(sums) if events and others else None,
-        brier=sums.brier_sum / n if n else None,
-        log_loss=sums.log_loss_sum / n if n else None,
-        calibration_slope=_calibration_slope(sums.counts),
-        calibration_intercept=_calibration_in_the_large(sums.counts) if events and others else None,
+        auprc=auprc,
+        auprc_ci=None if auprc is None else average_precision_interval(auprc, events=events),
+        brier=brier,
+        brier_ci=mean_interval(brier, sums.counts, _SQUARED_ERROR) if brier is not None and has_both else None,
+        log_loss=log_loss,
+        log_loss_ci=mean_interval(log_loss, sums.counts, _LOG_LOSS) if log_loss is not None and has_both else None,
+        calibration_slope=slope,
+        calibration_slope_ci=slope_ci,
+        calibration_intercept=intercept,
+        calibration_intercept_ci=intercept_ci,
         ece=_expected_calibration_error(sums) if n else None,
     )
 
@@ -296,7 +318,7 @@ def _expected_calibration_error(sums: ScoreSums) -> float:
     return float(np.abs(predicted - events).sum() / n.sum())
 
 
-def _calibration_in_the_large(counts: Int64[np.ndarray, "2 bin"]) -> float:
+def _calibration_in_the_large(counts: Int64[np.ndarray, "2 bin"]) -> tuple[float, Interval]:
     """The a at which the sum of sigmoid(logit + a) is the number of events, by bisection (the sum rises with a)."""
     total, events = counts.sum(axis=0), int(counts[1].sum())
     centre = math.log(events) - math.log(int(counts[0].sum()))
@@ -305,14 +327,16 @@ def _calibration_in_the_large(counts: Int64[np.ndarray, "2 bin"]) -> float:
         middle = (low + high) / 2
         too_high = float(total @ sigmoid(CENTRES + middle)) > events
         low, high = (low, middle) if too_high else (middle, high)
-    return (low + high) / 2
+    found = (low + high) / 2
+    risk = sigmoid(CENTRES + found)
+    return found, wald_interval(found, 1 / float(total @ (risk * (1 - risk))))
 
 
-def _calibration_slope(counts: Int64[np.ndarray, "2 bin"]) -> float | None:
+def _calibration_slope(counts: Int64[np.ndarray, "2 bin"]) -> tuple[float, Interval] | tuple[None, None]:
     """Maximum likelihood slope; None where none exists (Albert and Anderson 1984, Biometrika 71:1)."""
     others, events = (CENTRES[row > 0] for row in counts)
     if not (others.size and events.size) or events.min() >= others.max() or others.min() >= events.max():
-        return None
+        return None, None
     used = counts.sum(axis=0) > 0
     total, event = counts.sum(axis=0)[used], counts[1][used]
     design = np.stack([np.ones(total.size), CENTRES[used]])
@@ -321,13 +345,18 @@ def _calibration_slope(counts: Int64[np.ndarray, "2 bin"]) -> float | None:
         eta = weights @ design
         return float(total @ np.logaddexp(0.0, eta) - event @ eta)
 
+    def information(risk: Float64[np.ndarray, "bin"]) -> Float64[np.ndarray, "2 2"]:
+        return np.asarray((design * (total * risk * (1 - risk))) @ design.T)
+
     weights = np.zeros(2)
     for _ in range(100):  # Newton's method on a convex function; halving its step makes it converge from anywhere
         risk = sigmoid(weights @ design)
-        step = np.linalg.solve((design * (total * risk * (1 - risk))) @ design.T, design @ (event - total * risk))
+        step = np.linalg.solve(information(risk), design @ (event - total * risk))
         while loss(weights + step) > loss(weights) + 1e-12 * int(total.sum()):
             step /= 2
         weights += step
         if np.abs(step).max() < 1e-9 * (1 + np.abs(weights).max()):
             break
-    return float(weights[1])
+    slope = float(weights[1])
+    variance = np.linalg.inv(information(sigmoid(weights @ design)))[1, 1]
+    return slope, wald_interval(slope, float(variance))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from server.report.cautions import list_cautions
 from server.report.content import RunContent
 from server.report.records import TestPart
+from shared_model.metric_intervals import Interval
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
@@ -15,6 +16,7 @@ from shared_model.pages.wording import Words
 
 SLOPE_RIGHT = (0.9, 1.1)  # what is called right: our own words for a number that stands beside them
 RATIO_RIGHT = (0.9, 1.1)  # expected by observed events, the same
+_PERHAPS = "_perhaps"  # of words for what chance alone may explain
 
 
 @dataclass(frozen=True)
@@ -127,31 +129,46 @@ def describe_calibration(test: TestPart, pooled: Metrics, content: RunContent, w
     Expected events come from the calibration curve, whose groups hold every patient.
     """
     expected = expected_events(test)
-    slope = pooled.calibration_slope
     verdict, sentences = words("first.not_defined"), []
     if expected is not None and pooled.events:
         ratio = expected / pooled.events
-        key = "low" if ratio < RATIO_RIGHT[0] else "high" if ratio > RATIO_RIGHT[1] else "right"
-        verdict = words(f"calibration.{key}")
+        low, high = RATIO_RIGHT
+        key = "low" if ratio < low else "high" if ratio > high else "right"
+        may_be_chance = key != "right" and _holds(pooled.calibration_intercept_ci, 0.0)
+        verdict = words(f"calibration.{key}_perhaps" if may_be_chance else f"calibration.{key}")
         kind = "deaths" if content.counts_deaths else "events"
         told = number(expected, digits=1)
         sentences.append(words(f"calibration.expected_{kind}", expected=told, observed=pooled.events))
-        if slope is not None:
-            verdict += words(f"calibration.and_{_judge_slope(slope)}")
-    sentences.append(describe_slope(slope, words))
+        if may_be_chance:
+            sentences.append(words("calibration.expected_chance"))
+        if pooled.calibration_slope is not None:
+            verdict += words(f"calibration.and_{_judge_slope(pooled)}")
+    sentences.append(describe_slope(pooled, words))
     return Tile(words("first.calibration"), verdict, " ".join(sentences), in_words=True, wide=True)
 
 
-def describe_slope(slope: float | None, words: Words) -> str:
-    """What a calibration slope means, with its number."""
+def describe_slope(pooled: Metrics, words: Words) -> str:
+    """What a calibration slope means, with its number and whether it may be 1 but for chance."""
+    slope, ends = pooled.calibration_slope, pooled.calibration_slope_ci
     if slope is None:
         return words("calibration.slope_none")
-    return words(f"calibration.slope_{_judge_slope(slope)}", slope=number(slope))
+    told = number(slope) if ends is None else f"{number(slope)} ({words('first.ci', ci=interval(ends))})"
+    key = _judge_slope(pooled)
+    sentence = words(f"calibration.slope_{key.removesuffix(_PERHAPS)}", slope=told)
+    return f"{sentence} {words('calibration.slope_chance')}" if key.endswith(_PERHAPS) else sentence
 
 
-def _judge_slope(slope: float) -> str:
-    low, high = SLOPE_RIGHT
-    return "against" if slope <= 0 else "extreme" if slope < low else "cautious" if slope > high else "right"
+def _judge_slope(pooled: Metrics) -> str:
+    """Suffix of a key of the words; the slope is not None."""
+    slope, (low, high) = pooled.calibration_slope or 0.0, SLOPE_RIGHT
+    if low <= slope <= high:
+        return "right"
+    key = "against" if slope <= 0 else "extreme" if slope < low else "cautious"
+    return key + _PERHAPS if _holds(pooled.calibration_slope_ci, 1.0) else key
+
+
+def _holds(ends: Interval | None, value: float) -> bool:
+    return ends is not None and ends[0] <= value <= ends[1]
 
 
 def expected_events(test: TestPart) -> float | None:

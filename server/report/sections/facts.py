@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from server.report.content import RunContent
 from server.report.records import Config
 from shared_model.config import Scalar
+from shared_model.metric_intervals import Interval
 from shared_model.pages.numbers import interval, number, percent, percent_interval
 from shared_model.pages.wording import Words
 
@@ -142,12 +143,15 @@ def tell_performance(content: RunContent, words: Words) -> str:
         return words("facts.performance_suppressed") if content.test else ""
     return words(
         "facts.performance",
-        auc=number(pooled.auc),
-        ci=interval(pooled.auc_ci),
-        slope=number(pooled.calibration_slope),
-        intercept=number(pooled.calibration_intercept),
-        brier=number(pooled.brier, digits=3),
+        auc=_with_interval(pooled.auc, pooled.auc_ci),
+        slope=_with_interval(pooled.calibration_slope, pooled.calibration_slope_ci),
+        intercept=_with_interval(pooled.calibration_intercept, pooled.calibration_intercept_ci),
+        brier=_with_interval(pooled.brier, pooled.brier_ci, digits=3),
     )
+
+
+def _with_interval(value: float | None, ends: Interval | None, *, digits: int = 2) -> str:
+    return number(value, digits=digits) + (f" ({interval(ends, digits=digits)})" if ends is not None else "")
 
 
 def tell_shares(content: RunContent, words: Words) -> str:

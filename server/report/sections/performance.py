@@ -83,7 +83,7 @@ def _metric_table(pooled: Metrics, words: Words) -> Table:
 
 def _describe_calibration(test: TestPart, pooled: Metrics, words: Words) -> str:
     expected = expected_events(test)
-    slope = describe_slope(pooled.calibration_slope, words)
+    slope = describe_slope(pooled, words)
     if expected is None:
         return slope
     return words("performance.expected", expected=number(expected, digits=1), observed=pooled.events) + " " + slope

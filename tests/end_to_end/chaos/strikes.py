@@ -222,15 +222,15 @@ def client_app_with_question(deployment: Deployment, hospital: str) -> Iterator[
     # The supervisor stands still too: it asks the worker's socket whether the worker is there.
     with stopped(supervisor(folder / "processes"), hospital_part(deployment, hospital, "worker")):
         processes = wait_for_client_apps(deployment, hospital)
-        wait(lambda: _is_waiting_at(folder / "worker" / "worker.sock"), timeout_s=30, poll_s=0.02)
+        wait(lambda: _is_waiting_in(folder / "worker"), timeout_s=30, poll_s=0.02)
         yield processes
 
 
-def _is_waiting_at(path: Path) -> bool:
-    """Whether somebody has connected to a Unix socket that does not accept."""
+def _is_waiting_in(folder: Path) -> bool:
+    """Whether somebody has connected to a Unix socket of a folder that does not accept; it may have been renamed."""
     connecting = "02"  # linux/net.h: SS_CONNECTING
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    return any(row[5] == connecting and row[-1] == str(path) for row in rows)
+    return any(row[5] == connecting and Path(row[-1]).parent == folder for row in rows)
 
 
 def kill_worker_at_work(deployment: Deployment, hospital: str, rng: random.Random) -> None:

@@ -165,10 +165,15 @@ def metrics(n: int, events: int) -> dict[str, Any]:
         "auc_within": 0.7701,
         "auc_within_ci": [0.6902, 0.8333],
         "auprc": 0.2468,
+        "auprc_ci": [0.1514, 0.3757],
         "brier": 0.0671,
+        "brier_ci": [0.0522, 0.082],
         "log_loss": 0.2444,
+        "log_loss_ci": [0.2017, 0.2871],
         "calibration_slope": 0.62,
-        "calibration_intercept": 0.11,
+        "calibration_slope_ci": [0.36, 0.88],
+        "calibration_intercept": 0.41,
+        "calibration_intercept_ci": [0.07, 0.75],
         "ece": 0.0212,
     }
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import FirstScreen, describe_first_screen, describe_slope
 from server.report.page import WORDS_FILES
+from shared_model.metrics import Metrics
 from shared_model.pages.wording import Words
 from tests.server.report.run_folders import (
     change,
@@ -51,21 +54,55 @@ def test_calibration_in_words_rests_on_expected_and_observed_deaths_and_the_slop
 
     assert value == "Risks are too low on average, but too extreme"
     assert note.startswith("32.0 deaths expected, 40 observed.")
-    assert "Slope 0.62" in note
+    assert "Slope 0.62 (95% CI 0.36 to 0.88): below 1" in note
+    assert "hance" not in note
+
+
+def test_calibration_that_chance_may_explain_is_said_to_be_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    ends = {"calibration_slope_ci": [0.2, 1.04], "calibration_intercept_ci": [-0.01, 0.83]}
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": {**metrics(400, 40), **ends}}})
+
+    value, _, note = _tile(_screen(run), "Calibration")
+
+    assert value == "Risks may be too low on average, and may be too extreme"
+    assert note.startswith("32.0 deaths expected, 40 observed. Chance alone may explain the difference. Slope 0.62")
+    assert note.endswith("Chance alone may explain it: the interval holds 1.")
+
+
+def test_run_of_a_version_without_intervals_of_calibration_is_judged_by_its_numbers(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    kept = {"auc_ci", "auc_within_ci"}
+    row = {key: value for key, value in metrics(400, 40).items() if not key.endswith("_ci") or key in kept}
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": row}})
+
+    value, _, note = _tile(_screen(run), "Calibration")
+
+    assert value == "Risks are too low on average, but too extreme"
+    assert "Slope 0.62: below 1" in note
 
 
 @pytest.mark.parametrize(
-    ("slope", "said"),
+    ("slope", "ends", "said"),
     [
-        (None, "No calibration slope can be given."),
-        (-0.1, "Slope -0.10: higher risks do not go with more events."),
-        (0.89, "Slope 0.89: below 1, high risks are told too high and low ones too low."),
-        (1.0, "Slope 1.00, where 1 is right."),
-        (1.11, "Slope 1.11: above 1, high risks are told too low and low ones too high."),
+        (None, None, "No calibration slope can be given."),
+        (-0.1, (-0.3, 0.1), "Slope -0.10 (95% CI -0.30 to 0.10): higher risks do not go with more events."),
+        (0.89, None, "Slope 0.89: below 1, high risks are told too high and low ones too low."),
+        (1.0, (0.6, 1.4), "Slope 1.00 (95% CI 0.60 to 1.40), where 1 is right."),
+        (1.11, None, "Slope 1.11: above 1, high risks are told too low and low ones too high."),
+        (
+            1.11,
+            (0.9, 1.32),
+            (
+                "Slope 1.11 (95% CI 0.90 to 1.32): above 1, high risks are told too low and low ones too high. "
+                "Chance alone may explain it: the interval holds 1."
+            ),
+        ),
     ],
 )
-def test_slope_is_told_with_its_meaning(slope: float | None, said: str) -> None:
-    assert describe_slope(slope, WORDS) == said
+def test_slope_is_told_with_its_meaning(slope: float | None, ends: tuple[float, float] | None, said: str) -> None:
+    row = TypeAdapter(Metrics).validate_python(metrics(400, 40))
+    assert describe_slope(replace(row, calibration_slope=slope, calibration_slope_ci=ends), WORDS) == said
 
 
 def test_shares_stand_largest_first_with_their_intervals_and_the_caution(tmp_path: Path) -> None:

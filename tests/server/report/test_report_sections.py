@@ -69,12 +69,14 @@ def test_wilson_interval_is_the_known_one_of_five_in_fifty() -> None:
     assert wilson_interval(1.0, 20)[1] == 1.0
 
 
-def test_metrics_table_gives_an_interval_or_says_that_none_is_kept(tmp_path: Path) -> None:
+def test_metrics_table_gives_an_interval_or_says_that_there_is_none(tmp_path: Path) -> None:
     rows = {row[0]: row[1:3] for row in _table(_section(write_run(tmp_path), "performance"), "metrics").rows}
 
     assert rows["AUC"] == ("0.781", "0.701 to 0.845")
     assert rows["AUC within hospitals"] == ("0.770", "0.690 to 0.833")
-    assert rows["Brier score"] == ("0.067", "none kept")
+    assert rows["Brier score"] == ("0.067", "0.052 to 0.082")
+    assert rows["calibration slope"] == ("0.620", "0.360 to 0.880")
+    assert rows["calibration error"] == ("0.021", "none")
 
 
 def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
@@ -337,7 +339,7 @@ def test_checklist_has_27_items_and_marks_what_people_must_write(tmp_path: Path)
         Marked("the run", "good"),
         "Training: 1200 patients, 120 with the event. Test: 400 patients, 40 with the event.",
     )
-    assert "AUC 0.78 (95% CI 0.70 to 0.84)" in str(by_item["23a"][4])
+    assert "AUC 0.78 (0.70 to 0.84); calibration slope 0.62 (0.36 to 0.88)" in str(by_item["23a"][4])
 
 
 def test_training_counts_below_the_rule_are_not_told(tmp_path: Path) -> None:
