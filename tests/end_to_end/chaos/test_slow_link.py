@@ -71,7 +71,7 @@ def _run_over_slow_line(
         def passed() -> dict[str, int]:
             return {"down": proxy.down - before["down"], "up": proxy.up - before["up"]}
 
-        wait_until(lambda: passed()[direction] > HALFWAY, timeout_s=600)
+        wait_until(lambda: passed()[direction] > HALFWAY or run.process.poll() is not None, timeout_s=600)
         proxy.stall(STALL_S)
         run.wait_for("evaluate", 1, hospital=FAR)
         first_round = passed()
