@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 THREADS := OMP_NUM_THREADS=1
-CHAOS_TIME := $(if $(HIPFED_LONG),3h,75m)
+CHAOS_TIME := $(if $(HIPFED_LONG),6h,150m)
 
 .PHONY: demo test browser chaos lint lock clean
 
