@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import shap
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.feature_values import FeatureTable
 from shared_model.shapley.features import Feature, is_known
 from shared_model.shapley.game import Rows
-from shared_model.shapley.pixels import PixelValues
 
 PRESENCE = "presence"
 
@@ -55,14 +54,6 @@ def feature_explanation(
         feature_names=names,
         output_names="log odds",
     )
-
-
-def pixel_explanation(
-    found: PixelValues, *, image: Float[np.ndarray, "height width"], base_value: float
-) -> shap.Explanation:
-    """Pixel attributions of one image for shap's image plot: one image, one channel."""
-    pixels = found.pixels.cpu().numpy()
-    return shap.Explanation(values=pixels[None, :, :, None], base_values=[base_value], data=image[None, :, :, None])
 
 
 def modality_frame(values: ModalityValues, *, patient_ids: Sequence[str]) -> pd.DataFrame:

@@ -5,13 +5,11 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
 
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.feature_values import FeatureTable, attribute_features
 from shared_model.shapley.features import Feature
 from shared_model.shapley.game import Background, FusionGame, Rows
-from shared_model.shapley.pixels import PixelValues
 from tests.shared_model.shapley.small_games import explain, make_model, make_rows
 
 with warnings.catch_warnings():
@@ -23,7 +21,6 @@ with warnings.catch_warnings():
         feature_frame,
         modality_explanation,
         modality_frame,
-        pixel_explanation,
     )
 
 mpl.use("Agg")
@@ -85,17 +82,6 @@ def test_plots_of_shap_take_the_explanation(
 
     labels = {text.get_text() for text in axes.get_yticklabels()}
     assert any("dose" in label for label in labels)
-
-
-def test_image_plot_of_shap_takes_the_pixels() -> None:
-    pixels = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(4, 4)
-
-    found = pixel_explanation(PixelValues(pixels, 0.0), image=np.ones((4, 4)), base_value=-2.0)
-
-    assert found.values.shape == found.data.shape == (1, 4, 4, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shap.image_plot([found.values], found.data, show=False)
 
 
 def test_modality_frame_has_a_row_for_each_patient_and_modality(values: ModalityValues) -> None:
