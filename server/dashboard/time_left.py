@@ -56,7 +56,7 @@ def estimate_time_left(config: Config | None, rounds: Sequence[Round]) -> TimeLe
     lines = [line for line in rounds if line.phase == phase]
     trained = [line for line in lines if line.train_loss is not None]
     most = settings.rounds(phase)
-    to_come = 0 if len(trained) < len(lines) else most - len(trained) + 1  # one more only validates
+    to_come = 0 if len(trained) < len(lines) else max(most - len(trained), 0) + 1  # one more only validates
     later = settings.phases[settings.phases.index(phase) + 1 :]
     seconds = [line.seconds for line in lines if line.seconds is not None]
     if len(seconds) < FEWEST_ROUNDS:
