@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def open_runs(folder: Path) -> Path:
 def list_runs(root: Path) -> dict[str, Place]:
     """All runs by name. A link that leads out of RUNS is no run, and neither is one whose name is no text."""
     found: dict[str, Place] = {}
-    for name, path in sorted(_list_folders(root, root)):
-        folds = [fold for fold in _list_folders(path, root) if _is_fold(fold[0])]
+    for name, path in sorted(_list_folders(root, root, accept=_is_text)):
+        folds = list(_list_folders(path, root, accept=_is_fold))
         if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
             continue
         folds.sort(key=lambda fold: int(fold[0].removeprefix(_FOLD)))
@@ -55,13 +55,13 @@ def list_runs(root: Path) -> dict[str, Place]:
     return found
 
 
-def _list_folders(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+def _list_folders(folder: Path, root: Path, *, accept: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return  # it was removed since, or is closed to us: then it holds no run that could be shown
     for entry in entries:
-        if entry.name.startswith(".") or not _is_text(entry.name):
+        if entry.name.startswith(".") or not accept(entry.name):
             continue
         path = _follow(entry, root)
         if path is not None:

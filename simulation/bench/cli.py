@@ -126,7 +126,7 @@ def dashboard(
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of each run.")] = 200,
     viewers: Annotated[int, typer.Option(min=1, max=900, help="Viewers at the same time.")] = 200,
     seconds: Annotated[float, typer.Option(min=1, help="How long they look on.")] = 60.0,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each page is asked for by itself.")] = 30,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each page is asked for by itself.")] = 20,
     patients: Annotated[int, typer.Option(min=100, help="Patients of the run that all are copies of.")] = 1000,
 ) -> None:
     """The dashboard's pages, one viewer and many; needs no cohort."""

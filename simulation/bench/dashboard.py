@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from server.dashboard.sharing import LASTS_S
 from server.run_lock import APP_LOCK
 from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock
@@ -107,6 +108,11 @@ async def time_pages(address: Address, names: Sequence[str], *, repeats: int) ->
     """Milliseconds of each page, one request after the other: of runs that nobody has opened yet, then again.
 
     The dashboard reads the list when it starts; a run's rounds and explanation when its page is opened.
+
+    Args:
+        address: of the dashboard.
+        names: of its finished runs.
+        repeats: how often.
     """
     groups = [names[i : i + COMPARED] for i in range(0, len(names), COMPARED)][-repeats:]
     paths = {
@@ -117,13 +123,17 @@ async def time_pages(address: Address, names: Sequence[str], *, repeats: int) ->
     pages = {}
     for kind, cold in paths.items():
         warm = [cold[i % len(cold)] for i in range(repeats)]
-        pages[kind] = {"cold": await _time_each(address, cold), "warm": await _time_each(address, warm)}
+        pages[kind] = {
+            "cold": await _time_each(address, cold),
+            "warm": await _time_each(address, warm, pause_s=LASTS_S),
+        }
     return pages
 
 
-async def _time_each(address: Address, paths: Sequence[str]) -> dict[str, float | int]:
+async def _time_each(address: Address, paths: Sequence[str], *, pause_s: float = 0.0) -> dict[str, float | int]:
     seconds = []
     for path in paths:
+        await asyncio.sleep(pause_s)  # so long that the page is made anew
         start = time.perf_counter()
         await fetch(address, path)
         seconds.append(time.perf_counter() - start)

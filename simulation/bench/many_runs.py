@@ -10,7 +10,7 @@ from typing import Any
 
 from client.data import list_hospitals
 from server.run_folder import RunFolder
-from shared_model.config import parse_settings
+from shared_model.config import Scalar, parse_settings
 from simulation.cohort import write_cohort
 from simulation.explained import run_in_process
 from simulation.in_process import accept_all
@@ -20,7 +20,7 @@ Line = dict[str, Any]
 HOSPITALS = 3
 _COPIED = ("status.json", "config.json", "quality.json", "metrics.json", "model.json", "explanations.json")
 _ONLY_AT_THE_END = ("metrics.json", "model.json", "explanations.json")
-_SETTINGS = {
+_SETTINGS: dict[str, Scalar] = {
     "device": "cpu",
     "modalities": "static,vitals,medications",  # images would take most of the time, and the dashboard shows none
     "rounds-unimodal": 1,
