@@ -56,6 +56,7 @@ class Dashboard:
         app.add_api_route(LOGIN, self.show_login, methods=_SHOWN)
         app.add_api_route(LOGIN, self.log_in, methods=["POST"])
         app.add_exception_handler(HTTPException, self._explain)
+        app.add_exception_handler(Exception, self._apologise)
         self.app = Guard(app, access=access)
 
     @asynccontextmanager
@@ -83,7 +84,7 @@ class Dashboard:
         except HipfedError as error:
             page = self._pages.show_problem("problem.report", reason=str(error))
             policy = f"sandbox; {page_policy()}; frame-ancestors 'self'"
-            return HTMLResponse(page.html, headers={"Content-Security-Policy": policy})
+            return HTMLResponse(page.html, 500, {"Content-Security-Policy": policy})
         return HTMLResponse(report, headers={"Content-Security-Policy": self._report_policy})
 
     def compare(self, run: Annotated[list[str] | None, Query()] = None) -> Response:
@@ -126,6 +127,9 @@ class Dashboard:
     async def _explain(self, _: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         return _answer(self._pages.show_problem("problem.missing"), status)
+
+    async def _apologise(self, _: Request, __: Exception) -> Response:
+        return _answer(self._pages.show_problem("problem.failed"), 500)
 
     def _missing(self) -> Response:
         return _answer(self._pages.show_problem("problem.missing"), 404)

@@ -109,7 +109,7 @@ class Pages:
 
     def show_problem(self, key: str, **values: str) -> RenderedPage:
         """A page that says what is wrong."""
-        return self._render("problem.html", text=self._words(key, **values))
+        return self._render("problem.html", title=self._words(f"{key}_title"), text=self._words(key, **values))
 
     def read_parts(self, topic: str) -> Mapping[str, str]:
         """Parts of the list or of a run's page, by id; figures are JSON."""
