@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
 EVERY_S = 1.0
@@ -50,7 +50,11 @@ class _Board:
         """An event with the parts that changed after a version; made once for all who ask the same."""
         if since not in self.told:
             content = {name: text for name, (version, text) in self.parts.items() if version > since}
-            self.told[since] = b"id: %s.%d\ndata: %s\n\n" % (self.epoch.encode(), self.version, json.dumps(content).encode())
+            self.told[since] = b"id: %s.%d\ndata: %s\n\n" % (
+                self.epoch.encode(),
+                self.version,
+                json.dumps(content).encode(),
+            )
         return self.told[since]
 
     def version_of(self, event_id: str) -> int:
@@ -85,7 +89,7 @@ class Watcher:
         """Whether anything is being watched."""
         return self._task is not None and not self._task.done()
 
-    async def listen(self, topic: str, *, seen: str = "", until: float | None = None) -> AsyncIterator[bytes]:
+    async def listen(self, topic: str, *, seen: str = "", until: float | None = None) -> AsyncGenerator[bytes, None]:
         """Events of a topic, from those after the version that was seen; the first says all else.
 
         Args:

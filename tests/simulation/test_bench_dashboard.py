@@ -48,7 +48,7 @@ async def crowd_of(answer: bytes, run: Path) -> Waits:
 
 
 def test_small_benchmark_has_no_errors_and_measures_every_wait(tmp_path: Path) -> None:
-    small = "--runs 7 --rounds 4 --viewers 4 --seconds 4 --repeats 1 --patients 100"
+    small = "--runs 7 --rounds 4 --viewers 4 --seconds 3 --repeats 1 --patients 100"
 
     done = CliRunner().invoke(app, ["bench", "dashboard", "--out", str(tmp_path / "out.json"), *small.split()])
 
@@ -62,13 +62,13 @@ def test_small_benchmark_has_no_errors_and_measures_every_wait(tmp_path: Path) -
         "run": 4,
         "first event": 4,
     }
-    assert load["waits"]["round"]["n"] >= 2
+    assert load["waits"]["round"]["n"] >= 1
     assert result["peak_mb"] >= result["idle_mb"] > 50
 
 
 def test_page_of_another_status_or_length_is_an_error() -> None:
     assert asyncio.run(ask(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab")) == b"ab"
-    with pytest.raises(OSError, match="expected status 200, got http/1.1 500"):
+    with pytest.raises(OSError, match=r"expected status 200, got http/1\.1 500"):
         asyncio.run(ask(b"HTTP/1.1 500 Error\r\n\r\n"))
     with pytest.raises(OSError, match="expected 3 bytes, got 2"):
         asyncio.run(ask(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab"))
