@@ -83,8 +83,7 @@ class Dashboard:
             report = self._reports.read(place)
         except HipfedError as error:
             page = self._pages.show_problem("problem.report", reason=str(error))
-            policy = f"sandbox; {page_policy()}; frame-ancestors 'self'"
-            return HTMLResponse(page.html, 500, {"Content-Security-Policy": policy})
+            return HTMLResponse(page.html, 500, {"Content-Security-Policy": _REPORT_POLICY.format(policy=page.policy)})
         return HTMLResponse(report, headers={"Content-Security-Policy": self._report_policy})
 
     def compare(self, run: Annotated[list[str] | None, Query()] = None) -> Response:
@@ -136,4 +135,5 @@ class Dashboard:
 
 
 def _answer(page: RenderedPage, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return HTMLResponse(page.html, status, {"Content-Security-Policy": page.policy, **(headers or {})})
+    policy = f"{page.policy}; frame-ancestors 'none'"
+    return HTMLResponse(page.html, status, {"Content-Security-Policy": policy, **(headers or {})})

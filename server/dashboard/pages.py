@@ -28,11 +28,11 @@ ALL_RUNS = ""  # the topic of the list; a run's topic is its name
 
 @dataclass(frozen=True)
 class RenderedPage:
-    """A page with the policy that its answer carries.
+    """A page and its policy.
 
     Attributes:
         html: the page.
-        policy: as in the page, and that nobody may frame it.
+        policy: of its content, as the page itself has it.
     """
 
     html: str
@@ -59,7 +59,7 @@ class Pages:
         self._environment = page_environment(_HERE / "templates")
         self._style = (_HERE / "dashboard.css").read_text(encoding="utf-8")
         self._scripts = ((_HERE / "dashboard.js").read_text(encoding="utf-8"),)
-        self._policy = page_policy(self._scripts, _ALLOWED) + "; frame-ancestors 'none'"
+        self._policy = page_policy(self._scripts, _ALLOWED)
         self._blocks = self._environment.get_template("parts.html")
         self._made = Shared()
         self._rows: dict[str, _Row] = {}
