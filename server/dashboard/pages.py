@@ -18,6 +18,7 @@ from server.dashboard.sharing import Shared
 from server.dashboard.views import describe_row
 from shared_model.pages.blocks import Section
 from shared_model.pages.document import WORDS, page_environment, page_policy, render_page
+from shared_model.pages.escaping import isolated
 from shared_model.pages.wording import Words
 
 _HERE = Path(__file__).parent
@@ -100,7 +101,7 @@ class Pages:
         read = {name: self._reader.read_detail(name) for name in wanted}
         runs = [run for run in read.values() if run is not None]
         sections = describe_comparison(runs, self._words) if len(runs) > 1 else ()
-        missing = [name for name, run in read.items() if run is None]
+        missing = [isolated(name) for name, run in read.items() if run is None]
         return self._render("compare.html", sections=sections, runs=runs, missing=missing, quote=quote)
 
     def show_login(self, complaint: str = "", **values: int) -> RenderedPage:
