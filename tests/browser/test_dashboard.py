@@ -71,6 +71,7 @@ def test_finished_run_holds_its_report(found: Opened, screenshots: Path) -> None
     page.goto("/run/first")
     page.locator("iframe").scroll_into_view_if_needed()
     page.frame_locator("iframe").locator("h1").wait_for()
+    page.screenshot(path=screenshots / "dashboard-report-inside.png")  # a picture of the whole page leaves frames out
     page.locator("#curves figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".js-plotly-plot .main-svg")
     check(found, "run", screenshots)
