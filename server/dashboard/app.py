@@ -56,6 +56,7 @@ class Dashboard:
         app.add_api_route(LOGIN, self.show_login, methods=_SHOWN)
         app.add_api_route(LOGIN, self.log_in, methods=["POST"])
         app.add_exception_handler(HTTPException, self._explain)
+        app.add_exception_handler(Exception, self._apologise)
         self.app = Guard(app, access=access)
 
     @asynccontextmanager
@@ -82,8 +83,7 @@ class Dashboard:
             report = self._reports.read(place)
         except HipfedError as error:
             page = self._pages.show_problem("problem.report", reason=str(error))
-            policy = f"sandbox; {page_policy()}; frame-ancestors 'self'"
-            return HTMLResponse(page.html, headers={"Content-Security-Policy": policy})
+            return HTMLResponse(page.html, 500, {"Content-Security-Policy": _REPORT_POLICY.format(policy=page.policy)})
         return HTMLResponse(report, headers={"Content-Security-Policy": self._report_policy})
 
     def compare(self, run: Annotated[list[str] | None, Query()] = None) -> Response:
@@ -127,9 +127,13 @@ class Dashboard:
         status = error.status_code if isinstance(error, HTTPException) else 500
         return _answer(self._pages.show_problem("problem.missing"), status)
 
+    async def _apologise(self, _: Request, __: Exception) -> Response:
+        return _answer(self._pages.show_problem("problem.failed"), 500)
+
     def _missing(self) -> Response:
         return _answer(self._pages.show_problem("problem.missing"), 404)
 
 
 def _answer(page: RenderedPage, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return HTMLResponse(page.html, status, {"Content-Security-Policy": page.policy, **(headers or {})})
+    policy = f"{page.policy}; frame-ancestors 'none'"
+    return HTMLResponse(page.html, status, {"Content-Security-Policy": policy, **(headers or {})})

@@ -9,6 +9,7 @@ from server.report.cautions import SHARES_CAUTION
 from server.report.explained import Explanation
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
+from shared_model.pages.escaping import isolated
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
 from shared_model.pages.plots import axis, layout, name_axis, points_with_intervals, reference_line, rows_height
 from shared_model.pages.wording import Words
@@ -156,7 +157,7 @@ def _tabulate_features(explained: dict[str, Explanation], words: Words) -> Table
     strongest = sorted(found, key=lambda key: -strength[key])[:MOST_FEATURES]
     absent = words("compare.absent")
     rows = tuple(
-        (f"{name} ({modality})", *(found[modality, name].get(run, absent) for run in explained))
+        (f"{isolated(name)} ({isolated(modality)})", *(found[modality, name].get(run, absent) for run in explained))
         for modality, name in strongest
     )
     return Table(words("compare.features_caption"), (words("compare.feature"), *explained), rows, "compared-features")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,23 +45,36 @@ def open_runs(folder: Path) -> Path:
 def list_runs(root: Path) -> dict[str, Place]:
     """All runs by name. A link that leads out of RUNS is no run, and neither is one whose name is no text."""
     found: dict[str, Place] = {}
-    for name, path in sorted(_list_folders(root, root)):
-        folds = [fold for fold in _list_folders(path, root) if _is_fold(fold[0])]
-        if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
-            continue
-        folds.sort(key=lambda fold: int(fold[0].removeprefix(_FOLD)))
-        found[name] = Place(name, path, tuple(f"{name}/{fold}" for fold, _ in folds))
-        found |= {f"{name}/{fold}": Place(f"{name}/{fold}", inner) for fold, inner in folds}
+    for name, path in sorted(_list_folders(root, root, accept=_is_text)):
+        found |= _list_run(name, path, root)
     return found
 
 
-def _list_folders(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+def find_run(root: Path, name: str) -> dict[str, Place]:
+    """As `list_runs`, of one run and its folds, by the name of any of them; empty if there is none."""
+    top = name.partition("/")[0]
+    for found, path in _list_folders(root, root, accept=lambda entry: entry == top and _is_text(entry)):
+        places = _list_run(found, path, root)
+        return places if name in places else {}
+    return {}
+
+
+def _list_run(name: str, path: Path, root: Path) -> dict[str, Place]:
+    folds = list(_list_folders(path, root, accept=_is_fold))
+    if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
+        return {}
+    folds.sort(key=lambda fold: int(fold[0].removeprefix(_FOLD)))
+    run = Place(name, path, tuple(f"{name}/{fold}" for fold, _ in folds))
+    return {name: run} | {f"{name}/{fold}": Place(f"{name}/{fold}", inner) for fold, inner in folds}
+
+
+def _list_folders(folder: Path, root: Path, *, accept: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return  # it was removed since, or is closed to us: then it holds no run that could be shown
     for entry in entries:
-        if entry.name.startswith(".") or not _is_text(entry.name):
+        if entry.name.startswith(".") or not accept(entry.name):
             continue
         path = _follow(entry, root)
         if path is not None:

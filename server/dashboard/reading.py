@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from server.dashboard.file_cache import FileCache, find_file
-from server.dashboard.folder import Place, list_runs
+from server.dashboard.folder import Place, find_run, list_runs
 from server.dashboard.locks import is_worked_on, read_lock_table
 from server.dashboard.records import RunDetail, RunSummary, State, Tested
 from server.report.explained import Explanation
@@ -21,6 +22,7 @@ from server.run_lock import APP_LOCK
 from shared_model.errors import StudyError
 
 T = TypeVar("T")
+Locked = Callable[[], Collection[int] | None]  # the system's table is long: it is read only where a run goes on
 
 # A run whose lock nobody holds and that has written nothing for so long is told as interrupted: it may have just
 # begun or ended, or another machine may work on it.
@@ -51,23 +53,23 @@ class RunReader:
         root: Path,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        locked: Callable[[], Collection[int] | None] = read_lock_table,
+        locked: Locked = read_lock_table,
     ) -> None:
         self._root, self._now, self._locked = root, now, locked
         self._files = FileCache()
 
     def list_summaries(self) -> tuple[RunSummary, ...]:
         """All runs, in the order of their names."""
-        locked, places = self._locked(), list_runs(self._root)
+        locked, places = cache(self._locked), list_runs(self._root)
         return tuple(self._summarise(place, places, locked) for place in places.values())
 
     def find(self, name: str) -> Place | None:
         """Where a run lies; None if there is none of this name."""
-        return list_runs(self._root).get(name)
+        return find_run(self._root, name).get(name)
 
     def read_detail(self, name: str) -> RunDetail | None:
         """All that is shown of a run; None if there is none of this name."""
-        places = list_runs(self._root)
+        places = find_run(self._root, name)
         place = places.get(name)
         if place is None:
             return None
@@ -75,12 +77,12 @@ class RunReader:
         explanation = self._try(place.path / "explanations.json", _parse_explanation, problems)
         rounds = self._try(place.path / "rounds.jsonl", _parse_rounds, problems) or ()
         config = self._try(_find_config(place, places), _parse_config, problems)
-        summary = self._summarise(place, places, self._locked())
+        summary = self._summarise(place, places, cache(self._locked))
         if summary.state == "damaged" and summary.reason not in problems:
             problems.append(summary.reason)
         return RunDetail(summary, config, rounds, explanation, tuple(problems), place.folds)
 
-    def _summarise(self, place: Place, places: dict[str, Place], locked: Collection[int] | None) -> RunSummary:
+    def _summarise(self, place: Place, places: dict[str, Place], locked: Locked) -> RunSummary:
         problems: list[str] = []
         status = self._try(place.path / "status.json", _parse_status, problems)
         config = self._try(_find_config(place, places), _parse_config, problems)
@@ -108,19 +110,17 @@ class RunReader:
             changed=changed,
         )
 
-    def _judge(
-        self, place: Place, told: State, reason: str, *, changed: datetime, locked: Collection[int] | None
-    ) -> tuple[State, str]:
-        if told != "running" or locked is None or is_worked_on(place.path, locked):
+    def _judge(self, place: Place, told: State, reason: str, *, changed: datetime, locked: Locked) -> tuple[State, str]:
+        if told != "running" or (inodes := locked()) is None or is_worked_on(place.path, inodes):
             return told, reason
         is_quiet = (self._now() - changed).total_seconds() > QUIET_S
         return ("interrupted", NOT_HELD) if is_quiet else (told, reason)
 
-    def _judge_without_status(self, place: Place, locked: Collection[int] | None) -> tuple[State, str]:
-        begins = locked is not None and is_worked_on(place.path, locked)
+    def _judge_without_status(self, place: Place, locked: Locked) -> tuple[State, str]:
+        begins = (inodes := locked()) is not None and is_worked_on(place.path, inodes)
         return ("running", "") if begins else ("damaged", NO_STATUS)
 
-    def _judge_folds(self, folds: list[Place], locked: Collection[int] | None) -> tuple[State, str]:
+    def _judge_folds(self, folds: list[Place], locked: Locked) -> tuple[State, str]:
         """A cross-validation has no state of its own before its folds are pooled."""
         places = {fold.name: fold for fold in folds}
         states = [self._summarise(fold, places, locked).state for fold in folds]

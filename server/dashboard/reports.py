@@ -45,10 +45,11 @@ class Reports:
         if written is not None:
             return written
         folders = [place.path, *(place.path / fold.rpartition("/")[2] for fold in place.folds)]
-        for path in (folder / name for folder in folders for name in _FILES):
+        paths = [folder / name for folder in folders for name in _FILES]
+        for path in paths:
             if path.is_symlink():
                 raise StudyError(f"{path.name}: expected a file, got a link. Put the file itself there.")
-        states = [find_file(place.path / name) for name in _FILES]
+        states = [find_file(path) for path in paths]
         key = (place.name, tuple(None if state is None else Fingerprint.of(state) for state in states))
         with self._lock:  # one at a time: it takes a second of work
             if key not in self._made:

@@ -10,12 +10,14 @@ from server.dashboard.time_left import TimeLeft, estimate_time_left
 from server.dashboard.views import describe_auc, describe_seconds, describe_state, describe_time, describe_took
 from server.report.records import Round
 from shared_model.pages.blocks import Block, Cell, Figure, Grid, Marked, Notice, Points, Section, Table, Text, Tile
+from shared_model.pages.escaping import isolated
 from shared_model.pages.numbers import interval, number
 from shared_model.pages.plots import Trace, axis, layout, line
 from shared_model.pages.wording import Words
 
 MEGABYTE = 1e6
 LATEST_ROUNDS, LATEST_FAILURES = 15, 20
+MOST_NAMED = 5  # hospitals in a row of the rounds; those above it have them all
 _DASHES = ("solid", "dash", "dot")
 
 
@@ -102,7 +104,7 @@ def _describe_left(left: TimeLeft | None, words: Words) -> Tile:
 def _describe_bytes(rounds: Sequence[Round], words: Words) -> Tile:
     down, up = (sum(getattr(one, key) or 0 for one in rounds) / MEGABYTE for key in ("bytes_down", "bytes_up"))
     note = words("run.bytes_note", down=f"{down:.1f}", up=f"{up:.1f}")
-    return Tile(words("run.bytes"), words("run.megabytes", mb=f"{down + up:.1f}"), note=note)
+    return Tile(words("run.bytes"), f"{down + up:.1f}", note=note, beside=words("run.megabytes"))
 
 
 def describe_hospitals(run: RunDetail, words: Words) -> Section:
@@ -136,12 +138,12 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
         [Table(caption, columns, tuple(rows), "hospitals")] if rows else [Text(words("hospitals.none"))]
     )
     failures = [
-        words("hospitals.failed_point", round=one.round, phase=one.phase, name=name, reason=reason)
+        words("hospitals.failed_point", round=one.round, phase=one.phase, name=isolated(name), reason=reason)
         for one in reversed(run.rounds)
         for name, reason in one.failed.items()
     ]
     failures += [
-        words("hospitals.failed_test", name=name, reason=reason)
+        words("hospitals.failed_test", name=isolated(name), reason=reason)
         for name, reason in (run.summary.tested.failed.items() if run.summary.tested else ())
     ]
     if failures:
@@ -219,12 +221,19 @@ def describe_rounds(run: RunDetail, words: Words) -> Section:
     return Section("rounds", words("rounds.title"), (table,))
 
 
+def _name_failed(names: Sequence[str], words: Words) -> str:
+    if not names:
+        return words("rounds.nobody")
+    shown = ", ".join(isolated(name) for name in names[:MOST_NAMED])
+    return words("rounds.more", names=shown, n=len(names) - MOST_NAMED) if len(names) > MOST_NAMED else shown
+
+
 def _describe_round(one: Round, words: Words) -> tuple[Cell, ...]:
     return (
         str(one.round),
         one.phase,
         words("run.of", part=len(one.answered), whole=len(one.asked)),
-        ", ".join(one.failed) or words("rounds.nobody"),
+        _name_failed(list(one.failed), words),
         one.val_loss,
         one.val_auc,
         one.seconds,

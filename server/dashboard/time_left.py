@@ -56,13 +56,14 @@ def estimate_time_left(config: Config | None, rounds: Sequence[Round]) -> TimeLe
     lines = [line for line in rounds if line.phase == phase]
     trained = [line for line in lines if line.train_loss is not None]
     most = settings.rounds(phase)
-    to_come = 0 if len(trained) < len(lines) else most - len(trained) + 1  # one more only validates
+    patience = max(settings.patience - _rounds_since_best(lines), 0)
+    is_over = len(trained) < len(lines) or not patience
+    to_come = 0 if is_over else max(most - len(trained), 0) + 1  # one more only validates
     later = settings.phases[settings.phases.index(phase) + 1 :]
     seconds = [line.seconds for line in lines if line.seconds is not None]
     if len(seconds) < FEWEST_ROUNDS:
         return TimeLeft(phase, len(trained), most, None, None, later)
-    soonest = min(to_come, max(settings.patience - _rounds_since_best(lines), 0) + 1) if to_come else 0
-    low, high = _predict(seconds, soonest)[0], _predict(seconds, to_come)[1]
+    low, high = _predict(seconds, min(patience, to_come))[0], _predict(seconds, to_come)[1]
     return TimeLeft(phase, len(trained), most, low, high, later)
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
 EVERY_S = 1.0
@@ -28,6 +28,7 @@ log = logging.getLogger("hipfed.dashboard")
 class _Board:
     """The parts of one page, each with the version in which it last changed; "" is a part that is gone."""
 
+    epoch: str = field(default_factory=lambda: secrets.token_hex(4))  # versions of another board mean nothing
     parts: dict[str, tuple[int, str]] = field(default_factory=dict)
     version: int = 0
     n_listeners: int = 0
@@ -45,12 +46,22 @@ class _Board:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def changes(self, since: int, epoch: str) -> bytes:
+    def changes(self, since: int) -> bytes:
         """An event with the parts that changed after a version; made once for all who ask the same."""
         if since not in self.told:
             content = {name: text for name, (version, text) in self.parts.items() if version > since}
-            self.told[since] = b"id: %s.%d\ndata: %s\n\n" % (epoch.encode(), self.version, json.dumps(content).encode())
+            self.told[since] = b"id: %s.%d\ndata: %s\n\n" % (
+                self.epoch.encode(),
+                self.version,
+                json.dumps(content).encode(),
+            )
         return self.told[since]
+
+    def version_of(self, event_id: str) -> int:
+        """The version that an event told; 0 where it is none of this board's."""
+        epoch, _, number = event_id.partition(".")
+        known = epoch == self.epoch and number.isdecimal() and int(number) <= self.version
+        return int(number) if known else 0
 
 
 class Watcher:
@@ -65,7 +76,6 @@ class Watcher:
     def __init__(self, read: Callable[[str], Parts], *, every_s: float = EVERY_S, beat_s: float = BEAT_S) -> None:
         self._read, self._every_s, self._beat_s = read, every_s, beat_s
         self._boards: dict[str, _Board] = {}
-        self._epoch = secrets.token_hex(4)  # versions of another start mean nothing
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -79,7 +89,7 @@ class Watcher:
         """Whether anything is being watched."""
         return self._task is not None and not self._task.done()
 
-    async def listen(self, topic: str, *, seen: str = "", until: float | None = None) -> AsyncIterator[bytes]:
+    async def listen(self, topic: str, *, seen: str = "", until: float | None = None) -> AsyncGenerator[bytes, None]:
         """Events of a topic, from those after the version that was seen; the first says all else.
 
         Args:
@@ -92,12 +102,12 @@ class Watcher:
         try:
             if not self.is_looking:
                 self._task = asyncio.create_task(self._look_on())
-            version = self._version_of(seen, board)
+            version = board.version_of(seen)
             yield b"retry: 2000\n\n"
             while not self._is_closed and (until is None or time.monotonic() < until):
                 changed = board.changed
                 if board.version > version:
-                    content, version = board.changes(version, self._epoch), board.version
+                    content, version = board.changes(version), board.version
                     yield content
                 elif not await self._wait(changed, until):
                     yield _BEAT
@@ -113,11 +123,6 @@ class Watcher:
             board.changed.set()
         if self._task is not None:
             self._task.cancel()
-
-    def _version_of(self, seen: str, board: _Board) -> int:
-        epoch, _, number = seen.partition(".")
-        known = epoch == self._epoch and number.isdecimal() and int(number) <= board.version
-        return int(number) if known else 0
 
     async def _wait(self, changed: asyncio.Event, until: float | None) -> bool:
         left = self._beat_s if until is None else min(self._beat_s, max(until - time.monotonic(), 0.0))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 LONGEST_LABEL = 30
 _ISOLATE, _POP = "\u2068", "\u2069"  # Unicode's first strong isolate: a right-to-left name turns nothing around it
+_TURNING = {"R", "AL", "AN", "LRE", "LRO", "RLE", "RLO", "LRI", "RLI", "FSI", "PDF", "PDI"}
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -34,6 +35,11 @@ def figure_text(text: str, *, longest: int = LONGEST_LABEL) -> str:
     return f"{_ISOLATE}{safe}{_POP}" if _turns_around(cut) else safe
 
 
+def isolated(text: str) -> str:
+    """A name within a sentence: one that turns the direction of writing turns nothing around it."""
+    return f"{_ISOLATE}{text.replace(_POP, '')}{_POP}" if _turns_around(text) else text
+
+
 def _turns_around(text: str) -> bool:
-    """Whether a text holds letters that are written from right to left; marks that turn the direction are gone."""
-    return any(unicodedata.bidirectional(character) in {"R", "AL", "AN"} for character in text)
+    """Whether a text holds letters that are written from right to left, or marks that turn the direction."""
+    return any(unicodedata.bidirectional(character) in _TURNING for character in text)

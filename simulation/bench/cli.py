@@ -11,6 +11,7 @@ from rich.console import Console
 
 from shared_model.config import parse_assignments
 from shared_model.files import replace_file
+from simulation.bench.dashboard import bench_dashboard, print_dashboard
 from simulation.bench.deployment import bench_deployment, print_deployment
 from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
@@ -114,6 +115,34 @@ def deployment(
         result = bench_deployment(hospitals=hospitals, questions=questions, model_mb=model_mb, console=console)
         _write_result(out, result)
     print_deployment(result, console)
+    console.print(f"written to {out}", markup=False)
+
+
+@bench.command()
+def dashboard(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    runs: Annotated[int, typer.Option(min=3, max=1000, help="Runs in the folder, one of which goes on.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of each run.")] = 200,
+    viewers: Annotated[int, typer.Option(min=1, max=900, help="Viewers at the same time.")] = 200,
+    seconds: Annotated[float, typer.Option(min=1, help="How long they look on.")] = 60.0,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each page is asked for by itself.")] = 20,
+    patients: Annotated[int, typer.Option(min=100, help="Patients of the run that all are copies of.")] = 1000,
+) -> None:
+    """The dashboard's pages, one viewer and many; needs no cohort."""
+    console = Console()
+    with said_plainly():
+        result = bench_dashboard(
+            runs=runs,
+            rounds=rounds,
+            viewers=viewers,
+            seconds=seconds,
+            repeats=repeats,
+            patients=patients,
+            console=console,
+        )
+        _write_result(out, result)
+    print_dashboard(result, console)
     console.print(f"written to {out}", markup=False)
 
 

@@ -60,7 +60,7 @@ def run_isolated(prepare: Callable[..., Any], *arguments: Any, timeout_s: float)
             try:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                return _failed(f"timeout: no result after {timeout_s:g} s", peak_mb=_peak_mb(process.pid))
+                return _failed(f"timeout: no result after {timeout_s:g} s", peak_mb=peak_mb(process.pid))
             finally:
                 process.kill()
         if not result.exists():
@@ -79,14 +79,14 @@ def serve(folder: str) -> None:
         try:
             prepare, arguments = pickle.loads((Path(folder) / "work").read_bytes())  # noqa: S301 - as above
             measured = prepare(*arguments)
-            prepared_mb = _peak_mb()
+            prepared_mb = peak_mb()
             start = time.perf_counter()
             value = measured()
             seconds = time.perf_counter() - start
         except Exception as problem:  # noqa: BLE001 - whatever a library raises is a result
             error = f"{type(problem).__name__}: {problem}"[:MOST_TEXT]
     said = dict.fromkeys(str(warning.message)[:MOST_TEXT] for warning in caught)
-    outcome = Outcome(value, error, tuple(said), seconds, _peak_mb(), prepared_mb)
+    outcome = Outcome(value, error, tuple(said), seconds, peak_mb(), prepared_mb)
     (Path(folder) / "written").write_bytes(pickle.dumps(outcome))
     (Path(folder) / "written").rename(Path(folder) / "result")  # so a crash while writing leaves no result
 
@@ -99,7 +99,7 @@ def _ending(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
-def _peak_mb(process_id: int | None = None) -> float:
+def peak_mb(process_id: int | None = None) -> float:
     """Largest resident memory of a process in MB (10^6 bytes), by default this one; NaN if it has ended.
 
     Linux keeps the high-water mark of the memory that a process has (VmHWM). Its `ru_maxrss` is no use here, because a

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.chromium import ARGUMENTS, CHROMIUM
+
+expect.set_options(timeout=30_000)  # milliseconds, for a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.dashboard.folder import list_runs, open_runs
+from server.dashboard.folder import find_run, list_runs, open_runs
 from shared_model.errors import SettingsError
 from tests.server.dashboard.asking import Client
 from tests.server.report.run_folders import write_run
@@ -66,6 +66,18 @@ def test_link_out_of_the_folder_is_no_run(runs: Path, outside: Path) -> None:
 def test_link_within_the_folder_is_followed(runs: Path) -> None:
     (runs / "newest").symlink_to(runs / "plain")
     assert list(list_runs(runs)) == ["newest", "plain"]
+
+
+def test_run_is_found_with_its_folds_by_the_name_of_any(runs: Path, outside: Path) -> None:
+    for fold in ("fold-10", "fold-2"):
+        write_run(runs / "pooled" / fold)
+    (runs / "link").symlink_to(outside)
+    found = find_run(runs, "pooled")
+    assert list(found) == ["pooled", "pooled/fold-2", "pooled/fold-10"]
+    assert find_run(runs, "pooled/fold-10") == found
+    assert found == {name: place for name, place in list_runs(runs).items() if name.startswith("pooled")}
+    for name in ("pooled/fold-3", "link", "nowhere", "", ".", "..", "plain/", "/plain"):
+        assert find_run(runs, name) == {}
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json", "explanations.json", "rounds.jsonl", "status.json"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from server.dashboard.pages import Pages
 from server.dashboard.reading import RunReader
 from server.run_lock import APP_LOCK
 from tests.server.dashboard.asking import Client
@@ -64,8 +65,34 @@ def test_damaged_file_is_named_and_other_runs_are_shown(connect: Connect, runs: 
 @pytest.mark.parametrize("name", ["status.json", "config.json", "rounds.jsonl", "metrics.json", "explanations.json"])
 def test_page_opens_when_a_file_has_vanished(connect: Connect, runs: Path, name: str) -> None:
     (runs / "plain" / name).unlink()
-    for path in ("/", "/run/plain", "/report/plain", "/compare?run=plain&run=plain"):
+    write_run(runs / "other")
+    for path in ("/", "/run/plain", "/compare?run=plain&run=other"):
         assert connect().get(path).status_code == 200
+    report = connect().get("/report/plain")
+    assert report.status_code == (500 if name == "status.json" else 200)
+    assert ("The report of this run cannot be shown" in report.text) == (name == "status.json")
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.json", "rounds.jsonl", "metrics.json", "explanations.json"])
+def test_no_page_breaks_at_any_moment_of_a_file_s_being_written(connect: Connect, runs: Path, name: str) -> None:
+    file = write_run(runs / "other") / name
+    whole = file.read_bytes()
+    for n_bytes in range(0, len(whole), len(whole) // 5):
+        file.write_bytes(whole[:n_bytes])
+        client = connect()
+        for path in ("/", "/run/other", "/compare?run=plain&run=other"):
+            assert client.get(path).status_code == 200, (path, n_bytes)
+
+
+def test_page_that_fails_in_a_way_nobody_thought_of_says_so(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Pages, "_show_run", fail)
+    answer = connect().get("/run/plain")
+    assert answer.status_code == 500
+    assert "This page cannot be shown" in answer.text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
 def test_folder_with_checkpoints_only_says_what_is_missing(runs: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_model.pages.escaping import figure_text, script_json
+from shared_model.pages.escaping import figure_text, isolated, script_json
 
 
 @given(st.text())
@@ -41,3 +41,10 @@ def test_name_in_a_figure_is_text_of_one_line_and_keeps_its_direction_to_itself(
 
 def test_override_of_the_direction_is_taken_out_of_a_figure() -> None:
     assert "\u202e" not in figure_text("exe.\u202egnp")
+
+
+def test_name_that_turns_the_direction_is_isolated_in_a_sentence() -> None:
+    assert isolated("east (1)") == "east (1)"
+    assert isolated("\u0645\u0633") == "\u2068\u0645\u0633\u2069"
+    assert isolated("exe.\u202egnp") == "\u2068exe.\u202egnp\u2069"
+    assert isolated("out\u2069 \u202ere") == "\u2068out \u202ere\u2069"  # it cannot end its isolation

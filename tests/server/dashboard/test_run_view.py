@@ -1,0 +1,21 @@
+"""What a run's page says of its hospitals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.server.dashboard.asking import Client
+from tests.server.report.run_folders import training, write_run
+
+HUNDRED = [f"hospital {number:03}" for number in range(100)]
+
+
+def test_round_in_which_many_failed_names_five_and_counts_the_rest(connect: Callable[..., Client], runs: Path) -> None:
+    run = write_run(runs / "hundred", hospitals=HUNDRED)
+    line = {**training(HUNDRED, ["static"], 1)[0], "failed": dict.fromkeys(HUNDRED, "no answer")}
+    (run / "rounds.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    text = connect().get("/run/hundred").text
+    assert "hospital 000, hospital 001, hospital 002, hospital 003, hospital 004 and 95 more" in text
+    assert "Failures, the latest first (20 of 100):" in text
