@@ -17,7 +17,6 @@ from shared_model.pages.wording import Words
 MOST_RUNS = 6
 MOST_FEATURES = 10
 _METRICS = ("auc", "auc_within", "auprc", "brier", "log_loss", "calibration_slope", "calibration_intercept", "ece")
-_WITH_CI = ("auc", "auc_within")
 
 
 def describe_comparison(runs: Sequence[RunDetail], words: Words) -> tuple[Section, ...]:
@@ -71,7 +70,7 @@ def _show_metric(run: RunDetail, key: str) -> Cell:
     value = getattr(pooled, key)
     if value is None:
         return None
-    ends = getattr(pooled, f"{key}_ci") if key in _WITH_CI else None
+    ends = getattr(pooled, f"{key}_ci", None)
     return number(value, digits=3) + (f" ({interval(ends, digits=3)})" if ends else "")
 
 

@@ -1,0 +1,65 @@
+"""Runs side by side, with their numbers as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import server.dashboard
+from server.dashboard.comparison import describe_comparison
+from server.dashboard.reading import RunReader
+from shared_model.pages.blocks import Cell, Table
+from shared_model.pages.document import WORDS
+from shared_model.pages.wording import Words
+from tests.server.report.run_folders import change, modality_entry, write_run, write_suppressed_run
+
+OURS = Words(WORDS, Path(server.dashboard.__file__).parent / "english.toml")
+
+
+def _compare(root: Path, *names: str) -> dict[str, dict[Cell, tuple[Cell, ...]]]:
+    """Rows by their heading, by name of the table."""
+    reader = RunReader(root)
+    runs = [run for name in names if (run := reader.read_detail(name))]
+    tables: dict[str, dict[Cell, tuple[Cell, ...]]] = {}
+    for section in describe_comparison(runs, OURS):
+        for block in section.blocks:
+            table = block if isinstance(block, Table) else getattr(block, "table", None)
+            if table is not None:
+                tables[table.name] = {row[0]: row[1:] for row in table.rows}
+    return tables
+
+
+def test_metrics_of_two_runs_stand_side_by_side_with_all_intervals_that_are_kept(tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    write_suppressed_run(tmp_path / "two")
+
+    rows = _compare(tmp_path, "one", "two")["metrics"]
+
+    assert rows["AUC"] == ("0.781 (0.701 to 0.845)", "suppressed")
+    assert rows["Brier score"] == ("0.067 (0.052 to 0.082)", "suppressed")
+    assert rows["Calibration slope"] == ("0.620 (0.360 to 0.880)", "suppressed")
+    assert rows["ECE"] == ("0.021", "suppressed")
+
+
+def test_share_of_a_modality_that_a_run_lacks_is_said_to_be_absent(tmp_path: Path) -> None:
+    for name, modalities in {
+        "one": {"static": modality_entry(0.7), "vitals": modality_entry(0.3)},
+        "two": {"static": modality_entry(1.0)},
+    }.items():
+        change(write_run(tmp_path / name), "explanations.json", modalities=modalities)
+
+    rows = _compare(tmp_path, "one", "two")["compared-shares"]
+
+    assert rows["static"] == ("70.0% (67.0% to 73.0%)", "100.0% (100.0% to 100.0%)")
+    assert rows["vitals"][1] == OURS("compare.absent")
+
+
+def test_only_settings_in_which_runs_differ_are_told(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / name)
+    assert "settings" not in _compare(tmp_path, "one", "two")
+
+    settings = {"seed": 7, "rounds-fusion": 3}
+    change(tmp_path / "one", "config.json", settings=settings)
+    change(tmp_path / "two", "config.json", settings=settings | {"seed": 8})
+
+    assert _compare(tmp_path, "one", "two")["settings"] == {"seed": ("7", "8")}
