@@ -10,20 +10,19 @@ standard deviation of 0.6, 1 or 2:
 The AUC is never off by more than half the share of pairs whose logits share a bin. Sums of the logits per bin would add
 nothing that matters to the slope, so they are not sent.
 
-The curves may be printed: by default no step of a curve is made by fewer than 10 patients, so that it says no more than
-a histogram with n / 10 bins would. The coordinator's own metrics use every bin.
+The curves may be printed: the four of them cut the patients at the same scores, by default with at least 10 patients
+between two cuts, so that even their differences say no more than one histogram with n / 10 bins would. The
+coordinator's own metrics use every bin.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from shared_model.errors import SettingsError
 from shared_model.metric_intervals import Z_95, Interval, average_precision_interval, mean_interval, wald_interval
 from shared_model.privacy.suppression import PATIENTS_PER_BIN, histogram_bins_allowed
 from shared_model.score_sums import CENTRES, EDGES, LOGIT_LIMIT, N_BINS, Concordance, ScoreSums, exact_auc, sigmoid
@@ -40,7 +39,7 @@ __all__ = [
     "summarise",
 ]
 
-DEFAULT_THRESHOLDS = tuple(percent / 100 for percent in range(1, 51))
+LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.01, 0.5  # of the decision curve
 
 # Of a patient in each outcome class (row) and bin.
 _SQUARED_ERROR = np.square(np.stack([sigmoid(CENTRES), 1 - sigmoid(CENTRES)]))
@@ -180,68 +179,56 @@ def precision_recall_curve(sums: ScoreSums, *, min_patients: int = PATIENTS_PER_
     }
 
 
-def calibration_curve(sums: ScoreSums, bins: int = 10) -> dict[str, list[float]]:
+def calibration_curve(
+    sums: ScoreSums, bins: int = 10, *, min_patients: int = PATIENTS_PER_BIN
+) -> dict[str, list[float]]:
     """Predicted and observed risk in groups of about equal size, from low to high risk.
 
-    A histogram bin is never split: it goes whole to the group in which the middle of its patients lies. So groups
-    differ a little in size, and there are fewer where many patients share a score.
+    What lies between two cuts is never split: it goes whole to the group in which the middle of its patients lies. So
+    groups differ in size, and there are fewer where many patients share a score.
 
     Args:
         sums: the patients.
         bins: most groups; there are never more than `histogram_bins_allowed`, one per 10 patients.
+        min_patients: fewest patients between two cuts.
 
     Returns:
         Lists of equal length: predicted (mean probability), observed (share of events), n (patients). Empty with fewer
         than 10 patients.
     """
     allowed = min(bins, histogram_bins_allowed(int(sums.counts.sum())))
-    predicted, events, n = _groups_of_equal_size(sums.counts, bins=allowed)
+    cuts = _cuts(sums, min_patients=min_patients)
+    predicted, events, n = _groups_of_equal_size(sums.counts, cuts, bins=allowed)
     return {"predicted": (predicted / n).tolist(), "observed": (events / n).tolist(), "n": n.tolist()}
 
 
-def decision_curve(
-    sums: ScoreSums, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, *, min_patients: int = PATIENTS_PER_BIN
-) -> dict[str, list[float]]:
+def decision_curve(sums: ScoreSums, *, min_patients: int = PATIENTS_PER_BIN) -> dict[str, list[float]]:
     """Net benefit of three policies: treat whom the model puts at or above the threshold, treat all, treat none.
 
-    TP/n - FP/n * threshold / (1 - threshold), in true positives per patient. Within a bin patients count as evenly
-    spread, so TP and FP are exact where the logit of the threshold is an edge of the bins.
+    TP/n - FP/n * threshold / (1 - threshold), in true positives per patient; exact, as thresholds are cuts.
 
     Args:
         sums: the patients.
-        thresholds: probabilities at which one would treat, ascending.
-        min_patients: thresholds are left out until so many patients lie below the first and between two, and none is
-            kept with fewer above it; 0 = keep all.
+        min_patients: fewest patients between two thresholds, below the first and above the last.
 
     Returns:
-        Lists of equal length: threshold, model, treat_all, treat_none; empty without patients.
-
-    Raises:
-        SettingsError: thresholds do not ascend between 0 and 1.
+        Lists of equal length: threshold (from 1 % to 50 %, ascending), model, treat_all, treat_none; empty without
+        patients.
 
     Source: Vickers and Elkin 2006, Med Decis Making 26:565.
     """
-    steps = np.diff([0.0, *thresholds, 1.0])
-    if not (steps > 0).all():
-        raise SettingsError(
-            f"thresholds at decision curve: expected ascending probabilities between 0 and 1, got {list(thresholds)}. "
-            "Sort them and leave out the others."
-        )
-    others, events = sums.counts.sum(axis=1)
-    n = int(others + events)
-    if not n:
-        return {"threshold": [], "model": [], "treat_all": [], "treat_none": []}
-    probability = np.array(thresholds, dtype=np.float64)
-    cumulative = np.concatenate([np.zeros((2, 1)), np.cumsum(sums.counts, axis=1)], axis=1)
-    below = np.stack([np.interp(np.log(probability / (1 - probability)), EDGES, row) for row in cumulative])
-    kept = _spaced(below.sum(axis=0), end=n, gap=min_patients)
-    probability, odds = probability[kept], (probability / (1 - probability))[kept]
-    false_positives, true_positives = others - below[0, kept], events - below[1, kept]
+    others, events = (int(row) for row in sums.counts.sum(axis=1))
+    cuts = _cuts(sums, min_patients=min_patients)
+    threshold = sigmoid(EDGES[cuts])
+    kept = (threshold >= LOWEST_THRESHOLD) & (threshold <= HIGHEST_THRESHOLD)
+    threshold, n = threshold[kept], max(others + events, 1)
+    below = np.concatenate([np.zeros((2, 1), dtype=np.int64), np.cumsum(sums.counts, axis=1)], axis=1)[:, cuts[kept]]
+    odds = threshold / (1 - threshold)
     return {
-        "threshold": probability.tolist(),
-        "model": ((true_positives - odds * false_positives) / n).tolist(),
+        "threshold": threshold.tolist(),
+        "model": ((events - below[1] - odds * (others - below[0])) / n).tolist(),
         "treat_all": ((events - odds * others) / n).tolist(),
-        "treat_none": [0.0] * probability.size,
+        "treat_none": [0.0] * threshold.size,
     }
 
 
@@ -274,24 +261,29 @@ def _auc_and_interval(found: Concordance) -> tuple[float | None, Interval | None
     return auc, (max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))
 
 
-def _spaced(below: Float64[np.ndarray, "point"], *, end: int, gap: int) -> list[int]:
-    """Indices of ascending counts that lie at least `gap` from 0, from each other and from `end`."""
-    kept, last = [], 0.0
-    for index, count in enumerate(below.tolist()):
-        if min(count - last, end - count) >= gap:
-            kept.append(index)
+def _cuts(sums: ScoreSums, *, min_patients: int) -> Int64[np.ndarray, "cut"]:
+    """Indices of `EDGES`, ascending, with at least so many patients between two, below the first and above the last.
+
+    All curves are made of the patients between these, so that none splits what another shows whole.
+    """
+    above = np.cumsum(sums.counts.sum(axis=0)[::-1]).tolist()  # patients at or above the lower edge of each bin
+    gap, n = max(min_patients, 1), int(sums.counts.sum())
+    cuts, last = [], 0
+    for index, count in enumerate(above):
+        if min(count - last, n - count) >= gap:
+            cuts.append(N_BINS - 1 - index)
             last = count
-    return kept
+    return np.array(cuts[::-1], dtype=np.int64)
 
 
 def _operating_points(
     sums: ScoreSums, *, min_patients: int
 ) -> tuple[Int64[np.ndarray, "point"], Int64[np.ndarray, "point"], Float64[np.ndarray, "point"]]:
     """False positives, true positives and threshold, from the top; at the last point everyone is positive."""
+    cuts = _cuts(sums, min_patients=min_patients)[::-1]
     positive = np.cumsum(sums.counts[:, ::-1], axis=1)  # at or above the lower edge of each bin
-    kept = _spaced(positive.sum(axis=0).astype(np.float64), end=int(sums.counts.sum()), gap=max(min_patients, 1))
-    false_positives, true_positives = positive[:, [*kept, -1]]
-    return false_positives, true_positives, np.append(sigmoid(EDGES[-2::-1][kept]), 0.0)
+    false_positives, true_positives = positive[:, [*(N_BINS - 1 - cuts), -1]]
+    return false_positives, true_positives, np.append(sigmoid(EDGES[cuts]), 0.0)
 
 
 def _average_precision(sums: ScoreSums) -> float:
@@ -300,21 +292,23 @@ def _average_precision(sums: ScoreSums) -> float:
 
 
 def _groups_of_equal_size(
-    counts: Int64[np.ndarray, "2 bin"], *, bins: int
+    counts: Int64[np.ndarray, "2 bin"], cuts: Int64[np.ndarray, "cut"], *, bins: int
 ) -> tuple[Float64[np.ndarray, "group"], Float64[np.ndarray, "group"], Float64[np.ndarray, "group"]]:
     """Expected events, events and patients of each group that holds patients, see `calibration_curve`."""
-    total = counts.sum(axis=0)
-    middle = (np.cumsum(total) - total / 2) / max(int(total.sum()), 1)  # as a share of all patients
-    group = np.minimum((bins * middle).astype(np.int64), max(bins - 1, 0))
-    n, events, expected = (
-        np.bincount(group, weights=weights) for weights in (total, counts[1], total * sigmoid(CENTRES))
+    starts = np.concatenate([[0], cuts])
+    total, events, expected = (
+        np.add.reduceat(each, starts).astype(np.float64)
+        for each in (counts.sum(axis=0), counts[1], counts.sum(axis=0) * sigmoid(CENTRES))
     )
-    used = (n > 0) & (bins > 0)
-    return expected[used], events[used], n[used]
+    middle = (np.cumsum(total) - total / 2) / max(total.sum(), 1.0)  # as a share of all patients
+    group = np.minimum((bins * middle).astype(np.int64), max(bins - 1, 0))
+    sums = [np.bincount(group, weights=each) for each in (expected, events, total)]
+    used = (sums[2] > 0) & (bins > 0)
+    return sums[0][used], sums[1][used], sums[2][used]
 
 
 def _expected_calibration_error(sums: ScoreSums) -> float:
-    predicted, events, n = _groups_of_equal_size(sums.counts, bins=10)
+    predicted, events, n = _groups_of_equal_size(sums.counts, np.arange(1, N_BINS), bins=10)
     return float(np.abs(predicted - events).sum() / n.sum())
 
 
