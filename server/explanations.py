@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from server.explain import CommonBackground, ExplainedPart
 from server.feature_report import describe_features
 from server.plan import StudyPlan
 from server.site_rows import hide_rows
+from server.two_cuts import Band
 from shared_model.fusion import MultimodalModel
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.features import list_features
 from shared_model.shapley.shares import combine_hospitals, mean_interval, share_of_means
-from shared_model.shapley.strata import OUTCOME, Stratum, list_strata
+from shared_model.shapley.strata import MISSING, OUTCOME, Stratum, list_strata, parse_strata
 
 Sums = Mapping[str, np.ndarray]
 
@@ -107,15 +109,29 @@ def _describe_all_features(
         for s, own in enumerate(list_strata(plan.schema, plan.settings))
         if own.variable and total["n"][s] and strata[own.variable][own.label] == suppressed_row()
     }
+    bands = _list_bands(plan, strata)
     described: dict[str, Any] = {}
     for i, (name, features) in enumerate(list_features(model, plan.schema, plan.preprocessing).items()):
         if f"{name}/n" not in total:
             continue
         enough = total["sites-present"][i] >= plan.rule.min_sites
         # The groups of a column's values would give back its hidden strata.
-        shown = describe_features(name, features, total, plan.rule, without_groups=hidden)
+        shown = describe_features(name, features, total, plan.rule, without_groups=hidden, bands=bands)
         described[name] = shown if enough else dict(suppressed_row())
     return described
+
+
+def _list_bands(plan: StudyPlan, strata: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Band]]:
+    """The shown strata of each numeric column."""
+    found: dict[str, list[Band]] = {}
+    for banding in parse_strata(plan.settings.strata):
+        groups = [row for label, row in strata.get(banding.column, {}).items() if label != MISSING]
+        ends = pairwise((-math.inf, *banding.edges, math.inf))
+        if banding.edges and groups:
+            found[banding.column] = [
+                Band(*pair, int(row["n"])) for pair, row in zip(ends, groups, strict=True) if row != suppressed_row()
+            ]
+    return found
 
 
 def describe_modalities(

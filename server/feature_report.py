@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from server.two_cuts import Band, reveal_few
 from shared_model.privacy.suppression import SmallCellRule, histogram_bins_allowed, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.features import Feature
@@ -21,7 +24,13 @@ SMALLEST_CELL = 3
 
 
 def describe_features(
-    name: str, features: Sequence[Feature], total: Sums, rule: SmallCellRule, *, without_groups: Collection[str] = ()
+    name: str,
+    features: Sequence[Feature],
+    total: Sums,
+    rule: SmallCellRule,
+    *,
+    without_groups: Collection[str] = (),
+    bands: Mapping[str, Sequence[Band]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Features of one modality, largest mean |phi| first; `presence` is the last entry.
 
@@ -31,10 +40,12 @@ def describe_features(
         total: sums over hospitals.
         rule: small-cell rule; a feature that fewer patients have is suppressed, and so is a group of its values.
         without_groups: features whose groups of values must not be shown.
+        bands: by feature, groups of the same patients that are shown elsewhere, cut at other values.
     """
     entries = [_describe_feature(name, feature, j, total, rule) for j, feature in enumerate(features)]
+    crossed = {feature.name for j, feature in enumerate(features) if _is_crossed(name, feature, j, total, rule, bands)}
     for entry in entries:
-        if entry["name"] in without_groups and not entry.get("suppressed"):
+        if entry["name"] in {*without_groups, *crossed} and not entry.get("suppressed"):
             entry |= {"groups": [], "histogram": dict(suppressed_row())}
     entries.sort(key=lambda entry: -float(entry.get("mean_abs", -1.0)))
     n = max(int(total["feature-patients"]), 1)
@@ -46,6 +57,19 @@ def describe_features(
     if rule.shown_count(int(total[f"{name}/n"][0]), n) is None:  # it may rest on those few alone
         presence = {"name": "presence", **suppressed_row()}
     return [*entries, presence]
+
+
+def _is_crossed(
+    name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule, bands: Mapping[str, Sequence[Band]]
+) -> bool:
+    """Whether the groups of a feature's values, beside other groups of the same patients, would reveal a few."""
+    if feature.name not in bands or not feature.edges or int(total["feature-patients"]) != int(total["n"][0]):
+        return False  # of a sample of the patients nothing can be subtracted
+    histogram = total[f"{name}/histogram"][j, : feature.n_groups]
+    shown, sizes = _shown_groups(histogram, rule), histogram.sum(axis=1)
+    ends = pairwise((-math.inf, *feature.in_unit(np.array(feature.edges)).tolist(), math.inf))
+    own = [Band(*pair, int(n)) for pair, n, is_shown in zip(ends, sizes, shown, strict=False) if is_shown]
+    return reveal_few(own, bands[feature.name], fewest=rule.min_patients)
 
 
 def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule) -> dict[str, Any]:

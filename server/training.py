@@ -30,6 +30,7 @@ from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
 from shared_model.newton import uses_newton
+from shared_model.privacy.suppression import SmallCellRule
 from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import unpack_scores
 from shared_model.updates import Weights, check_reply, hash_weights
@@ -66,9 +67,7 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
     while progress.phase_index < len(phases):
         phase = phases[progress.phase_index]
         _train_phase(link, plan, phase, progress, keep=keep)
-        log.info(
-            "phase %s: best validation log loss %.4f after round %d", phase, progress.best_loss, progress.best_round
-        )
+        log.info("phase %s: the best weights are those after round %d", phase, progress.best_round)
         if progress.best_round < progress.round_number:
             progress.discarded.append((progress.best_round, progress.round_number))
         progress.weights, progress.weights_round = progress.best_weights, progress.best_round
@@ -98,7 +97,7 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
         keep(progress)
     metrics, attendance = score_part(WholeModel(link, plan, progress, phase=phase), "val")
     line = {"round": progress.round_number, "phase": phase, "train_loss": None}
-    _add_line(progress, line, attendance, metrics)
+    _add_line(progress, line, attendance, metrics, rule=plan.rule)
     _note_validation(progress, metrics)
 
 
@@ -137,7 +136,7 @@ def _train_round(
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
     round_number = progress.round_number + 1
     line = {"round": round_number, "phase": parts.phase, "train_loss": train_loss}
-    _add_line(progress, line, attendance, metrics)
+    _add_line(progress, line, attendance, metrics, rule=plan.rule)
     if len(attendance.answered) < plan.settings.min_sites:
         keep(progress)  # so that rounds.jsonl shows the round that ends the run
     require_quorum(attendance, min_sites=plan.settings.min_sites, step=f"round {round_number} ({parts.phase})")
@@ -213,21 +212,28 @@ def _note_validation(progress: Progress, metrics: Metrics) -> None:
         progress.rounds_since_best += 1
 
 
-def _add_line(progress: Progress, line: dict[str, Any], attendance: Attendance, metrics: Metrics) -> None:
-    """One line of rounds.jsonl; the validation is of the weights that the round started from."""
+def _add_line(
+    progress: Progress, line: dict[str, Any], attendance: Attendance, metrics: Metrics, *, rule: SmallCellRule
+) -> None:
+    """One line of rounds.jsonl; the validation is of the weights that the round started from.
+
+    Of a validation part in which too few had the event its metrics are null: they tell where these few rank.
+    """
+    shown = rule.may_release(n=metrics.n, events=metrics.events)
+    val_loss, val_auc = (metrics.log_loss, metrics.auc) if shown else (None, None)
     line |= {
         "asked": attendance.asked,
         "answered": attendance.answered,
         "failed": attendance.failed,
         "n": metrics.n,
-        "val_loss": metrics.log_loss,
-        "val_auc": metrics.auc,
+        "val_loss": val_loss,
+        "val_auc": val_auc,
         "seconds": attendance.seconds,
         "bytes_down": attendance.bytes_down,
         "bytes_up": attendance.bytes_up,
     }
     progress.rounds.append(line)
-    losses = (line["train_loss"], metrics.log_loss, metrics.auc)
+    losses = (line["train_loss"], val_loss, val_auc)
     log.info(
         "round %d %s: %d of %d hospitals, train loss %s, validation loss %s, AUC %s",
         line["round"],

@@ -78,7 +78,7 @@ def _read_settings(config: Config | None) -> Settings | None:
 
 def _rounds_since_best(lines: Sequence[Round]) -> int:
     losses = [math.inf if line.val_loss is None else line.val_loss for line in lines]
-    return len(losses) - 1 - losses.index(min(losses))
+    return len(losses) - 1 - losses.index(min(losses)) if min(losses) < math.inf else 0
 
 
 def _predict(seconds: Sequence[float], m: int) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from server.feature_report import describe_features
 from server.reduce import PlainSum
+from server.two_cuts import Band
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.shapley.features import Feature, FeatureValues
 from shared_model.shapley.summary import FeaturePhi, feature_quantities, feature_sums
@@ -19,7 +22,13 @@ HIDDEN = {"suppressed": True}
 
 
 def report(
-    feature: Feature, phi: np.ndarray, z: np.ndarray, group: np.ndarray, *, hospitals: int = 1
+    feature: Feature,
+    phi: np.ndarray,
+    z: np.ndarray,
+    group: np.ndarray,
+    *,
+    hospitals: int = 1,
+    bands: Mapping[str, Sequence[Band]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What is shown of one feature whose sums travelled from some hospitals of the same patients."""
     known = group < feature.n_groups - 1
@@ -33,7 +42,7 @@ def report(
         total.add(feature_sums("static", [feature], found, presence=np.zeros(len(phi))), where="test")
     n_patients = float(len(phi) * hospitals)
     sums = {**total.total(), "n": np.array([n_patients]), "feature-patients": np.array(n_patients)}
-    entry: dict[str, Any] = describe_features("static", [feature], sums, RULE)[0]
+    entry: dict[str, Any] = describe_features("static", [feature], sums, RULE, bands=bands)[0]
     return entry
 
 
@@ -150,3 +159,15 @@ def test_histogram_has_a_tenth_of_the_patients_cells_and_holds_the_shown_groups(
     for g, row in zip(histogram["groups"], counts, strict=True):
         sizes = np.histogram(phi[group == g], bins=edges)[0]
         np.testing.assert_array_equal(row, np.where(sizes < 3, 0, sizes))
+
+
+def test_groups_cut_beside_a_stratum_that_is_shown_are_left_out_when_a_few_lie_between() -> None:
+    # 40 below 72, 45 from 72 to 88 and 35 from 88 on; of those from 88 on, 3 are below 89
+    z = np.concatenate([np.full(40, -1.5), np.full(45, 0.0), np.full(3, 1.05), np.full(32, 1.5)])
+    phi, group = 0.1 * z, np.searchsorted((-1.0, 1.0), z, side="right")
+    few = {"age": [Band(-np.inf, 89.0, 88), Band(89.0, np.inf, 32)]}
+    equal = {"age": [Band(-np.inf, 88.0, 85), Band(88.0, np.inf, 35)]}
+
+    assert report(AGE, phi, z, group, bands=few)["groups"] == []
+    assert report(AGE, phi, z, group, bands=few)["histogram"] == HIDDEN
+    assert [entry.get("n") for entry in report(AGE, phi, z, group, bands=equal)["groups"]] == [40, 45, 35, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def make_plan() -> Callable[..., StudyPlan]:
 
 
 def _scores(log_loss: float) -> dict[str, np.ndarray]:
-    sums = ScoreSums.from_scores(np.array([-1.0, 0.0, 1.0, 2.0]), np.array([0, 1, 0, 1]))
+    sums = ScoreSums.from_scores(np.tile([-1.0, 0.0, 1.0, 2.0], 2), np.tile([0, 1, 0, 1], 2))
     return pack_scores(replace(sums, log_loss_sum=log_loss * sums.n))
 
 
@@ -180,10 +181,25 @@ def test_line_of_a_round_tells_what_design_promises(make_plan: Callable[..., Stu
     assert line["asked"] == ["east", "north", "south"]
     assert line["answered"] == ["east", "south"]
     assert line["failed"] == {"north": "no"}
-    assert line["n"] == 8  # four validation patients at each of two hospitals
+    assert line["n"] == 16  # eight validation patients at each of two hospitals
     assert line["train_loss"] == pytest.approx(0.4)
     # pooled pairs, each logit at both hospitals: (0 and 2) against (-1 and 1): 3 of 4 are concordant
     assert line["val_auc"] == pytest.approx(0.75)
+
+
+def test_validation_of_few_who_had_the_event_stays_with_the_coordinator(
+    make_plan: Callable[..., StudyPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ScoreSums.from_scores(np.linspace(-3, 1, 8), np.array([0, 0, 0, 0, 0, 0, 1, 0]))
+    monkeypatch.setattr(
+        sys.modules[__name__], "_scores", lambda loss: pack_scores(replace(few, log_loss_sum=loss * few.n))
+    )
+
+    progress, _ = _train(make_plan(rounds_fusion=3), {"fusion": [0.6, 0.4, 0.5, 0.7]})
+
+    assert [line["n"] for line in progress.rounds] == [24] * 4  # three of them with the event
+    assert {line[key] for line in progress.rounds for key in ("val_loss", "val_auc")} == {None}
+    assert progress.best_round == 1  # the losses choose it all the same
 
 
 def test_next_phase_starts_from_the_best_weights_of_the_last(make_plan: Callable[..., StudyPlan]) -> None:
