@@ -26,7 +26,8 @@ MOST_AHEAD_S, MOST_BEHIND_S = 5, 300  # what Flower tolerates of a SuperNode's c
 
 # Flower's words where it drops a question or an answer for good, such as at a broken connection (flwr 1.41). It says
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
-_DROPPED = re.compile(r"Failed to (receive|send) message")
+# It also ignores a message that comes just as its run ends; then it may keep the next run's answers (seen once).
+_DROPPED = re.compile(r"Failed to (receive|send) message|is not in `RUNNING` status. Ignoring (message)")
 _SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
@@ -119,7 +120,7 @@ class CourierPart(Part):
         elif "Connection successful" in line:
             self._believe()
         elif dropped := _DROPPED.search(line):
-            what = "a question" if dropped.group(1) == "receive" else "an answer"
+            what = "an answer" if dropped.group(1) == "send" else "a question"
             self._dropped = f"{what} was lost on the way; the coordinator asks again"
         elif question := re.search(r"Receiving: (\S+) message", line):
             self.last_question = question.group(1), now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ def _read_unit(file: Path) -> configparser.ConfigParser:
 def test_each_side_has_a_unit_and_a_compose_file() -> None:
     assert [file.parent.parent.name for file in UNITS] == ["client", "server"]
     assert [file.parent.parent.name for file in COMPOSE_FILES] == ["client", "server"]
+
+
+def test_images_take_what_an_installation_needs_and_nothing_else() -> None:
+    """Keys and patients may lie in the checkout; what is not named stays outside."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    files = [
+        "pyproject.toml",
+        ".ci/constraints.txt",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+    ]
+    assert lines[1] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == {*files, *(f"{name}/" for name in packages)}
 
 
 @pytest.mark.parametrize("file", UNITS, ids=lambda file: str(file.name))

@@ -68,7 +68,14 @@ def test_command_is_separated_and_names_keys_socket_and_a_port_on_loopback(
     assert second[1].isdigit()
 
 
-@pytest.mark.parametrize(("words", "lost"), [("receive", "a question"), ("send", "an answer")])
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        ("ERROR\x1b[0m :     Failed to receive message 5f3a: Server disconnected", "a question"),
+        ("ERROR\x1b[0m :     Failed to send message 5f3a: Server disconnected", "an answer"),
+        ("INFO \x1b[0m:      Run ID 42 is not in `RUNNING` status. Ignoring message 5f3a.", "a question"),
+    ],
+)
 def test_supernode_that_dropped_a_message_must_start_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, lost: str
 ) -> None:
@@ -76,11 +83,13 @@ def test_supernode_that_dropped_a_message_must_start_anew(
     part.observe("Sent successfully")
     assert part.must_restart() == ""
 
-    part.observe(f"\x1b[91mERROR\x1b[0m :     Failed to {words} message 5f3a: Server disconnected")
+    part.observe(f"\x1b[91m{words}")
 
     assert part.must_restart() == f"{lost} was lost on the way; the coordinator asks again"
     part.forget()
     assert part.must_restart() == ""
+    part.observe("INFO :      Run ID 42 is not in `RUNNING` status. Ignoring reply message 5f3a.")
+    assert part.must_restart() == ""  # an answer to a run that has ended: nobody waits for it
 
 
 def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
