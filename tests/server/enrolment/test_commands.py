@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import NodeChanges
 from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.fingerprint import certificate_fingerprint
+from shared_model.folder_lock import hold_lock
+from shared_model.supervised import LOCK
 from tests.server.enrolment.registry_hands import edit
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 
@@ -226,25 +229,47 @@ def test_commands_refuse_an_authority_that_others_may_read(
     assert "ca.key: expected mode 0600, got 0644" in result.output
 
 
-def test_running_superlink_is_told(
-    provisioned: CoordinatorHome, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = []
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses at which a SuperLink was told."""
+    addresses: list[str] = []
 
-    def sync(registry: object, *, address: str, certificate: object) -> NodeChanges:
-        told.append((registry, address, certificate))
+    def sync(_: object, *, address: str, certificate: object) -> NodeChanges:
+        assert certificate is not None
+        addresses.append(address)
         return NodeChanges(("east",), 0)
 
     monkeypatch.setattr(flower_nodes, "sync_nodes", sync)
+    return addresses
+
+
+def test_running_superlink_is_told(provisioned: CoordinatorHome, run: Command, tmp_path: Path, told: list[str]) -> None:
     request, file = fresh("east", tmp_path)
     port = provisioned.read_settings().superlink_port
 
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", port)), hold_lock(provisioned.processes, LOCK):
         result = run("enrol", file, "--fingerprint", request.fingerprint)
 
     assert result.exit_code == 0, result.output
     assert "The SuperLink has been told." in result.output
-    assert [address for _, address, _ in told] == [f"127.0.0.1:{port}"]
+    assert told == [f"127.0.0.1:{port}"]
+
+
+def test_command_on_a_copied_home_tells_the_running_superlink_nothing(
+    provisioned: CoordinatorHome, run: Command, tmp_path: Path, told: list[str]
+) -> None:
+    request, file = fresh("east", tmp_path)
+    run("enrol", file, "--fingerprint", request.fingerprint)
+    port = provisioned.read_settings().superlink_port
+
+    with socket.create_server(("127.0.0.1", port)), hold_lock(provisioned.processes, LOCK):
+        copy = shutil.copytree(provisioned.folder, tmp_path / "copy")
+        result = CliRunner().invoke(app, ["revoke", "--home", str(copy), "east", "--reason", "a trial"])
+
+    assert (copy / "processes" / LOCK).is_file()
+    assert result.exit_code == 0, result.output
+    assert "The SuperLink does not run; `hipfed-server start` tells it." in result.output
+    assert told == []
 
 
 @pytest.mark.parametrize("words", [("hospitals",), ("audit",), ("enrol", "x.json"), ("provision", "--renew")])
