@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.enrolment.authority import (
     issue_server_certificate,
@@ -44,6 +44,15 @@ class CoordinatorSettings(BaseModel):
     names: tuple[Host, ...] = ()
     listen: str = "0.0.0.0"  # noqa: S104 - the gateway is the one public listener
     listen_port: int = Field(default=0, ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> CoordinatorSettings:
+        if self.port == self.superlink_port:
+            raise ValueError(
+                f"superlink_port: expected another port than the gateway's, got {self.superlink_port} for both. "
+                "Choose another."
+            )
+        return self
 
     @property
     def port(self) -> int:

@@ -80,6 +80,10 @@ def test_provision_says_what_to_do_next(home: CoordinatorHome, run: Command) -> 
         ((*ADDRESS, "--organisation", "x" * 65), "provision, organisation: String should have at most 64"),
         ((*ADDRESS, "--organisation", "a\tb"), "organisation: expected text that can be printed"),
         ((*ADDRESS, "--superlink-port", "70000"), "provision, superlink_port: Input should be less than"),
+        (
+            (*ADDRESS, "--superlink-port", "9443"),
+            "provision, superlink_port: expected another port than the gateway's, got 9443 for both. Choose another.\n",
+        ),
     ],
 )
 def test_provision_is_refused_and_leaves_nothing(
