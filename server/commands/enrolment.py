@@ -70,6 +70,7 @@ def provision(
                 "organisation": organisation,
                 "superlink_port": superlink_port,
                 "names": name or [],
+                **({"listen": "::"} if address.startswith("[") else {}),
             }
             settings = checked(content, CoordinatorSettings, source="provision")
             certificate = coordinator_home.provision(place, settings, now=now, days=days)

@@ -20,7 +20,7 @@ from shared_model.ports import is_listening, is_taken
 from shared_model.supervisor import Supervisor
 
 _LOOPBACK = "127.0.0.1,localhost"
-_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+_REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 _TAKEN_S = 30.0
 
 
@@ -106,7 +106,7 @@ class GatewayPart(_ListeningPart):
         """Whether it answers with its certificate."""
         listen = self._home.settings.listen
         try:
-            fetch_status("127.0.0.1" if listen in _ANY else listen, self.port, self._home.ca, named=False)
+            fetch_status(_REACHED.get(listen, listen), self.port, self._home.ca, named=False)
         except UnreachableError:
             return False
         return True

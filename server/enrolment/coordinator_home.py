@@ -32,7 +32,7 @@ class CoordinatorSettings(BaseModel):
         organisation: who runs it.
         superlink_port: of Flower's SuperLink, on this machine only.
         names: further DNS names and IP addresses under which it is reached.
-        listen: address of the network interface that the gateway listens on.
+        listen: address of the network interface that the gateway listens on; "0.0.0.0" is all of IPv4, "::" of IPv6.
         listen_port: the gateway's port on this machine, where it differs from the one of `address`; 0 = the same.
     """
 

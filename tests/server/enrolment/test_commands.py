@@ -96,6 +96,23 @@ def test_provision_is_refused_and_leaves_nothing(
     assert not home.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        ("[2001:db8::1]:9443", "::"),
+        ("192.0.2.1:9443", "0.0.0.0"),  # noqa: S104 - compared with, not bound to
+        ("fed.example.org:9443", "0.0.0.0"),  # noqa: S104
+    ],
+)
+def test_gateway_is_to_listen_where_hospitals_look_for_it(
+    home: CoordinatorHome, run: Command, address: str, listen: str
+) -> None:
+    result = run("provision", "--address", address)
+
+    assert result.exit_code == 0, result.output
+    assert home.read_settings().listen == listen
+
+
 def test_provision_never_replaces_an_authority(provisioned: CoordinatorHome, run: Command) -> None:
     before = (provisioned.authority / "ca.key").read_bytes()
 
