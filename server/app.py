@@ -66,11 +66,16 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
         log.error("the run failed: %s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
         _end(folder, "failed", str(error))
         raise SystemExit(1) from error
+    except (SystemExit, KeyboardInterrupt):  # Flower's answer to a signal: nothing is started any more
+        reason = _explain_stop(run_config)
+        log.error("the run failed: %s", reason)  # noqa: TRY400 - a traceback says only where it was at the time
+        folder.write_status("failed", reason)
+        raise
     except Exception as error:
         log.exception("the run failed")
         _end(folder, "failed", _explain(error, folder))
         raise
-    except BaseException as error:  # stopped: nothing is started any more
+    except BaseException as error:  # such as a library's panic: nothing is started any more
         log.exception("the run failed")
         folder.write_status("failed", _explain(error, folder))
         raise
@@ -100,6 +105,15 @@ def _explain(error: BaseException, folder: RunFolder) -> str:
     if isinstance(error, OSError) and is_full(error):
         return f"{folder.path}: expected room on its disk, got none left. Make room, then continue with --resume."
     return f"{type(error).__name__}: {error}"
+
+
+def _explain_stop(run_config: Mapping[str, Scalar]) -> str:
+    """Flower ends its app alike when the run is stopped, when its SuperLink ends, and when either hears no other."""
+    where = "superlink.log" if run_config[ENROLLED] else "flower.log"  # of a deployment, of a simulation
+    return (
+        f"Flower ended the app: the run or its SuperLink was stopped, or they lost touch (see {where}); "
+        "continue with --resume"
+    )
 
 
 def _schema_path(run_config: Mapping[str, Scalar]) -> Path:

@@ -14,21 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import psutil
 
 from server.run_folder import RunFolder, read_status
+from server.run_lock import APP_LOCK
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
+from shared_model.folder_lock import lock_holder
 from shared_model.guardian import STOP_TIMEOUT_S, end_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 CONNECTION = "hipfed"
 POLL_S = 0.3
+APP_END_S = 30.0  # until the app notices that its run was stopped
 INTERRUPTED = "interrupted; continue with --resume"
 _CACHE = "HIPFED_CACHE"
 _UNREADABLE = "unknown"
@@ -187,8 +191,10 @@ def _await_end(place: Place, run_id: str, watch: Callable[[], None], *, patience
         if status != _UNREADABLE:
             unreadable_end = now + STOP_TIMEOUT_S
         if now > end or now > unreadable_end:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()
-            return f"{status}: {said[-500:]}" if status == _UNREADABLE else status
+            if status == _UNREADABLE:
+                place.log.write(done.stdout + done.stderr)
+                place.log.flush()
+            return status
         watch()
         time.sleep(POLL_S)
 
@@ -201,20 +207,54 @@ def listed_status(listing: bytes) -> str:
         return _UNREADABLE
 
 
-def check_outcome(folder: RunFolder, *, flower_state: str) -> None:
-    """Make status.json tell how the run ended, by the app's word and Flower's.
+def await_app_end(folder: RunFolder) -> bool:
+    """Give the app, which may be writing a checkpoint, its time to end; returns whether it has ended."""
+    end = time.monotonic() + APP_END_S
+    while lock_holder(folder.path, APP_LOCK) is not None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def check_outcome(folder: RunFolder, *, flower_state: str, see: str) -> None:
+    """Make status.json and log.txt tell how the run ended, by the app's word and Flower's.
+
+    Args:
+        folder: of the run.
+        flower_state: what `follow` returned.
+        see: where the user learns how the SuperLink is.
 
     Raises:
         StudyError: it did not end well.
     """
+    if flower_state == _UNREADABLE:
+        await_app_end(folder)  # its own word tells more
     state, reason = read_status(folder.path)
     # The app's last act is to write "completed": where Flower's word cannot be read, that is enough.
-    if state == "completed" and (flower_state == "finished:completed" or flower_state.startswith(_UNREADABLE)):
+    if state == "completed" and flower_state in ("finished:completed", _UNREADABLE):
         return
     if state != "failed":
-        reason = f"the app ended without a result (Flower says {flower_state}); see {folder.path / 'flower.log'}"
+        reason = _explain_outcome(folder, flower_state, see)
         folder.write_status("failed", reason)
+        _log_last(folder, reason)
     raise StudyError(reason)
+
+
+def _explain_outcome(folder: RunFolder, flower_state: str, see: str) -> str:
+    if flower_state == _UNREADABLE:
+        return (
+            "the SuperLink can no longer be asked how the run ended: it may have ended, or been started anew. "
+            f"See {see}; continue with --resume."
+        )
+    return f"the app ended without a result (Flower says {flower_state}); see {folder.path / 'flower.log'}"
+
+
+def _log_last(folder: RunFolder, reason: str) -> None:
+    """The app's log ends with what status.json says; on a full disk it does not."""
+    now = datetime.now().astimezone().replace(tzinfo=None)
+    with suppress(OSError), (folder.path / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(f"{now.isoformat(timespec='milliseconds')} ERROR the run failed: {reason}\n")
 
 
 def tell_interruption(folder: RunFolder, error: BaseException) -> None:

@@ -52,6 +52,8 @@ def checked(content: Mapping[str, object], kind: type[Content], *, source: str) 
         faults = (
             f"{source}, {'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, "
             f"got {fault['input']!r}."
+            if fault["loc"]
+            else f"{source}, {fault['msg'].removeprefix('Value error, ')}"  # of several fields: it names them
             for fault in error.errors(include_url=False)
         )
         raise SettingsError("\n".join(faults)) from error

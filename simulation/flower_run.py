@@ -97,7 +97,7 @@ def run_on_flower(
     except BaseException as error:  # here, all that was started has ended: nobody else writes the status
         tell_interruption(folder, error)
         raise
-    check_outcome(folder, flower_state=state)
+    check_outcome(folder, flower_state=state, see=str(folder.path / "flower.log"))
 
 
 def _describe_federation(n_sites: int) -> str:

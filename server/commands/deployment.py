@@ -28,8 +28,12 @@ def start(
 
     Exit status of --detach: 0 only if both were up within two minutes.
     """
+    from server.deployment.services import refuse_taken_ports
+
     with plain_refusal(_PROGRAM):
         place = _open(home)
+        supervised.refuse_second(place.processes, _PROGRAM)
+        refuse_taken_ports(place)
         is_ready = supervised.start(
             [sys.executable, "-P", "-m", "server.deployment.services", str(place.folder)],
             folder=place.processes,

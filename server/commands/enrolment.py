@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,9 @@ from shared_model.command_refusal import plain_refusal
 from shared_model.enrolment_request import MAX_BYTES, parse_request
 from shared_model.errors import EnrolmentError, SettingsError
 from shared_model.fingerprint import certificate_fingerprint
+from shared_model.folder_lock import lock_holder
+from shared_model.ports import is_listening
+from shared_model.supervised import LOCK
 from shared_model.toml_file import checked
 
 Home = Annotated[Path, typer.Option("--home", file_okay=False, help="The coordinator's folder.")]
@@ -68,6 +70,7 @@ def provision(
                 "organisation": organisation,
                 "superlink_port": superlink_port,
                 "names": name or [],
+                **({"listen": "::"} if address.startswith("[") else {}),
             }
             settings = checked(content, CoordinatorSettings, source="provision")
             certificate = coordinator_home.provision(place, settings, now=now, days=days)
@@ -183,14 +186,15 @@ def _read(path: Path) -> bytes:
 
 
 def _tell_flower(home: CoordinatorHome, registry: Registry) -> None:
-    """Bring Flower's list of nodes up to the registry, where the SuperLink runs."""
+    """Bring Flower's list of nodes up to the registry, where this home's own SuperLink runs.
+
+    Who else may listen at its port is not asked: of a copied home, it is the original's.
+    """
     from server.enrolment.flower_nodes import sync_nodes
 
-    address = f"127.0.0.1:{home.read_settings().superlink_port}"
-    try:
-        socket.create_connection(("127.0.0.1", home.read_settings().superlink_port), timeout=2).close()
-    except OSError:
+    port = home.read_settings().superlink_port
+    if lock_holder(home.processes, LOCK) is None or not is_listening(port, timeout_s=2.0):
         typer.echo("The SuperLink does not run; `hipfed-server start` tells it.")
         return
-    sync_nodes(registry, address=address, certificate=home.read_authority_certificate())
+    sync_nodes(registry, address=f"127.0.0.1:{port}", certificate=home.read_authority_certificate())
     typer.echo("The SuperLink has been told.")

@@ -20,11 +20,13 @@ from server.enrolment.flower_nodes import enrolled_nodes
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.run_folder import CONFIG, RunFolder
-from server.run_lock import APP_LOCK, LAUNCHER_LOCK
+from server.run_lock import LAUNCHER_LOCK
 from server.study import check_settings
 from server.submission import (
+    APP_END_S,
     CONNECTION,
     Place,
+    await_app_end,
     check_outcome,
     follow,
     require_checkout,
@@ -35,13 +37,12 @@ from server.submission import (
 )
 from shared_model.config import Scalar, Settings
 from shared_model.errors import StudyError
-from shared_model.folder_lock import hold_lock, lock_holder
+from shared_model.folder_lock import hold_lock
 from shared_model.messages import PROTOCOL_VERSION
 from shared_model.study_hash import read_study
 from shared_model.supervised import read_status
 
 POLL_S = 1.0
-APP_END_S = 30.0  # until the app notices that its run was stopped
 
 
 def run_deployed(
@@ -171,7 +172,7 @@ def _run(
     except BaseException as error:
         tell_interruption(folder, error)
         raise
-    check_outcome(folder, flower_state=state)
+    check_outcome(folder, flower_state=state, see=f"`hipfed-server status --home {home.folder}`")
 
 
 def _enrolled(home: CoordinatorHome) -> dict[int, str]:
@@ -186,11 +187,8 @@ def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:
     subprocess.run(  # noqa: S603 - Flower's own command
         command, env=place.environment, cwd=place.home, stdout=place.log, stderr=place.log, check=False
     )
-    end = time.monotonic() + APP_END_S
-    while lock_holder(run_folder, APP_LOCK) is not None:
-        if time.monotonic() > end:
-            raise StudyError(
-                f"{run_folder}: expected the app to end within {APP_END_S:g} s, got it "
-                "still at work. Continue with --resume once it has ended."
-            )
-        time.sleep(POLL_S)
+    if not await_app_end(RunFolder(run_folder)):
+        raise StudyError(
+            f"{run_folder}: expected the app to end within {APP_END_S:g} s, got it "
+            "still at work. Continue with --resume once it has ended."
+        )

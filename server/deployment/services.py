@@ -14,13 +14,13 @@ from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import sync_nodes
 from server.submission import flower_environment, write_connection
 from shared_model.coordinator_status import UnreachableError, fetch_status
-from shared_model.errors import HipfedError
+from shared_model.errors import HipfedError, SettingsError
 from shared_model.part import Ending, Part
-from shared_model.ports import is_listening
+from shared_model.ports import is_listening, is_taken
 from shared_model.supervisor import Supervisor
 
 _LOOPBACK = "127.0.0.1,localhost"
-_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+_REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 _TAKEN_S = 30.0
 
 
@@ -106,7 +106,7 @@ class GatewayPart(_ListeningPart):
         """Whether it answers with its certificate."""
         listen = self._home.settings.listen
         try:
-            fetch_status("127.0.0.1" if listen in _ANY else listen, self.port, self._home.ca, named=False)
+            fetch_status(_REACHED.get(listen, listen), self.port, self._home.ca, named=False)
         except UnreachableError:
             return False
         return True
@@ -117,6 +117,25 @@ def prepare(home: CoordinatorHome) -> None:
     for folder in (home.database.parent, home.flower, home.processes):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_connection(home.flower, home.settings.superlink, root_certificates=home.ca)
+
+
+def refuse_taken_ports(home: CoordinatorHome) -> None:
+    """Both ports must be free before anything starts: another program's would be taken for the SuperLink's.
+
+    Raises:
+        SettingsError: one is taken.
+    """
+    settings = home.settings
+    for host, port, key in (
+        ("127.0.0.1", settings.superlink_port, "superlink_port"),
+        (settings.listen, settings.port, "listen_port"),
+    ):
+        if is_taken(host, port):
+            raise SettingsError(
+                f"port {port} of this machine: expected it to be free, got it taken by another program. End that one "
+                f"(`hipfed-server stop`, if it is what a killed coordinator left), or set another {key} in "
+                f"{home.settings_file}."
+            )
 
 
 def main(path: Path) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.enrolment.authority import (
     issue_server_certificate,
@@ -32,7 +32,7 @@ class CoordinatorSettings(BaseModel):
         organisation: who runs it.
         superlink_port: of Flower's SuperLink, on this machine only.
         names: further DNS names and IP addresses under which it is reached.
-        listen: address of the network interface that the gateway listens on.
+        listen: address of the network interface that the gateway listens on; "0.0.0.0" is all of IPv4, "::" of IPv6.
         listen_port: the gateway's port on this machine, where it differs from the one of `address`; 0 = the same.
     """
 
@@ -44,6 +44,15 @@ class CoordinatorSettings(BaseModel):
     names: tuple[Host, ...] = ()
     listen: str = "0.0.0.0"  # noqa: S104 - the gateway is the one public listener
     listen_port: int = Field(default=0, ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> CoordinatorSettings:
+        if self.port == self.superlink_port:
+            raise ValueError(
+                f"superlink_port: expected another port than the gateway's, got {self.superlink_port} for both. "
+                "Choose another."
+            )
+        return self
 
     @property
     def port(self) -> int:

@@ -182,8 +182,28 @@ def test_run_that_is_stopped_starts_no_report(
     with pytest.raises(SystemExit):
         main(FakeGrid(), _context(tmp_path / "run", cohort))
 
-    assert read_status(tmp_path / "run") == ("failed", "SystemExit: 143")
+    assert read_status(tmp_path / "run")[0] == "failed"
     assert reported == []
+
+
+@pytest.mark.parametrize("stopped", [SystemExit(0), SystemExit(143), KeyboardInterrupt()])
+@pytest.mark.parametrize(("enrolled", "where"), [("7:east", "superlink.log"), ("", "flower.log")])
+def test_app_that_flower_ends_says_so_in_one_line_without_a_traceback(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: BaseException, enrolled: str, where: str
+) -> None:
+    monkeypatch.setattr(server.app, "run_study", Mock(side_effect=stopped))
+
+    with pytest.raises(type(stopped)) as caught:
+        main(FakeGrid(), _context(tmp_path / "run", cohort, enrolled=enrolled))
+
+    reason = (
+        "Flower ended the app: the run or its SuperLink was stopped, or they lost touch "
+        f"(see {where}); continue with --resume"
+    )
+    assert caught.value is stopped
+    assert read_status(tmp_path / "run") == ("failed", reason)
+    (line,) = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert line.endswith(f"ERROR the run failed: {reason}")
 
 
 def test_report_of_an_earlier_attempt_does_not_stand_beside_a_run_that_goes_on(

@@ -18,6 +18,7 @@ import pytest
 
 import server.submission
 from server.run_folder import RunFolder, read_status
+from server.run_lock import APP_LOCK
 from server.submission import (
     Place,
     check_outcome,
@@ -31,6 +32,7 @@ from server.submission import (
 )
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
+from shared_model.folder_lock import hold_lock
 
 STARTED = "Successfully started run 77"
 
@@ -46,7 +48,7 @@ def test_run_counts_only_when_the_app_and_flower_agree(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_status("completed")
 
-    check_outcome(folder, flower_state="finished:completed")
+    check_outcome(folder, flower_state="finished:completed", see="flower.log")
 
     assert read_status(tmp_path) == ("completed", "")
 
@@ -56,7 +58,7 @@ def test_reason_of_the_app_is_the_reason_of_the_failure(tmp_path: Path) -> None:
     folder.write_status("failed", "handshake: too few")
 
     with pytest.raises(StudyError, match=r"^handshake: too few$"):
-        check_outcome(folder, flower_state="finished:failed")
+        check_outcome(folder, flower_state="finished:failed", see="flower.log")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_app_that_ended_without_a_result_is_a_failure(tmp_path: Path, state: str
     folder.write_status(state)  # type: ignore[arg-type]
 
     with pytest.raises(StudyError, match=f"Flower says {flower_state}"):
-        check_outcome(folder, flower_state=flower_state)
+        check_outcome(folder, flower_state=flower_state, see="flower.log")
 
     assert read_status(tmp_path)[0] == "failed"
     assert "flower.log" in read_status(tmp_path)[1]
@@ -76,7 +78,7 @@ def test_app_that_ended_without_a_result_is_a_failure(tmp_path: Path, state: str
 
 def test_app_that_never_started_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="not started: no such app"):
-        check_outcome(RunFolder(tmp_path), flower_state="not started: no such app")
+        check_outcome(RunFolder(tmp_path), flower_state="not started: no such app", see="flower.log")
 
     assert read_status(tmp_path)[0] == "failed"
 
@@ -155,28 +157,63 @@ def test_listing_does_not_take_a_folder_of_the_user_for_its_argument(
     assert follow(SUBMIT, place, lambda: None) == "finished:completed"
 
 
-def test_listing_that_cannot_be_read_tells_what_it_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_that_cannot_be_read_is_kept_in_the_log_and_not_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server.submission, "STOP_TIMEOUT_S", 0.0)
-    _script(place.home, "flwr", "raise SystemExit('no superlink there')")
+    _script(place.home, "flwr", "print('{\"success\": false}'); raise SystemExit('no superlink there')")
 
-    assert follow(SUBMIT, place, lambda: None) == "unknown: no superlink there"
+    assert follow(SUBMIT, place, lambda: None) == "unknown"
+    assert (place.home / "flower.log").read_text().endswith('{"success": false}\nno superlink there\n')
 
 
 def test_completed_run_stays_completed_when_only_the_listing_cannot_be_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_status("completed")
 
-    check_outcome(folder, flower_state="unknown: no superlink there")
+    check_outcome(folder, flower_state="unknown", see="flower.log")
 
     assert read_status(tmp_path) == ("completed", "")
 
 
-def test_run_that_did_not_complete_fails_with_what_the_listing_said(tmp_path: Path) -> None:
+def test_superlink_that_cannot_be_asked_is_told_alike_in_status_log_and_message(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_status("running")
+    (tmp_path / "log.txt").write_text("the app's line\n")
 
-    with pytest.raises(StudyError, match="Flower says unknown: no superlink there"):
-        check_outcome(folder, flower_state="unknown: no superlink there")
+    with pytest.raises(StudyError) as caught:
+        check_outcome(folder, flower_state="unknown", see="flower.log")
+
+    reason = (
+        "the SuperLink can no longer be asked how the run ended: it may have ended, or been started anew. "
+        "See flower.log; continue with --resume."
+    )
+    assert str(caught.value) == reason
+    assert read_status(tmp_path) == ("failed", reason)
+    first, last = (tmp_path / "log.txt").read_text().splitlines()
+    assert first == "the app's line"
+    assert last.endswith(f" ERROR the run failed: {reason}")
+
+
+def test_app_that_ends_after_its_superlink_has_the_last_word(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status("running")
+    begun = threading.Event()
+
+    def end_late() -> None:
+        with hold_lock(tmp_path, APP_LOCK):
+            begun.set()
+            time.sleep(0.5)
+            folder.write_status("failed", "the app's word")
+
+    app = threading.Thread(target=end_late)
+    app.start()
+    begun.wait()
+    with pytest.raises(StudyError, match=r"^the app's word$"):
+        check_outcome(folder, flower_state="unknown", see="flower.log")
+    app.join()
+
+    assert read_status(tmp_path) == ("failed", "the app's word")
 
 
 def test_run_that_flower_did_not_accept_tells_its_words(place: Place) -> None:

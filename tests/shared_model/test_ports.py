@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from shared_model.ports import free_ports, is_listening
+import pytest
+
+from shared_model.ports import free_ports, is_listening, is_taken
 
 
 def testfree_ports_differ_and_can_be_taken() -> None:
@@ -23,3 +25,18 @@ def test_port_listens_while_somebody_accepts_there() -> None:
         assert not is_listening(port)
         server.listen()
         assert is_listening(port)
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_port_is_taken_while_somebody_listens_there(family: socket.AddressFamily, host: str) -> None:
+    everywhere = "::" if family == socket.AF_INET6 else ""
+    with socket.create_server((host, 0), family=family) as server:
+        port = server.getsockname()[1]
+        assert is_taken(host, port)
+        assert is_taken(everywhere, port)
+
+    assert not is_taken(host, port)
+
+
+def test_address_of_another_machine_is_not_told_as_taken() -> None:
+    assert not is_taken("192.0.2.1", 9443)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from server.cli import app
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.run_folder import RunFolder
 from shared_model import supervised
+from shared_model.folder_lock import hold_lock
 from tests.server.coordinator_home import make_home
 
 
@@ -42,6 +44,34 @@ def test_detached_start_succeeds_only_when_both_are_up(
     monkeypatch.setattr(supervised, "start", lambda *_, **__: is_ready)
 
     assert _invoke("start", "--home", home.folder, "--detach")[0] == code
+
+
+@pytest.mark.parametrize("key", ["superlink_port", "listen_port"])
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_start_is_refused_before_anything_starts_where_a_port_is_taken(
+    home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch, key: str, detach: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: pytest.fail("something was started"))
+    port = home.settings.superlink_port if key == "superlink_port" else home.settings.port
+
+    with socket.create_server(("127.0.0.1", port)):
+        code, screen = _invoke("start", "--home", home.folder, *detach)
+
+    said = " ".join(screen.split())
+    assert code == 1
+    assert f"port {port} of this machine: expected it to be free, got it taken by another program." in said
+    assert f"set another {key} in {home.settings_file}" in said
+
+
+def test_second_start_is_told_that_the_first_runs_and_not_that_ports_are_taken(home: CoordinatorHome) -> None:
+    with (
+        hold_lock(home.processes, supervised.LOCK),
+        socket.create_server(("127.0.0.1", home.settings.superlink_port)),
+    ):
+        code, screen = _invoke("start", "--home", home.folder)
+
+    assert code == 1
+    assert "expected no `hipfed-server start` to run for it" in screen
 
 
 @pytest.mark.parametrize("command", ["start", "status", "stop"])

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import server.deployment.run
+import server.submission
 from server.deployment.run import run_deployed, wait_for_hospitals
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.run_folder import RunFolder, read_status
@@ -195,6 +196,21 @@ def test_run_that_flower_calls_failed_is_a_failure(run: Callable[..., Submitted]
     assert read_status(tmp_path / "run")[0] == "failed"
 
 
+def test_run_whose_superlink_was_killed_is_told_alike_in_status_log_and_message(
+    run: Callable[..., Submitted], home: CoordinatorHome, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError) as caught:
+        run(lambda _: "unknown")
+
+    reason = (
+        "the SuperLink can no longer be asked how the run ended: it may have ended, or been started anew. "
+        f"See `hipfed-server status --home {home.folder}`; continue with --resume."
+    )
+    assert str(caught.value) == reason
+    assert read_status(tmp_path / "run") == ("failed", reason)
+    assert (tmp_path / "run" / "log.txt").read_text().endswith(f" ERROR the run failed: {reason}\n")
+
+
 def test_study_of_another_version_is_refused(run: Callable[..., Submitted], study: Path) -> None:
     schema, protocol = parse_schema(STATIC_SCHEMA, source="schema.toml"), PROTOCOL_VERSION + 1
     study.write_text(StudyFile.of(schema, parse_settings({}), protocol=protocol).to_json())
@@ -239,7 +255,7 @@ def test_stop_waits_for_the_app_to_let_go_of_the_folder(
 ) -> None:
     commands: list[Sequence[str]] = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
-    monkeypatch.setattr(server.deployment.run, "APP_END_S", 0.1)
+    monkeypatch.setattr(server.submission, "APP_END_S", 0.1)
     with (tmp_path / "log").open("wb") as log:
         place = Place(home.flower, {}, log, lambda _: None)
         server.deployment.run._stop_run(place, tmp_path, "77")

@@ -91,3 +91,24 @@ def test_hospital_is_found_by_its_key_while_it_is_enrolled(home: CoordinatorHome
         assert find_active(registry, b"another") is None
         revoke(home.folder, "south")
         assert find_active(registry, key) is None
+
+
+@pytest.mark.parametrize(
+    ("listen", "asked"),
+    [
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - compared with, not bound to
+        ("::", "::1"),
+        ("::1", "::1"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_gateway_is_asked_whether_it_is_ready_where_it_listens(
+    home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch, listen: str, asked: str
+) -> None:
+    hosts: list[str] = []
+    monkeypatch.setattr(server.deployment.services, "fetch_status", lambda host, *_, **__: hosts.append(host))
+    text = home.settings_file.read_text()
+    home.settings_file.write_text(text.replace('listen = "127.0.0.1"', f'listen = "{listen}"'))
+
+    assert GatewayPart(CoordinatorHome(home.folder)).is_ready()
+    assert hosts == [asked]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import NodeChanges
 from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.fingerprint import certificate_fingerprint
+from shared_model.folder_lock import hold_lock
+from shared_model.supervised import LOCK
 from tests.server.enrolment.registry_hands import edit
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 
@@ -77,6 +80,10 @@ def test_provision_says_what_to_do_next(home: CoordinatorHome, run: Command) -> 
         ((*ADDRESS, "--organisation", "x" * 65), "provision, organisation: String should have at most 64"),
         ((*ADDRESS, "--organisation", "a\tb"), "organisation: expected text that can be printed"),
         ((*ADDRESS, "--superlink-port", "70000"), "provision, superlink_port: Input should be less than"),
+        (
+            (*ADDRESS, "--superlink-port", "9443"),
+            "provision, superlink_port: expected another port than the gateway's, got 9443 for both. Choose another.\n",
+        ),
     ],
 )
 def test_provision_is_refused_and_leaves_nothing(
@@ -87,6 +94,23 @@ def test_provision_is_refused_and_leaves_nothing(
     assert result.exit_code == 1
     assert said in result.output
     assert not home.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        ("[2001:db8::1]:9443", "::"),
+        ("192.0.2.1:9443", "0.0.0.0"),  # noqa: S104 - compared with, not bound to
+        ("fed.example.org:9443", "0.0.0.0"),  # noqa: S104
+    ],
+)
+def test_gateway_is_to_listen_where_hospitals_look_for_it(
+    home: CoordinatorHome, run: Command, address: str, listen: str
+) -> None:
+    result = run("provision", "--address", address)
+
+    assert result.exit_code == 0, result.output
+    assert home.read_settings().listen == listen
 
 
 def test_provision_never_replaces_an_authority(provisioned: CoordinatorHome, run: Command) -> None:
@@ -226,25 +250,47 @@ def test_commands_refuse_an_authority_that_others_may_read(
     assert "ca.key: expected mode 0600, got 0644" in result.output
 
 
-def test_running_superlink_is_told(
-    provisioned: CoordinatorHome, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = []
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses at which a SuperLink was told."""
+    addresses: list[str] = []
 
-    def sync(registry: object, *, address: str, certificate: object) -> NodeChanges:
-        told.append((registry, address, certificate))
+    def sync(_: object, *, address: str, certificate: object) -> NodeChanges:
+        assert certificate is not None
+        addresses.append(address)
         return NodeChanges(("east",), 0)
 
     monkeypatch.setattr(flower_nodes, "sync_nodes", sync)
+    return addresses
+
+
+def test_running_superlink_is_told(provisioned: CoordinatorHome, run: Command, tmp_path: Path, told: list[str]) -> None:
     request, file = fresh("east", tmp_path)
     port = provisioned.read_settings().superlink_port
 
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", port)), hold_lock(provisioned.processes, LOCK):
         result = run("enrol", file, "--fingerprint", request.fingerprint)
 
     assert result.exit_code == 0, result.output
     assert "The SuperLink has been told." in result.output
-    assert [address for _, address, _ in told] == [f"127.0.0.1:{port}"]
+    assert told == [f"127.0.0.1:{port}"]
+
+
+def test_command_on_a_copied_home_tells_the_running_superlink_nothing(
+    provisioned: CoordinatorHome, run: Command, tmp_path: Path, told: list[str]
+) -> None:
+    request, file = fresh("east", tmp_path)
+    run("enrol", file, "--fingerprint", request.fingerprint)
+    port = provisioned.read_settings().superlink_port
+
+    with socket.create_server(("127.0.0.1", port)), hold_lock(provisioned.processes, LOCK):
+        copy = shutil.copytree(provisioned.folder, tmp_path / "copy")
+        result = CliRunner().invoke(app, ["revoke", "--home", str(copy), "east", "--reason", "a trial"])
+
+    assert (copy / "processes" / LOCK).is_file()
+    assert result.exit_code == 0, result.output
+    assert "The SuperLink does not run; `hipfed-server start` tells it." in result.output
+    assert told == []
 
 
 @pytest.mark.parametrize("words", [("hospitals",), ("audit",), ("enrol", "x.json"), ("provision", "--renew")])
