@@ -18,6 +18,7 @@ import client.supervise
 from client.cli import app
 from client.commands.deployment import _has_begun
 from client.courier_place import courier_place, prepare_courier
+from client.data_news import tell_fault
 from client.home import HospitalHome
 from client.keygen import make_hospital
 from client.landlock import landlock_abi
@@ -67,6 +68,23 @@ def test_worker_is_ready_when_its_socket_accepts() -> None:
             assert not part.is_ready()
             listener.listen()
             assert part.is_ready()
+
+
+def test_worker_that_cannot_use_the_data_is_in_trouble_until_it_can(home: HospitalHome) -> None:
+    part = WorkerPart(home, home.read_settings(), socket=Path("/run/w.sock"), courier_user=None)
+
+    part.observe(tell_fault("data check failed: missing-column (1)"))
+    part.observe("worker of north: listening")
+
+    assert part.trouble() == (
+        "the worker refuses all studies: data check failed: missing-column (1). "
+        f"See: hipfed-client check {home.folder}/data"
+    )
+    part.observe(tell_fault(""))
+    assert part.trouble() == ""
+    part.observe(tell_fault("no"))
+    part.forget()
+    assert part.trouble() == ""
 
 
 def test_supernode_runs_with_all_rights_only_where_that_is_said(
