@@ -86,7 +86,11 @@ class WorkerPart(Part):
         """Whether the socket accepts."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)
-            return probe.connect_ex(str(self._socket)) == 0
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+            return True
 
 
 def separation(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from client.commands.enrolment import DEFAULT_HOME, Home
+from client.courier_place import courier_place, refuse_long_socket
 from client.home import HospitalHome
 from client.supervise import processes_of, separation
 from shared_model import supervised
@@ -36,6 +37,7 @@ def start(
     """
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
+        refuse_long_socket(courier_place(place, courier_user=courier_user).socket)
         separation(place, place.read_settings(), courier_user=courier_user, without_separation=without_separation)
         command = [sys.executable, "-P", "-m", "client.supervise", "--home", str(place.folder)]
         command += ["--courier-user", courier_user] if courier_user else []

@@ -148,6 +148,21 @@ def test_status_of_a_hospital_that_does_not_run_fails(home: HospitalHome) -> Non
     assert (done.exit_code, done.output) == (1, "not running\n")
 
 
+def test_home_at_too_long_a_path_is_refused_at_once(home: HospitalHome, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir(mode=0o700)
+    (long / "hospital.toml").write_bytes(home.settings_file.read_bytes())
+
+    done = CliRunner().invoke(app, ["start", "--home", str(long), "--without-separation", "--detach"])
+
+    assert done.exit_code == 1
+    socket_path = long / "worker" / "worker.sock"
+    assert f"socket at {socket_path}: expected a path of at most 107 bytes" in done.stderr
+    assert not (long / "processes").exists()
+    part = WorkerPart(HospitalHome(long), home.read_settings(), socket=socket_path, courier_user=None)
+    assert not part.is_ready()
+
+
 def test_stop_of_a_hospital_that_does_not_run_is_done(home: HospitalHome) -> None:
     done = CliRunner().invoke(app, ["stop", "--home", str(home.folder)])
 
