@@ -82,5 +82,7 @@ def status(*, home: Home = DEFAULT_HOME) -> None:
 def stop(*, home: Home = DEFAULT_HOME) -> None:
     """End everything that `start` started. Exit status 0 once nothing of it runs."""
     with plain_refusal(_PROGRAM):
-        was_running = supervised.stop(processes_of(HospitalHome(home.absolute())))
+        place = HospitalHome(home.absolute())
+        place.read_settings()
+        was_running = supervised.stop(processes_of(place))
     typer.echo("stopped" if was_running else "not running")

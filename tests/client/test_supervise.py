@@ -169,6 +169,13 @@ def test_stop_of_a_hospital_that_does_not_run_is_done(home: HospitalHome) -> Non
     assert (done.exit_code, done.output) == (0, "not running\n")
 
 
+def test_stop_in_a_folder_without_a_home_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["stop", "--home", str(tmp_path)])
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "hospital.toml: expected a settings file" in done.stderr
+
+
 def test_start_without_separation_says_so_loudly(home: HospitalHome, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 
