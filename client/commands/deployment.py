@@ -11,6 +11,7 @@ import typer
 from client.commands.enrolment import DEFAULT_HOME, Home
 from client.courier_place import courier_place, refuse_long_socket
 from client.home import HospitalHome
+from client.separation import FAILED
 from client.supervise import processes_of, separation
 from shared_model import supervised
 from shared_model.command_refusal import plain_refusal
@@ -33,7 +34,8 @@ def start(
 ) -> None:
     """Keep the worker and the SuperNode running, until `stop` or Ctrl-C.
 
-    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet.
+    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet; 1 if the SuperNode
+    cannot be kept from the data.
     """
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
@@ -52,7 +54,8 @@ def start(
             say=typer.echo,
             has_begun=_has_begun,
         )
-    if not begun:
+        now = supervised.read_status(processes_of(place))
+    if not begun or (now is not None and _cannot_separate(now)):
         raise typer.Exit(1)
 
 
@@ -60,6 +63,11 @@ def _has_begun(status: supervised.Status) -> bool:
     """The worker is ready, and the SuperNode too or has said why not: the coordinator may be away for days."""
     worker, supernode = status.parts
     return worker.state == "ready" and (supernode.state == "ready" or bool(supernode.reason))
+
+
+def _cannot_separate(status: supervised.Status) -> bool:
+    """The SuperNode cannot be started apart from the data, which only a person can mend."""
+    return any(FAILED in part.reason for part in status.parts if part.name == "supernode")
 
 
 def status(*, home: Home = DEFAULT_HOME) -> None:

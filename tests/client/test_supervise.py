@@ -22,8 +22,9 @@ from client.data_news import tell_fault
 from client.home import HospitalHome
 from client.keygen import make_hospital
 from client.landlock import landlock_abi
-from client.separation import system_devices
+from client.separation import FAILED, system_devices
 from client.supervise import WorkerPart, separation
+from shared_model import supervised
 from shared_model.errors import SettingsError, SiteError
 from shared_model.supervised import PartStatus, Status
 
@@ -257,3 +258,18 @@ def test_start_in_the_background_is_not_done_while_the_worker_is_not_ready() -> 
     supernode = PartStatus("supernode", "waiting", now, None, 0, "")
 
     assert not _has_begun(Status(1, "t", now, now, ready=False, line="", parts=(worker, supernode)))
+
+
+@pytest.mark.parametrize(("reason", "code"), [(f"it ended: {FAILED}/x: no", 1), ("no coordinator", 0)])
+def test_start_in_the_background_fails_where_the_supernode_cannot_be_separated(
+    home: HospitalHome, monkeypatch: pytest.MonkeyPatch, reason: str, code: int
+) -> None:
+    now = datetime.now(UTC)
+    supernode = PartStatus("supernode", "waiting", now, None, 0, reason)
+    told = Status(1, "t", now, now, ready=False, line=reason, parts=(supernode,))
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: True)
+    monkeypatch.setattr(supervised, "read_status", lambda _: told)
+
+    done = CliRunner().invoke(app, ["start", "--home", str(home.folder), "--without-separation", "--detach"])
+
+    assert done.exit_code == code
