@@ -181,7 +181,7 @@ def _parse(words: Sequence[str]) -> tuple[Separation, list[str]]:
     return Separation(allowed, hidden=tuple(given.hide), user=given.user), given.command
 
 
-def _become_command(command: Sequence[str], *, user: str | None) -> NoReturn:
+def _become_command(command: list[str], *, user: str | None) -> NoReturn:
     try:
         os.execvp(command[0], command)  # noqa: S606 - the command is the caller's own
     except PermissionError as error:
