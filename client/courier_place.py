@@ -15,6 +15,8 @@ from client.home import HospitalHome
 from shared_model.errors import SiteError
 from shared_model.key_files import read_node_key, replace_whole
 
+_LONGEST_SOCKET = 107  # bytes, the system's limit
+
 
 @dataclass(frozen=True)
 class CourierPlace:
@@ -64,6 +66,20 @@ def courier_place(home: HospitalHome, *, courier_user: str | None) -> CourierPla
         node_key=beside / "keys" / "node",
         socket=beside / "worker" / "worker.sock",
     )
+
+
+def refuse_long_socket(path: Path) -> None:
+    """Refuse a path at which no socket can be.
+
+    Raises:
+        SiteError: it is too long.
+    """
+    length = len(os.fsencode(path))
+    if length > _LONGEST_SOCKET:
+        raise SiteError(
+            f"socket at {path}: expected a path of at most {_LONGEST_SOCKET} bytes, which is the system's limit, got "
+            f"{length}. Choose a folder with a shorter path."
+        )
 
 
 def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierPlace:

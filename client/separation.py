@@ -31,6 +31,7 @@ _SYSTEM = (
     *("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"),
     *("/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system/cpu"),
 )
+FAILED = "separation: "  # before what is wrong
 _DEVICES = ("/dev/null", "/dev/zero")
 
 
@@ -180,6 +181,16 @@ def _parse(words: Sequence[str]) -> tuple[Separation, list[str]]:
     return Separation(allowed, hidden=tuple(given.hide), user=given.user), given.command
 
 
+def _become_command(command: list[str], *, user: str | None) -> NoReturn:
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the command is the caller's own
+    except PermissionError as error:
+        raise SiteError(
+            f"{command[0]}: expected a Python that user {user or os.geteuid()} may read and execute, got: "
+            f"{error.strerror}. Install hipfed with one that every user may, such as below /opt or /usr."
+        ) from error
+
+
 def main(words: Sequence[str]) -> NoReturn:
     """Separate this process and become the command; exit status 1 where that cannot be done."""
     separation, command = _parse(words)
@@ -187,9 +198,9 @@ def main(words: Sequence[str]) -> NoReturn:
         how = separation.enter()
         sys.stderr.write(f"separated by {how}\n")
         sys.stderr.flush()
-        os.execvp(command[0], command)  # noqa: S606 - the command is the caller's own
+        _become_command(command, user=separation.user)
     except (HipfedError, OSError) as error:
-        sys.stderr.write(f"separation: {error}\n")
+        sys.stderr.write(f"{FAILED}{error}\n")
         raise SystemExit(1) from error
 
 

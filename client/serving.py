@@ -14,11 +14,12 @@ from rich.console import Console
 
 from client.approvals import Approvals
 from client.data import default_cache_dir
+from client.data_news import tell_fault
 from client.separation import close_to_others
 from client.site import Site
 from client.worker import Worker
 from client.worker_socket import Answer, Door, open_door, serve
-from shared_model.errors import HipfedError, SiteError
+from shared_model.errors import SiteError
 from shared_model.messages import HANDSHAKE
 
 
@@ -57,28 +58,32 @@ def serve_hospital(
         signal.signal(number, _stop)
     with open_door(door, prepare=partial(_read_patients, opened, screen)) as listener:
         screen.print(f"worker of {name}: listening", markup=False, highlight=False)
-        serve(listener, door, _answers_of(opened), site=name, log=opened.log)
+        serve(listener, door, _answers_of(opened, screen), site=name, log=opened.log)
 
 
-def _answers_of(opened: Worker) -> Answer:
+def _answers_of(opened: Worker, screen: Console) -> Answer:
     def answer(kind: str, question: RecordDict) -> RecordDict:
+        before = opened.data_fault
         if kind == HANDSHAKE:  # a new run takes the patients that the folder holds now
             opened.read_again()
         started = time.monotonic()
         reply = opened.answer(kind, question)
         opened.log.info("%.40s answered in %.3f s", kind, time.monotonic() - started)
+        if opened.data_fault != before:
+            _tell(screen, opened.data_fault)
         return reply
 
     return answer
 
 
 def _read_patients(opened: Worker, screen: Console) -> None:
-    """Before the first question, which has a deadline; what is wrong is told here, and again to every question."""
-    try:
-        _ = opened.site.patients
-    except HipfedError as error:
-        opened.log.exception("the data cannot be used")
-        screen.print(f"worker: {error.public_reason}. It refuses all studies until this is mended.", markup=False)
+    opened.read_patients()
+    if opened.data_fault:
+        _tell(screen, opened.data_fault)
+
+
+def _tell(screen: Console, fault: str) -> None:
+    screen.print(tell_fault(fault), markup=False, highlight=False, soft_wrap=True)
 
 
 def _account(user: str | None) -> pwd.struct_passwd | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from client.courier_part import CourierPart
 from client.courier_place import courier_place, prepare_courier
+from client.data_news import hear_fault
 from client.home import HospitalHome, HospitalSettings
 from client.landlock import ABI_NET, Allowed, landlock_abi
 from client.separation import Separation, system_devices, system_paths
@@ -43,6 +44,7 @@ class WorkerPart(Part):
     ) -> None:
         self._settings, self._socket, self._approvals = settings, socket, home.folder / "approvals.json"
         self._courier_user = courier_user
+        self._data_fault = ""
         super().__init__("worker", folder=home.folder, environment=os.environ)
 
     def command(self) -> Sequence[str]:
@@ -64,11 +66,31 @@ class WorkerPart(Part):
             *(("--courier-user", self._courier_user) if self._courier_user else ()),
         ]
 
+    def forget(self) -> None:
+        """A new worker reads the data anew."""
+        super().forget()
+        self._data_fault = ""
+
+    def observe(self, line: str) -> None:
+        """Learn from what the worker says whether it can use the data."""
+        super().observe(line)
+        self._data_fault = hear_fault(line, before=self._data_fault)
+
+    def trouble(self) -> str:
+        """What is wrong with the data."""
+        if not self._data_fault:
+            return ""
+        return f"the worker refuses all studies: {self._data_fault}. See: hipfed-client check {self._settings.data}"
+
     def is_ready(self) -> bool:
         """Whether the socket accepts."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)
-            return probe.connect_ex(str(self._socket)) == 0
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+            return True
 
 
 def separation(

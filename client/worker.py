@@ -22,7 +22,7 @@ from client.run_state import NeedsWeightsError
 from client.site import Site
 from client.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
-from shared_model.errors import HipfedError, ProtocolError
+from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
 from shared_model.files import is_full
 from shared_model.messages import (
     BACKGROUND,
@@ -62,6 +62,7 @@ class Worker:
     Attributes:
         site: the hospital.
         log: the hospital's; what it says does not leave.
+        data_fault: why the patients could not be read last, without anything of a patient; "" if they could.
     """
 
     def __init__(self, site: Site, *, approvals: Approvals | None = None) -> None:
@@ -73,7 +74,16 @@ class Worker:
         """
         self.site = site
         self.log = _open_log(site)
+        self.data_fault = ""
         self._approvals = approvals
+
+    def read_patients(self) -> None:
+        """Read them before the first question, which has a deadline; each question tells again what is wrong."""
+        try:
+            _ = self.site.patients
+        except HipfedError as error:
+            self.data_fault = error.public_reason
+            self.log.exception("the data cannot be used")
 
     def read_again(self) -> None:
         """Forget the patients and the schema that are in memory: the next question reads what the folder holds now."""
@@ -82,17 +92,22 @@ class Worker:
     def answer(self, kind: str, question: RecordDict) -> RecordDict:
         """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
         try:
-            return self._answer(kind, question).to_record()
+            reply = self._answer(kind, question).to_record()
         except NeedsWeightsError as error:
             return self._refuse(str(error), code="needs-weights")
         except HipfedError as error:
             self.log.exception("%.40r refused", kind)
+            if isinstance(error, (DataError, SchemaError)):
+                self.data_fault = error.public_reason
             return self._refuse(error.public_reason)
         except Exception as error:
             self.log.exception("%.40r failed", kind)
             if isinstance(error, OSError) and is_full(error):
                 return self._refuse("the hospital's disk is full; it takes part again once there is room")
             return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
+        if kind == HANDSHAKE:
+            self.data_fault = ""
+        return reply
 
     def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:
         return Refusal(site=self.site.name, code=code, reason=reason[:2000]).to_record()

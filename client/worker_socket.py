@@ -24,6 +24,7 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
+from client.courier_place import refuse_long_socket
 from client.frames import (
     DEFAULT_MAX_BYTES,
     REPLY,
@@ -43,7 +44,6 @@ Answer = Callable[[str, RecordDict], RecordDict]
 HEAD_TIMEOUT_S = 5.0
 FRAME_TIMEOUT_S = 120.0
 _BACKLOG = 16
-_LONGEST_PATH = 107
 _PEER = struct.Struct("3i")
 _LOCK = ".worker.lock"
 
@@ -97,7 +97,7 @@ def open_door(door: Door, *, prepare: Callable[[], None] = lambda: None) -> Iter
     """
     path = door.path.absolute()
     unfinished = path.with_name(".new")
-    _check_length(path)
+    refuse_long_socket(path)
     if not path.parent.exists():
         _make_folder(path.parent, door.courier)
     _check_folder(path.parent, door.courier)
@@ -190,14 +190,6 @@ def _receiver(connection: socket.socket, door: Door) -> Callable[[int], bytes]:
         return data
 
     return receive
-
-
-def _check_length(path: Path) -> None:
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise SiteError(
-            f"socket at {path}: expected a path of at most {_LONGEST_PATH} bytes, which is the system's limit, got a "
-            "longer one. Choose a shorter one."
-        )
 
 
 def _make_folder(folder: Path, courier: pwd.struct_passwd | None) -> None:

@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from shared_model.errors import HipfedError
-from shared_model.files import is_full
+from shared_model.files import is_forbidden, is_full
 
 
 @contextmanager
 def plain_refusal(command: str) -> Iterator[None]:
-    """Print what hipfed refuses within, or that a disk is full, without a traceback, and exit with 1.
+    """Print what hipfed refuses within, or that a disk is full or closed, without a traceback, and exit with 1.
 
     Args:
         command: the program's name, before the text.
@@ -25,10 +25,19 @@ def plain_refusal(command: str) -> Iterator[None]:
         _tell(f"{command}: {error}")
         raise typer.Exit(1) from error
     except OSError as error:
-        if not is_full(error):
+        if not is_full(error) and not is_forbidden(error):
             raise
-        _tell(f"{command}: {error.filename}: expected room on its disk, got none left. Make room, and try again.")
+        _tell(f"{command}: {_explain(error)}")
         raise typer.Exit(1) from error
+
+
+def _explain(error: OSError) -> str:
+    if is_full(error):
+        return f"{error.filename}: expected room on its disk, got none left. Make room, and try again."
+    return (
+        f"{error.filename}: expected a place that this user may read and change, got: {error.strerror}. Mend its "
+        "permissions or its disk's, or work as the user whose it is."
+    )
 
 
 def _tell(text: str) -> None:

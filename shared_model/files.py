@@ -15,6 +15,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
+def is_forbidden(error: OSError) -> bool:
+    """Whether this user may not read or write there, or nobody may write."""
+    return error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves the old one or the new one, and a power cut no empty one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from shared_model.errors import LockedError
+from shared_model.files import is_full
 
 _TRIES, _PAUSE_S = 10, 0.05
 
@@ -28,10 +29,9 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         name: of the lock's file in it, which holds the id of the process.
 
     Raises:
-        LockedError: another process holds the lock, or the file system has none.
+        LockedError: another process holds the lock, the file system has none, or its file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a+", encoding="utf-8") as file:
+    with _open(folder, name) as file:
         try:
             _take(file)
         except BlockingIOError as error:
@@ -47,6 +47,19 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _open(folder: Path, name: str) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("a+", encoding="utf-8")
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise LockedError(
+            f"{error.filename}: expected a file that this user may write, got: {error.strerror}. Mend the permissions "
+            f"of {folder} or its disk's, or work as the user whose it is."
+        ) from error
 
 
 def _take(file: IO[str]) -> None:

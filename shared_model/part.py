@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_LONGEST_REASON = 400  # characters
+_BORDER = "│|"  # of the box that Typer draws around an error; in ASCII where the locale knows no other
 
 
 @dataclass(frozen=True)
@@ -71,5 +75,19 @@ class Part(ABC):
         """What an exit status means."""
         if status < 0:
             return Ending(f"{self.name} was killed ({signal.Signals(-status).name})")
-        words = next((line.strip() for line in reversed(self._last_lines) if line.strip()), "it said nothing")
-        return Ending(f"{self.name} ended by itself (exit status {status}): {words[:300]}")
+        words = last_words(self._last_lines)[:_LONGEST_REASON] or "it said nothing"
+        return Ending(f"{self.name} ended by itself (exit status {status}): {words}")
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """The last line that says something; of a box around an error, all that is in it. "" if none does."""
+    said = [line.strip() for line in lines]
+    while said and not re.search(r"\w", said[-1]):
+        said.pop()
+    if not said or said[-1][0] not in _BORDER:
+        return said[-1] if said else ""
+    box: list[str] = []
+    while said and said[-1] and said[-1][0] in _BORDER:
+        line = said.pop()[2:-2]
+        box.append(line if line == line.rstrip() else f"{line.rstrip()} ")  # a line without room left cuts a word
+    return "".join(reversed(box)).strip()

@@ -134,9 +134,10 @@ def start(
         SettingsError: it ended at once.
     """
     refuse_second(folder, name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if detach_s is None:
         os.execv(command[0], [*command])  # noqa: S606 - the same process, so that its starter's signals reach it
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / OUTPUT).touch(mode=0o600)  # where that is refused: to spawn would blame the command
     pid = _spawn(command, output=folder / OUTPUT)
     end = time.monotonic() + detach_s
     status, begun = None, False

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from client.commands.enrolment import DEFAULT_HOME, Home
+from client.courier_place import courier_place, refuse_long_socket
 from client.home import HospitalHome
+from client.separation import FAILED
 from client.supervise import processes_of, separation
 from shared_model import supervised
 from shared_model.command_refusal import plain_refusal
@@ -32,10 +34,12 @@ def start(
 ) -> None:
     """Keep the worker and the SuperNode running, until `stop` or Ctrl-C.
 
-    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet.
+    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet; 1 if the SuperNode
+    cannot be kept from the data.
     """
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
+        refuse_long_socket(courier_place(place, courier_user=courier_user).socket)
         separation(place, place.read_settings(), courier_user=courier_user, without_separation=without_separation)
         command = [sys.executable, "-P", "-m", "client.supervise", "--home", str(place.folder)]
         command += ["--courier-user", courier_user] if courier_user else []
@@ -50,7 +54,8 @@ def start(
             say=typer.echo,
             has_begun=_has_begun,
         )
-    if not begun:
+        now = supervised.read_status(processes_of(place))
+    if not begun or (now is not None and _cannot_separate(now)):
         raise typer.Exit(1)
 
 
@@ -58,6 +63,11 @@ def _has_begun(status: supervised.Status) -> bool:
     """The worker is ready, and the SuperNode too or has said why not: the coordinator may be away for days."""
     worker, supernode = status.parts
     return worker.state == "ready" and (supernode.state == "ready" or bool(supernode.reason))
+
+
+def _cannot_separate(status: supervised.Status) -> bool:
+    """The SuperNode cannot be started apart from the data, which only a person can mend."""
+    return any(FAILED in part.reason for part in status.parts if part.name == "supernode")
 
 
 def status(*, home: Home = DEFAULT_HOME) -> None:
@@ -80,5 +90,7 @@ def status(*, home: Home = DEFAULT_HOME) -> None:
 def stop(*, home: Home = DEFAULT_HOME) -> None:
     """End everything that `start` started. Exit status 0 once nothing of it runs."""
     with plain_refusal(_PROGRAM):
-        was_running = supervised.stop(processes_of(HospitalHome(home.absolute())))
+        place = HospitalHome(home.absolute())
+        place.read_settings()
+        was_running = supervised.stop(processes_of(place))
     typer.echo("stopped" if was_running else "not running")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from client.courier_place import courier_place, refuse_long_socket
 from client.home import HospitalHome, HospitalSettings
 from client.keygen import make_hospital, renew_request
 from shared_model.command_refusal import plain_refusal
@@ -37,6 +38,7 @@ def keygen(
                 f"--home at {home}: expected a folder apart from the patients' {data}, got one within the other. "
                 "Choose another."
             )
+        refuse_long_socket(courier_place(place, courier_user=None).socket)
         content = {
             "name": name,
             "data": str(patients),

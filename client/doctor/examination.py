@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from client.doctor.finding import Finding
-from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, now_utc
+from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, check_worker, now_utc
 from client.doctor.machine import check_disk, check_gpu, check_packages, check_python
 from client.doctor.network import check_network
 from client.home import HospitalHome
@@ -37,6 +37,7 @@ def examine(home: HospitalHome) -> list[Finding]:
         check_certificate(home, now=now_utc()),
         check_data(data),
         check_schema(data),
+        *check_worker(home),
         check_disk(Path(settings.cache), "cache"),
         *check_network(host, port, home.authority, now=now_utc()),
     ]

@@ -10,14 +10,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.data.hospital import find_schema, is_hospital
+from client.data.hospital import find_schema, is_hospital, read_hospital
 from client.doctor.finding import Finding
 from client.home import HospitalHome
+from client.supervise import processes_of
 from shared_model.enrolment_request import openssh_text
-from shared_model.errors import HipfedError
+from shared_model.errors import DataError, HipfedError
 from shared_model.fingerprint import certificate_fingerprint
 from shared_model.key_files import read_node_key, read_signing_key
 from shared_model.schema import load_schema
+from shared_model.supervised import read_status
 
 SOON = timedelta(days=30)
 
@@ -64,21 +66,44 @@ def check_certificate(home: HospitalHome, *, now: datetime) -> Finding:
 
 
 def check_data(folder: Path) -> Finding:
-    """Whether the data folder is there, holds patients, and is closed to other users."""
+    """Whether the data folder is there, holds patients, fits the study but for its images, and is closed to others."""
     subject = "data folder"
     if not folder.is_dir():
         return Finding(subject, "fault", f"{folder}: no such folder", "Mount it, or mend `data` in hospital.toml.")
     try:
         found = is_hospital(folder)
         mode = stat.S_IMODE(folder.stat().st_mode)
+        broken = _broken_tables(folder) if found else ""
     except OSError as error:
         return Finding(subject, "fault", f"{folder}: {error.strerror}", "Let the worker's user read it.")
     if not found:
         return Finding(subject, "fault", f"{folder} holds no patients.csv or .parquet", "See the data contract.")
+    if broken:
+        return Finding(subject, "fault", broken, f"`hipfed-client check {folder}` says what is wrong, and where.")
     if mode & (stat.S_IRWXO):
         remedy = f"Close it to users who need not read it: chmod o-rwx {folder}"
         return Finding(subject, "warning", f"{folder} is open to every user (mode {mode:04o})", remedy)
     return Finding(subject, "fine", f"{folder}; `hipfed-client check {folder}` reads all of it")
+
+
+def _broken_tables(folder: Path) -> str:
+    """What keeps the worker from the tables, rules and counts only; "" if nothing does, or the schema is at fault."""
+    try:
+        schema = load_schema(find_schema(folder))
+    except HipfedError:
+        return ""
+    try:
+        read_hospital(folder, schema.model_copy(update={"images": {}}))  # images take long: the worker reads them
+    except DataError as error:
+        return error.public_reason
+    return ""
+
+
+def check_worker(home: HospitalHome) -> list[Finding]:
+    """What keeps a running worker from its work; nothing where nothing does, or none runs."""
+    status = read_status(processes_of(home))
+    parts = () if status is None else status.parts
+    return [Finding("worker", "fault", part.reason) for part in parts if part.name == "worker" and part.reason]
 
 
 def check_schema(folder: Path) -> Finding:

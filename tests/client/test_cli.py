@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import client.commands.check
 from client.cli import app
 from tests.server.small_cohort import write_small_cohort
 
@@ -151,3 +152,16 @@ def test_check_notes_pairs_that_go_together_without_a_grade(tmp_path: Path, chec
     assert result.exit_code == 0
     assert "data quality, judged alone: green" in result.output
     assert "note: static: age ~ male have a correlation of 1 and split their attribution" in result.output
+
+
+def test_folder_that_this_user_may_not_read_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(client.commands.check, "find_hospitals", refuse)
+
+    done = CliRunner().invoke(app, ["check", str(tmp_path)])
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"hipfed-client: {tmp_path}: expected a place that this user may read")
+    assert len(done.stderr.splitlines()) == 1

@@ -235,3 +235,11 @@ def test_commands_start_without_torch(program: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["typer"]
+
+
+def test_home_whose_path_no_socket_can_have_is_refused(keygen: Keygen, tmp_path: Path) -> None:
+    result = keygen(home=str(tmp_path / ("x" * 100)))
+
+    assert result.exit_code == 1
+    assert "expected a path of at most 107 bytes" in result.stderr
+    assert not (tmp_path / ("x" * 100)).exists()

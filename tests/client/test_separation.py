@@ -13,7 +13,7 @@ import pytest
 
 import client.separation
 from client.landlock import Allowed, landlock_abi, open_ruleset
-from client.separation import Separation, system_devices, system_paths
+from client.separation import FAILED, Separation, system_devices, system_paths
 from shared_model.errors import SiteError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,3 +234,17 @@ def test_launcher_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.stdout == "[]\n", done.stderr
+
+
+@needs_root
+def test_python_that_the_user_may_not_execute_is_named_with_what_to_do(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o700)
+
+    done = _run(Separation(_allowed(), user="nobody"), python)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"{FAILED}{python}: expected a Python that user nobody may read and execute, got: Permission denied. Install"
+    )

@@ -18,11 +18,13 @@ import client.supervise
 from client.cli import app
 from client.commands.deployment import _has_begun
 from client.courier_place import courier_place, prepare_courier
+from client.data_news import tell_fault
 from client.home import HospitalHome
 from client.keygen import make_hospital
 from client.landlock import landlock_abi
-from client.separation import system_devices
+from client.separation import FAILED, system_devices
 from client.supervise import WorkerPart, separation
+from shared_model import supervised
 from shared_model.errors import SettingsError, SiteError
 from shared_model.supervised import PartStatus, Status
 
@@ -67,6 +69,23 @@ def test_worker_is_ready_when_its_socket_accepts() -> None:
             assert not part.is_ready()
             listener.listen()
             assert part.is_ready()
+
+
+def test_worker_that_cannot_use_the_data_is_in_trouble_until_it_can(home: HospitalHome) -> None:
+    part = WorkerPart(home, home.read_settings(), socket=Path("/run/w.sock"), courier_user=None)
+
+    part.observe(tell_fault("data check failed: missing-column (1)"))
+    part.observe("worker of north: listening")
+
+    assert part.trouble() == (
+        "the worker refuses all studies: data check failed: missing-column (1). "
+        f"See: hipfed-client check {home.folder}/data"
+    )
+    part.observe(tell_fault(""))
+    assert part.trouble() == ""
+    part.observe(tell_fault("no"))
+    part.forget()
+    assert part.trouble() == ""
 
 
 def test_supernode_runs_with_all_rights_only_where_that_is_said(
@@ -130,10 +149,32 @@ def test_status_of_a_hospital_that_does_not_run_fails(home: HospitalHome) -> Non
     assert (done.exit_code, done.output) == (1, "not running\n")
 
 
+def test_home_at_too_long_a_path_is_refused_at_once(home: HospitalHome, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir(mode=0o700)
+    (long / "hospital.toml").write_bytes(home.settings_file.read_bytes())
+
+    done = CliRunner().invoke(app, ["start", "--home", str(long), "--without-separation", "--detach"])
+
+    assert done.exit_code == 1
+    socket_path = long / "worker" / "worker.sock"
+    assert f"socket at {socket_path}: expected a path of at most 107 bytes" in done.stderr
+    assert not (long / "processes").exists()
+    part = WorkerPart(HospitalHome(long), home.read_settings(), socket=socket_path, courier_user=None)
+    assert not part.is_ready()
+
+
 def test_stop_of_a_hospital_that_does_not_run_is_done(home: HospitalHome) -> None:
     done = CliRunner().invoke(app, ["stop", "--home", str(home.folder)])
 
     assert (done.exit_code, done.output) == (0, "not running\n")
+
+
+def test_stop_in_a_folder_without_a_home_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["stop", "--home", str(tmp_path)])
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "hospital.toml: expected a settings file" in done.stderr
 
 
 def test_start_without_separation_says_so_loudly(home: HospitalHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +258,18 @@ def test_start_in_the_background_is_not_done_while_the_worker_is_not_ready() -> 
     supernode = PartStatus("supernode", "waiting", now, None, 0, "")
 
     assert not _has_begun(Status(1, "t", now, now, ready=False, line="", parts=(worker, supernode)))
+
+
+@pytest.mark.parametrize(("reason", "code"), [(f"it ended: {FAILED}/x: no", 1), ("no coordinator", 0)])
+def test_start_in_the_background_fails_where_the_supernode_cannot_be_separated(
+    home: HospitalHome, monkeypatch: pytest.MonkeyPatch, reason: str, code: int
+) -> None:
+    now = datetime.now(UTC)
+    supernode = PartStatus("supernode", "waiting", now, None, 0, reason)
+    told = Status(1, "t", now, now, ready=False, line=reason, parts=(supernode,))
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: True)
+    monkeypatch.setattr(supervised, "read_status", lambda _: told)
+
+    done = CliRunner().invoke(app, ["start", "--home", str(home.folder), "--without-separation", "--detach"])
+
+    assert done.exit_code == code

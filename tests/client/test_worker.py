@@ -264,6 +264,27 @@ def test_problems_with_the_data_leave_as_rule_names_and_counts_only(small_site: 
     assert all(secret in log for secret in (A_PATIENT, "unreadable", "patients.csv"))
 
 
+def test_worker_knows_what_is_wrong_with_its_data_until_it_is_mended(small_site: Site) -> None:
+    table = small_site.folder / "patients.csv"
+    whole = table.read_text()
+    table.write_text("\n".join(line.rpartition(",")[0] for line in whole.splitlines()) + "\n")
+    worker = Worker(small_site)
+    question = HandshakeRequest(study=_study_of(small_site)).to_record()
+
+    worker.read_patients()
+    assert worker.data_fault == "data check failed: missing-column (1)"
+    table.write_text(whole)
+    worker.read_again()
+    assert worker.data_fault == "data check failed: missing-column (1)"  # nothing was read yet
+    assert not is_message(worker.answer(HANDSHAKE, question), Refusal)
+    assert worker.data_fault == ""
+
+    table.write_text(whole.replace(",0,", ",7,", 1))
+    worker.read_again()
+    worker.answer(HANDSHAKE, question)
+    assert worker.data_fault == "data check failed: outcome-not-0-1 (1)"
+
+
 def _study_of(site: Site) -> Study:
     return describe_study(site, small_settings())
 

@@ -76,3 +76,10 @@ def test_holder_is_named_while_it_holds_the_lock(tmp_path: Path) -> None:
         assert lock_holder(tmp_path, LOCK) == os.getpid()
 
     assert lock_holder(tmp_path, LOCK) is None  # though its file is still there
+
+
+def test_lock_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()  # root may write everywhere, but not a folder
+
+    with pytest.raises(LockedError, match=rf"{LOCK}: expected a file that this user may write, got: Is a directory\."):
+        hold_lock(tmp_path, LOCK).__enter__()

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.data_news import tell_fault
 from client.worker_link import ask_worker
 from shared_model.messages import HANDSHAKE, HandshakeRequest, Refusal, is_message
 from tests.client.worker_process import (
@@ -89,6 +90,25 @@ def test_new_run_takes_the_patients_that_the_folder_holds_now(folders: HospitalF
     finally:
         table.write_text(before)
     assert _reason(folders) == ""
+
+
+@pytest.mark.usefixtures("running")
+def test_worker_tells_its_supervisor_when_the_data_break_and_when_they_are_mended(
+    folders: HospitalFolders, running: subprocess.Popen[bytes]
+) -> None:
+    table = folders.data / "patients.csv"
+    before = table.read_text()
+    assert running.stderr is not None
+    table.write_text("\n".join(line.rpartition(",")[0] for line in before.splitlines()) + "\n")
+    try:
+        _reason(folders)
+    finally:
+        table.write_text(before)
+    _reason(folders)
+
+    said = (line.decode().rstrip("\n") for line in running.stderr)
+    assert tell_fault("data check failed: missing-column (1)") in said
+    assert next(said) == tell_fault("")
 
 
 def test_worker_closes_itself_to_other_processes_of_its_user(running: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,13 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from client.doctor import Finding, examine
-from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema
+from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, check_worker
 from client.home import HospitalHome
+from client.supervise import processes_of
+from shared_model.folder_lock import hold_lock
+from shared_model.part import Part
+from shared_model.supervised import LOCK
+from shared_model.supervisor import Supervisor
 from tests.client.doctor.conftest import NOW
 from tests.client.doctor.coordinator_double import serve_status, status_of
 
@@ -91,3 +96,38 @@ def test_data_folder_is_judged(home: HospitalHome, tmp_path: Path) -> None:
     assert "no patients.csv" in check_data(tmp_path / "empty").detail
     (folder.parent / "schema.toml").write_text("[study]\n")
     assert check_schema(folder).grade == "fault"
+
+
+def test_column_that_is_missing_is_a_fault_of_the_data(home: HospitalHome) -> None:
+    table = Path(home.read_settings().data) / "patients.csv"
+    table.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()) + "\n")
+
+    result = CliRunner().invoke(app, ["doctor", "--home", str(home.folder)])
+
+    assert result.exit_code == 1
+    assert "fault      data check failed: missing-column (1)\n" in result.stdout
+    assert f"`hipfed-client check {table.parent}` says what is wrong" in result.stdout
+
+
+class RefusingWorker(Part):
+    def command(self) -> list[str]:
+        return ["sleep", "60"]
+
+    def is_ready(self) -> bool:
+        return True
+
+    def trouble(self) -> str:
+        return "the worker refuses all studies"
+
+
+def test_what_a_running_worker_cannot_do_is_a_fault(home: HospitalHome) -> None:
+    assert check_worker(home) == []
+    worker = RefusingWorker("worker", folder=home.folder, environment={})
+    supervisor = Supervisor([worker], folder=processes_of(home), describe=lambda: "", say=lambda _: None)
+    with hold_lock(processes_of(home), LOCK):
+        supervisor.step(lambda _: None)
+        try:
+            assert check_worker(home) == [Finding("worker", "fault", "the worker refuses all studies")]
+            assert check_worker(home)[0] in examine(home)
+        finally:
+            supervisor._end_all()
