@@ -21,12 +21,12 @@ State = Literal["running", "completed", "failed"]
 
 
 class RunFolder:
-    """Paths and writers of one run."""
+    """Paths and writers of one run; made for its owner alone, as a model may remember patients."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once."""

@@ -22,7 +22,7 @@ _TRIES, _PAUSE_S = 10, 0.05
 
 @contextmanager
 def hold_lock(folder: Path, name: str) -> Iterator[None]:
-    """Keep others out of a folder, which is made if it does not exist.
+    """Keep other processes out of a folder, which is made, for its owner alone, if it does not exist.
 
     Args:
         folder: what is locked.
@@ -51,7 +51,7 @@ def hold_lock(folder: Path, name: str) -> Iterator[None]:
 
 def _open(folder: Path, name: str) -> IO[str]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return (folder / name).open("a+", encoding="utf-8")
     except OSError as error:
         if is_full(error):

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from server.run_folder import RunFolder, read_status
+from server.run_lock import LAUNCHER_LOCK
 from shared_model.errors import StudyError
+from shared_model.folder_lock import hold_lock
 
 
 def test_status_says_state_and_reason(tmp_path: Path) -> None:
@@ -70,3 +75,16 @@ def test_scores_come_back_as_they_were_kept(tmp_path: Path) -> None:
     scores = folder.read_scores()
     np.testing.assert_array_equal(scores["counts"], [[1.0, 2.0]])
     assert scores["n"] == 3.0
+
+
+@pytest.mark.parametrize("locked_first", [False, True])
+def test_folder_is_made_for_its_owner_alone(tmp_path: Path, *, locked_first: bool) -> None:
+    path = tmp_path / "runs" / "first"
+    before = os.umask(0)
+    try:
+        with hold_lock(path, LAUNCHER_LOCK) if locked_first else nullcontext():
+            RunFolder(path).write_status("running")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
