@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from client.patient_page.content import Explained, Modality, View
+from client.patient_page.figures import risk_of
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import percent
@@ -13,6 +14,7 @@ from shared_model.pages.wording import Words
 
 _OFFSET = 0.17  # rows above and below a name
 _NORMAL = 1.96
+_VIEW_COLUMNS = ("against", "rows", "base", "mean", "risk", "background_id")
 VIEWS: tuple[Literal["common", "local"], ...] = ("common", "local")
 
 
@@ -20,7 +22,7 @@ def describe_modalities(explained: Explained, words: Words) -> Section:
     """Modalities, both backgrounds side by side."""
     blocks: list[Block] = [Text(words("modalities.intro")), _compare_views(explained, words)]
     if explained.views["local"].rows:
-        blocks.append(_draw(explained, words))
+        blocks += [_draw(explained, words), Text(words("modalities.bend"))]
     return Section("modalities", words("modalities.title"), tuple(blocks))
 
 
@@ -48,6 +50,7 @@ def _compare_views(explained: Explained, words: Words) -> Table:
             (
                 words(f"view.{name}"),
                 view.rows,
+                percent(risk_of(view.base_logit)),
                 percent(view.base_probability),
                 percent(explained.prediction.probability),
                 view.background_id[:12],
@@ -55,7 +58,9 @@ def _compare_views(explained: Explained, words: Words) -> Table:
         )
     return Table(
         caption=words("modalities.views"),
-        columns=tuple(words(f"modalities.{key}") for key in ("against", "rows", "base", "risk", "background_id")),
+        columns=tuple(
+            words(f"modalities.{key}") for key in ("against", "rows", "base", "mean", "risk", "background_id")
+        ),
         rows=tuple(rows),
         name="backgrounds",
     )

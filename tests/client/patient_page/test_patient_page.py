@@ -11,7 +11,7 @@ from client.patient_case import open_case
 from client.patient_page.content import read_explanation
 from client.patient_page.page import page_words
 from client.patient_page.sections.cohort import bin_edges
-from client.patient_page.sections.summary import list_named
+from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
 from shared_model.errors import StudyError
 from tests.client.finished_run import FinishedRun, finish_run
@@ -44,8 +44,12 @@ def page(finished: FinishedRun, content: dict[str, Any]) -> ParsedPage:
     return parse(finished, content)
 
 
+def _risk(logit: float) -> float:
+    return float(1 / (1 + np.exp(-logit)))
+
+
 def test_page_shows_the_risk_of_the_explanation(content: dict[str, Any], page: ParsedPage) -> None:
-    risk, base = content["prediction"]["probability"], content["views"]["common"]["base_probability"]
+    risk, base = content["prediction"]["probability"], _risk(content["views"]["common"]["base_logit"])
 
     assert f"the model predicts a risk of {100 * risk:.1f}%" in page.text
     assert f"reference patients is {100 * base:.1f}%" in page.text
@@ -281,3 +285,42 @@ def test_event_that_was_given_is_listed_apart(finished: FinishedRun) -> None:
     tables = parse(finished, explain(finished, patient), patient).tables["events-drugs"]
 
     assert [row[:2] for row in tables if row[0] in {"opioid", "insulin"}] == [["opioid", "yes"], ["insulin", "no"]]
+
+
+def test_bars_of_the_first_screen_lead_from_the_reference_to_the_prediction(content: dict[str, Any]) -> None:
+    view = read_explanation(content).views["common"]
+
+    bars = list(list_bars(view, page_words()))
+
+    effects = [float(bar.effect) for bar in bars]
+    rounding = 0.0005 * len(bars) + 1e-6
+    assert view.base_logit + sum(effects) == pytest.approx(content["prediction"]["logit"], abs=rounding)
+    assert [abs(effect) for effect in effects] == sorted((abs(effect) for effect in effects), reverse=True)
+    assert all(bar.raises == (effect > 0) for bar, effect in zip(bars, effects, strict=True))
+
+
+def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
+    finished: FinishedRun, content: dict[str, Any]
+) -> None:
+    """Kinds of data add nothing in log odds, while the mean of risks is above the risk at the mean log odds."""
+    changed = copy.deepcopy(content)
+    view = changed["views"]["common"]
+    view["base_logit"] = changed["prediction"]["logit"]
+    view["base_probability"] = changed["prediction"]["probability"] + 0.25
+    for modality in view["modalities"]:
+        modality |= {"phi": 0.0, "presence": 0.0, "phi_probability": -0.25 / len(view["modalities"])}
+        for feature in modality["features"]:
+            feature["phi"] = 0.0
+
+    page = parse(finished, changed)
+
+    risk = f"{100 * changed['prediction']['probability']:.1f}%"
+    assert f"predicts a risk of {risk}; the risk at the mean log odds" in page.text
+    assert f"reference patients is {risk}" in page.text
+    assert "no single feature moves the predicted risk clearly" in page.text
+    assert {bar.length for bar in list_bars(read_explanation(changed).views["common"], page_words())} == {0.0}
+
+
+def test_effects_in_percentage_points_come_with_a_note_on_the_curve(page: ParsedPage) -> None:
+    assert "signs and their order can differ from those in log odds" in page.text
+    assert page.tables["backgrounds"][0][2:4] == ["risk at their mean log odds", "mean of their predicted risks"]
