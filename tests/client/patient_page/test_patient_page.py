@@ -324,3 +324,17 @@ def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
 def test_effects_in_percentage_points_come_with_a_note_on_the_curve(page: ParsedPage) -> None:
     assert "signs and their order can differ from those in log odds" in page.text
     assert page.tables["backgrounds"][0][2:4] == ["risk at their mean log odds", "mean of their predicted risks"]
+
+
+def test_parts_of_a_recording_add_up_to_its_effect(content: dict[str, Any], page: ParsedPage) -> None:
+    recording = content["series"]["vitals"]
+    inside = recording["phi_having"] + recording["subset_gap"]
+    exact = inside - float(np.sum(recording["cells"]["phi"])) - sum(recording["pattern"]["phi"])
+
+    *parts, rest, whole = [round(1000 * float(row[1])) for row in page.tables["series-0-parts"][1:]]
+
+    assert sum(parts) + rest == whole == round(1000 * recording["phi"])
+    assert rest / 1000 == pytest.approx(exact, abs=0.0005 * (len(parts) + 1))
+    shown = {row[0]: float(row[1]) for row in page.tables["series-0-parts"] if row[0].endswith("were measured")}
+    expected = [round(phi, 3) for phi in recording["pattern"]["phi"]]
+    assert list(shown.values()) == pytest.approx(expected, abs=1e-9)
