@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from client.patient_page.content import Explained, View
 from client.patient_page.figures import risk_of
+from client.patient_page.sections.cohort import count_place
 from client.patient_page.sections.modalities import by_size, label_of
 from client.patient_page.values import name_of, show_middle, show_value
 from client.patient_page.waterfall import PER_UNIT, show_step
@@ -81,9 +82,9 @@ def _place_in_cohort(explained: Explained, words: Words) -> Tile:
     label = words("summary.place")
     if not others:
         return Tile(label, words("summary.nobody"), words("summary.nobody_note"), in_words=True, wide=True)
-    below = sum(risk < explained.prediction.probability for risk in others)
+    below, equal = count_place(others, explained.prediction.probability)
     kind = "test" if explained.cohort.part == "test" else "all"
-    value = words("summary.place_value", below=below, n=len(others))
+    value = words(f"summary.place_{'ties' if equal else 'value'}", below=below, equal=equal, n=len(others))
     return Tile(label, value, words(f"summary.place_{kind}"), in_words=True, wide=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from client.patient_case import open_case
 from client.patient_page.content import read_explanation
 from client.patient_page.page import page_words
-from client.patient_page.sections.cohort import bin_edges
+from client.patient_page.sections.cohort import bin_edges, count_place
 from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
 from shared_model.errors import StudyError
@@ -145,7 +145,7 @@ def test_place_in_the_cohort_counts_lower_risks(content: dict[str, Any], finishe
     risk = changed["prediction"]["probability"]
     changed["cohort"]["risks"] = [risk / 3, risk / 2, risk, (1 + risk) / 2]
 
-    assert "higher than 2 of 4" in parse(finished, changed).text
+    assert "higher than 2, equal to 1 of 4" in parse(finished, changed).text
 
 
 @pytest.mark.parametrize("risks", [[0.001, 0.02], [0.4999, 0.5], [0.0, 1.0], [0.2] * 3])
@@ -338,3 +338,9 @@ def test_parts_of_a_recording_add_up_to_its_effect(content: dict[str, Any], page
     shown = {row[0]: float(row[1]) for row in page.tables["series-0-parts"] if row[0].endswith("were measured")}
     expected = [round(phi, 3) for phi in recording["pattern"]["phi"]]
     assert list(shown.values()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_equal_risks_are_not_counted_as_higher_or_lower() -> None:
+    assert count_place([0.25] * 58, 0.25) == (0, 58)
+    assert count_place([0.25 - 1e-8, 0.25 + 1e-8, 0.2, 0.3], 0.25) == (1, 2)
+    assert count_place([0.2, 0.3], 0.25) == (1, 0)
