@@ -344,3 +344,12 @@ def test_equal_risks_are_not_counted_as_higher_or_lower() -> None:
     assert count_place([0.25] * 58, 0.25) == (0, 58)
     assert count_place([0.25 - 1e-8, 0.25 + 1e-8, 0.2, 0.3], 0.25) == (1, 2)
     assert count_place([0.2, 0.3], 0.25) == (1, 0)
+
+
+def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: dict[str, Any]) -> None:
+    text = parse(finished, content | {"outcome": "outcome"}).text
+
+    assert "calibrated by the model" not in text
+    assert "calibrated risks" not in text
+    assert "not recalibrated for this hospital" in text
+    assert "outcome outcome" not in text
