@@ -258,7 +258,7 @@ def test_points_of_the_modalities_are_those_of_the_explanation(content: dict[str
     rows = {(row[0], row[1]): row for row in page.tables["modalities"][1:]}
     for view, label in (
         ("common", "reference patients of all hospitals (synthetic)"),
-        ("local", "this hospital's other training patients"),
+        ("local", "other patients of this hospital"),
     ):
         for modality in content["views"][view]["modalities"]:
             row = rows[(modality["name"], label)]
@@ -353,3 +353,8 @@ def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: 
     assert "calibrated risks" not in text
     assert "not recalibrated for this hospital" in text
     assert "outcome outcome" not in text
+
+
+def test_page_does_not_claim_that_training_saw_the_patients_compared_with(page: ParsedPage) -> None:
+    assert "other training patients" not in page.text
+    assert "training may not have seen them all" in page.text
