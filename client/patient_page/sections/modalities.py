@@ -12,6 +12,7 @@ from shared_model.pages.numbers import percent
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height
 from shared_model.pages.wording import Words
 
+_SERIES = 2  # green and purple: blue and orange are lowers and raises on this page
 _OFFSET = 0.17  # rows above and below a name
 _NORMAL = 1.96
 _VIEW_COLUMNS = ("against", "rows", "base", "mean", "risk", "background_id")
@@ -79,7 +80,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
                 [row + _OFFSET * (2 * series - 1) for row in range(len(order))],
                 [modality.phi for modality in values],
                 [_interval(modality) for modality in values],
-                series=series,
+                series=_SERIES + series,
             )
         )
     told = "; ".join(f"{label_of(one, words)} {show_step(round(one.phi * PER_UNIT))}" for one in order)

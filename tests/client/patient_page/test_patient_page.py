@@ -9,11 +9,14 @@ import pytest
 
 from client.patient_case import open_case
 from client.patient_page.content import read_explanation
+from client.patient_page.figures import LOWERS, RAISES
 from client.patient_page.page import page_words
 from client.patient_page.sections.cohort import bin_edges, count_place
+from client.patient_page.sections.modalities import describe_modalities
 from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
 from shared_model.errors import StudyError
+from shared_model.pages.blocks import list_figures
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
@@ -358,3 +361,12 @@ def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: 
 def test_page_does_not_claim_that_training_saw_the_patients_compared_with(page: ParsedPage) -> None:
     assert "other training patients" not in page.text
     assert "training may not have seen them all" in page.text
+
+
+def test_colours_of_the_groups_are_not_those_of_lowers_and_raises(content: dict[str, Any]) -> None:
+    section = describe_modalities(read_explanation(content), page_words())
+
+    (figure,) = list_figures(section.blocks)
+    colours = [trace["marker"]["color"] for trace in figure.data]  # type: ignore[index]
+    assert len(set(colours)) == 2
+    assert not {RAISES, LOWERS} & set(colours)
