@@ -7,6 +7,7 @@ from typing import Literal
 from client.patient_page.content import Explained, Modality, View
 from client.patient_page.figures import risk_of
 from client.patient_page.waterfall import PER_UNIT, show_step
+from shared_model.metric_intervals import Z_95
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import percent
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height
@@ -14,7 +15,6 @@ from shared_model.pages.wording import Words
 
 _SERIES = 2  # green and purple: blue and orange are lowers and raises on this page
 _OFFSET = 0.17  # rows above and below a name
-_NORMAL = 1.96
 _VIEW_COLUMNS = ("against", "rows", "base", "mean", "risk", "background_id")
 VIEWS: tuple[Literal["common", "local"], ...] = ("common", "local")
 
@@ -97,7 +97,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
 
 
 def _interval(modality: Modality) -> tuple[float, float]:
-    half = _NORMAL * modality.se_background
+    half = Z_95 * modality.se_background
     return modality.phi - half, modality.phi + half
 
 
