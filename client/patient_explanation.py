@@ -1,8 +1,8 @@
 """One patient's prediction and what made it: for the clinician who treats them. It never leaves the hospital.
 
 Modalities and features are given against two backgrounds: the common one, which all hospitals share and the global
-explanation uses, and other patients of this hospital, whom the run's split puts in training. What is inside images and series needs real recordings to
-compare with, so it is given against the hospital's own only.
+explanation uses, and other patients of this hospital, whom the run's split puts in training. What is inside images and
+series needs real recordings to compare with, so it is given against the hospital's own only.
 """
 
 from __future__ import annotations
