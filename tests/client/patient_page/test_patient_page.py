@@ -12,6 +12,7 @@ from client.patient_page.content import read_explanation
 from client.patient_page.figures import LOWERS, RAISES
 from client.patient_page.page import page_words
 from client.patient_page.sections.cohort import bin_edges, count_place
+from client.patient_page.sections.features import describe_features
 from client.patient_page.sections.modalities import describe_modalities
 from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
@@ -370,3 +371,11 @@ def test_colours_of_the_groups_are_not_those_of_lowers_and_raises(content: dict[
     colours = [trace["marker"]["color"] for trace in figure.data]  # type: ignore[index]
     assert len(set(colours)) == 2
     assert not {RAISES, LOWERS} & set(colours)
+
+
+def test_numbers_beside_the_waterfall_have_room_on_a_narrow_page(content: dict[str, Any]) -> None:
+    """On a page of 360 pixels the bars have 130; a number with its sign takes 40."""
+    for figure in list_figures(describe_features(read_explanation(content), page_words()).blocks):
+        low, high = figure.layout["xaxis"]["range"]  # type: ignore[index]
+        ends = figure.data[0]["base"]
+        assert 130 * (min(ends) - low) / (high - low) > 40  # type: ignore[call-overload]
