@@ -105,7 +105,10 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
 
 
 def _local_rows(run: RunModel, site: Site, patient: int) -> Int64[np.ndarray, "background"]:
-    """The hospital's other training patients; a sample of them where they are many."""
+    """The other patients whom the run's split puts in training, a sample where they are many.
+
+    Whether training saw them is known only where `RunModel.knows` the hospital: a patient more moves others.
+    """
     rows = site.split(run.settings).train
     rows = rows[rows != patient]
     if len(rows) > run.settings.background_rows:

@@ -1,8 +1,8 @@
 """One patient's prediction and what made it: for the clinician who treats them. It never leaves the hospital.
 
 Modalities and features are given against two backgrounds: the common one, which all hospitals share and the global
-explanation uses, and this hospital's own training patients. What is inside images and series needs real recordings to
-compare with, so it is given against the hospital's own only.
+explanation uses, and other patients of this hospital, whom the run's split puts in training. What is inside images and
+series needs real recordings to compare with, so it is given against the hospital's own only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from client.cohort_risks import CohortRisks, parts_of_run
 from client.patient_case import Case, open_case
@@ -26,6 +27,7 @@ from shared_model.shapley.features import Feature, is_known, list_features
 from shared_model.shapley.game import Background
 
 MAX_ROUNDS = 32
+SMALLEST_SUM = 1e-9  # log odds: a patient whose |phi| sum to less has rounding, and no effects to share out
 NOTICE = "Research use only; not a medical device. This file describes a patient and stays at the hospital."
 
 
@@ -70,6 +72,12 @@ def explain_patient(
         "images": describe_images(case, n=image_references),
         "series": describe_series(case, n=series_references),
     }
+
+
+def effect_sizes(phi: Float64[np.ndarray, "patient modality"]) -> Float64[np.ndarray, "patient modality"]:
+    """|phi|; zero for a patient for whom all of them together are no more than rounding."""
+    size = np.abs(phi)
+    return np.where(size.sum(axis=1, keepdims=True) < SMALLEST_SUM, 0.0, size)
 
 
 def _backgrounds(case: Case) -> dict[str, Background]:
@@ -127,14 +135,14 @@ def _describe_modality(
         }
         for j, feature in enumerate(features)
     ]
-    size = float(np.abs(values.phi[0]).sum())
+    size = effect_sizes(values.phi)[0]
     return {
         "name": name,
         "kind": _modality_kind(case, name),
         "present": case.has(name),
         "meaning": "effect of the modality" if case.has(name) else "effect of not having it",
         "phi": float(values.phi[0, i]),
-        "share": float(abs(values.phi[0, i]) / size) if size else None,
+        "share": float(size[i] / size.sum()) if size.any() else None,
         "phi_probability": float(values.phi_probability[0, i]),
         "se_background": float(values.se_background[0, i]),
         "alone": float(values.alone[0, i]),

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 import shap
 
 from client.explain import sampling_seeds
+from client.patient_explanation import effect_sizes
 from shared_model.pages.blocks import Table, Tile
 from shared_model.pages.numbers import percent
 from shared_model.shapley.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame
@@ -67,12 +67,12 @@ class HospitalExplanations:
 
     def _repr_html_(self) -> str:
         found = self.explained.found
-        size = np.abs(found.phi)
+        size = effect_sizes(found.phi)
         shares = share_of_means(len(self), size.sum(axis=0), size.T @ size)
         rows = tuple(
             (
                 name,
-                percent(float(shares.share[i])),
+                percent(float(shares.share[i]) if size.any() else None),
                 float(size[:, i].mean()),
                 float(found.phi[:, i].mean()),
                 int(found.present[:, i].sum()),

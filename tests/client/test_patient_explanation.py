@@ -11,9 +11,10 @@ import pytest
 
 from client.cohort_risks import unseen_risks
 from client.patient_case import open_case
-from client.patient_explanation import explain_patient
+from client.patient_explanation import effect_sizes, explain_patient
 from shared_model.config import Scalar
 from shared_model.errors import SettingsError
+from shared_model.shapley.exact import explain_modalities
 from tests.client.finished_run import FinishedRun, finish_run
 
 PATIENT = "east-004"
@@ -187,3 +188,22 @@ def test_patient_is_not_among_those_they_are_compared_with(finished: FinishedRun
     case = open_case(everyone, site, site.patients.patient_ids[row])
 
     assert sorted([*case.local_rows, row]) == site.split(model.settings).train.tolist()
+
+
+def test_effects_that_are_only_rounding_have_no_size() -> None:
+    phi = np.array([[1e-16, -3e-17], [0.0, -2e-9], [0.25, -0.5]])
+
+    assert effect_sizes(phi).tolist() == [[0.0, 0.0], [0.0, 2e-9], [0.25, 0.5]]
+
+
+def test_patient_for_whom_nothing_is_used_has_no_shares(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explain_with_noise(*args: Any, **changes: Any) -> Any:
+        values = explain_modalities(*args, **changes)
+        return replace(values, phi=1e-17 * np.sign(values.phi))
+
+    monkeypatch.setattr("client.patient_explanation.explain_modalities", explain_with_noise)
+    monkeypatch.setattr("client.patient_explanation.check_additivity", lambda *_, **__: np.zeros(1))
+
+    for view in ("common", "local"):
+        found = _modalities(_explain(finished, PATIENT), view)
+        assert {entry["share"] for entry in found.values()} == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from shared_model.pages.wording import Words
 
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _MOST_BARS = 25
+_EQUAL = 1e-5  # of a risk: what single precision leaves between equal ones
 
 
 def describe_cohort(explained: Explained, words: Words) -> Section:
@@ -30,7 +32,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
     edges = bin_edges([*risks, own])
     counts = np.histogram(risks, bins=edges)[0].tolist()
     ends = [(percent(low), percent(high)) for low, high in itertools.pairwise(edges)]
-    below = sum(risk < own for risk in risks)
+    below, equal = count_place(risks, own)
     top = max(*counts, 1)
     quartiles = [percent(value) for value in np.quantile(risks, (0.25, 0.5, 0.75)).tolist()]
     bars = {
@@ -56,7 +58,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
     return Figure(
         name="cohort",
         title=words("cohort.figure"),
-        alt=words("cohort.alt", n=len(risks), below=below, risk=percent(own), median=quartiles[1]),
+        alt=words("cohort.alt", n=len(risks), below=below, equal=equal, risk=percent(own), median=quartiles[1]),
         caption=words("cohort.caption", n=len(risks), low=quartiles[0], median=quartiles[1], high=quartiles[2]),
         data=[bars, line],
         layout=layout(
@@ -72,6 +74,12 @@ def _draw(explained: Explained, words: Words) -> Figure:
         ),
         height=300,
     )
+
+
+def count_place(risks: Sequence[float], own: float) -> tuple[int, int]:
+    """How many risks are below the patient's, and how many are equal to it."""
+    equal = [bool(np.isclose(risk, own, rtol=_EQUAL, atol=0.0)) for risk in risks]
+    return sum(risk < own and not same for risk, same in zip(risks, equal, strict=True)), sum(equal)
 
 
 def bin_edges(risks: list[float]) -> list[float]:

@@ -14,7 +14,7 @@ from shared_model.pages.numbers import percent
 from shared_model.pages.plots import INK, Trace, layout, name_axis, rows_height
 from shared_model.pages.wording import Words
 
-_ROOM = 0.45  # of the steps' width, at each end, for the numbers beside the bars
+_ROOM = 0.9  # of the steps' width, at each end: numbers beside the bars have room on a narrow page as well
 
 
 def describe_features(explained: Explained, words: Words) -> Section:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from client.patient_page.content import Explained, Modality, View
+from client.patient_page.figures import risk_of
 from client.patient_page.waterfall import PER_UNIT, show_step
+from shared_model.metric_intervals import Z_95
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import percent
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height
 from shared_model.pages.wording import Words
 
+_SERIES = 2  # green and purple: blue and orange are lowers and raises on this page
 _OFFSET = 0.17  # rows above and below a name
-_NORMAL = 1.96
+_VIEW_COLUMNS = ("against", "rows", "base", "mean", "risk", "background_id")
 VIEWS: tuple[Literal["common", "local"], ...] = ("common", "local")
 
 
@@ -20,7 +23,7 @@ def describe_modalities(explained: Explained, words: Words) -> Section:
     """Modalities, both backgrounds side by side."""
     blocks: list[Block] = [Text(words("modalities.intro")), _compare_views(explained, words)]
     if explained.views["local"].rows:
-        blocks.append(_draw(explained, words))
+        blocks += [_draw(explained, words), Text(words("modalities.bend"))]
     return Section("modalities", words("modalities.title"), tuple(blocks))
 
 
@@ -48,6 +51,7 @@ def _compare_views(explained: Explained, words: Words) -> Table:
             (
                 words(f"view.{name}"),
                 view.rows,
+                percent(risk_of(view.base_logit)),
                 percent(view.base_probability),
                 percent(explained.prediction.probability),
                 view.background_id[:12],
@@ -55,7 +59,9 @@ def _compare_views(explained: Explained, words: Words) -> Table:
         )
     return Table(
         caption=words("modalities.views"),
-        columns=tuple(words(f"modalities.{key}") for key in ("against", "rows", "base", "risk", "background_id")),
+        columns=tuple(
+            words(f"modalities.{key}") for key in ("against", "rows", "base", "mean", "risk", "background_id")
+        ),
         rows=tuple(rows),
         name="backgrounds",
     )
@@ -74,7 +80,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
                 [row + _OFFSET * (2 * series - 1) for row in range(len(order))],
                 [modality.phi for modality in values],
                 [_interval(modality) for modality in values],
-                series=series,
+                series=_SERIES + series,
             )
         )
     told = "; ".join(f"{label_of(one, words)} {show_step(round(one.phi * PER_UNIT))}" for one in order)
@@ -91,7 +97,7 @@ def _draw(explained: Explained, words: Words) -> Figure:
 
 
 def _interval(modality: Modality) -> tuple[float, float]:
-    half = _NORMAL * modality.se_background
+    half = Z_95 * modality.se_background
     return modality.phi - half, modality.phi + half
 
 

@@ -36,9 +36,10 @@ def describe_series(explained: Explained, words: Words) -> Section | None:
 
 def _describe(key: str, name: str, recording: Recording, words: Words) -> Iterator[Block]:
     whole, n = show_step(round(recording.phi * PER_UNIT)), recording.references
-    yield Text(words("series.intro", name=name, phi=whole, n=n))
     limit = float(np.quantile(np.abs(_cells(recording)), _FULL))
+    yield Text(words("series.intro", name=name, phi=whole, n=n, limit=_show(limit)))
     yield Grid(tuple(_draw(f"{key}-{c}", recording, c, limit, words) for c in range(len(recording.channels))))
+    yield _part_table(key, recording, words)
     if recording.segments is not None:
         yield Folded(words("series.segments"), (_segment_table(key, recording, words),))
 
@@ -113,6 +114,35 @@ def _span(values: list[float | None], words: Words) -> dict[str, str]:
     if not known:
         return {"low": words("value.not_measured"), "high": words("value.not_measured")}
     return {"low": f"{np.min(known):.4g}", "high": f"{np.max(known):.4g}"}
+
+
+def _part_table(key: str, recording: Recording, words: Words) -> Table:
+    """What adds up to the whole recording, in numbers that add up as shown: the rest takes what rounding leaves."""
+    pattern = recording.pattern.phi if recording.pattern is not None else ()
+    cells = [sum(column) for column in zip(*_cells(recording), strict=True)]
+    parts = [
+        *(_part("values", cells[c], words, channel) for c, channel in _named(recording)),
+        *(_part("pattern", pattern[c], words, channel) for c, channel in _named(recording) if pattern),
+        _part("gap", -recording.subset_gap, words),
+        _part("having", recording.phi - recording.phi_having, words),
+    ]
+    whole = round(recording.phi * PER_UNIT)
+    rest = whole - sum(step for _, step in parts)
+    rows = [*parts, (words("series.rest"), rest), (words("series.whole"), whole)]
+    return Table(
+        caption=words("series.parts"),
+        columns=(words("series.part"), words("series.phi")),
+        rows=tuple((label, show_step(step)) for label, step in rows),
+        name=f"{key}-parts",
+    )
+
+
+def _part(kind: str, phi: float, words: Words, channel: str = "") -> tuple[str, int]:
+    return words(f"series.{kind}", name=channel), round(phi * PER_UNIT)
+
+
+def _named(recording: Recording) -> Iterator[tuple[int, str]]:
+    yield from enumerate(channel.name for channel in recording.channels)
 
 
 def _segment_table(key: str, recording: Recording, words: Words) -> Table:

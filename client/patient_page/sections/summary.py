@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from client.patient_page.content import Explained, View
-from client.patient_page.sections.modalities import by_size, label_of, points
+from client.patient_page.figures import risk_of
+from client.patient_page.sections.cohort import count_place
+from client.patient_page.sections.modalities import by_size, label_of
 from client.patient_page.values import name_of, show_middle, show_value
+from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import percent
 from shared_model.pages.wording import Words
@@ -20,10 +23,10 @@ FEW = 20  # patients: a rank among fewer says little
 
 @dataclass(frozen=True)
 class Bar:
-    """A modality's effect on the risk; start and length in percent of the width, from the middle."""
+    """A modality's effect in log odds; start and length in percent of the width, from the middle."""
 
     name: str
-    points: str
+    effect: str
     raises: bool
     start: float
     length: float
@@ -37,6 +40,7 @@ class Summary:
     subtitle: str
     tiles: tuple[Tile, ...]
     sentences: tuple[str, ...]
+    bars_note: str
     bars: tuple[Bar, ...]
     cautions: tuple[str, ...]
 
@@ -48,7 +52,12 @@ def describe_summary(explained: Explained, words: Words) -> Summary:
         subtitle=words("summary.subtitle", site=explained.site, study=explained.study),
         tiles=tuple(_list_tiles(explained, words)),
         sentences=tuple(_list_sentences(explained, words)),
-        bars=tuple(_list_bars(explained.views["common"], words)),
+        bars_note=words(
+            "summary.modalities_note",
+            base=f"{explained.views['common'].base_logit:.3f}",
+            end=f"{explained.prediction.logit:.3f}",
+        ),
+        bars=tuple(list_bars(explained.views["common"], words)),
         cautions=tuple(_list_cautions(explained, words)),
     )
 
@@ -59,7 +68,7 @@ def _list_tiles(explained: Explained, words: Words) -> Iterator[Tile]:
     yield Tile(words("summary.risk"), risk, words("summary.risk_note", outcome=explained.outcome), wide=True)
     yield Tile(
         words("summary.reference"),
-        percent(view.base_probability),
+        percent(risk_of(view.base_logit)),
         words("summary.reference_note", n=view.rows),
         wide=True,
     )
@@ -73,15 +82,15 @@ def _place_in_cohort(explained: Explained, words: Words) -> Tile:
     label = words("summary.place")
     if not others:
         return Tile(label, words("summary.nobody"), words("summary.nobody_note"), in_words=True, wide=True)
-    below = sum(risk < explained.prediction.probability for risk in others)
+    below, equal = count_place(others, explained.prediction.probability)
     kind = "test" if explained.cohort.part == "test" else "all"
-    value = words("summary.place_value", below=below, n=len(others))
+    value = words(f"summary.place_{'ties' if equal else 'value'}", below=below, equal=equal, n=len(others))
     return Tile(label, value, words(f"summary.place_{kind}"), in_words=True, wide=True)
 
 
 def _list_sentences(explained: Explained, words: Words) -> Iterator[str]:
     view = explained.views["common"]
-    risk, base = percent(explained.prediction.probability), percent(view.base_probability)
+    risk, base = percent(explained.prediction.probability), percent(risk_of(view.base_logit))
     yield words("summary.sentence", outcome=explained.outcome, risk=risk, base=base, n=view.rows)
     raising, lowering = list_named(view, words)
     if not raising and not lowering:
@@ -106,7 +115,7 @@ def list_named(view: View, words: Words) -> tuple[list[str], list[str]]:
                 middle = show_middle(feature, words)
                 told = words("summary.named", name=feature.name, value=show_value(feature, words), middle=middle)
             found.append((told, feature.phi, feature.se))
-    found = [item for item in found if abs(item[1]) > CERTAIN * item[2]]
+    found = [item for item in found if abs(item[1]) > CERTAIN * item[2] and round(item[1] * PER_UNIT)]
     smallest = SMALLEST_NAMED * sum(abs(phi) for _, phi, _ in found)
     ordered = sorted((item for item in found if abs(item[1]) > smallest), key=lambda item: -abs(item[1]))
     raising = [name for name, phi, _ in ordered if phi > 0][:NAMED]
@@ -120,14 +129,14 @@ def _enumerate(names: list[str], words: Words) -> str:
     return words("summary.and", first="; ".join(isolated[:-1]), last=isolated[-1])
 
 
-def _list_bars(view: View, words: Words) -> Iterator[Bar]:
-    largest = max((abs(one.phi_probability) for one in view.modalities), default=0.0)
-    for modality in sorted(by_size(view), key=lambda one: -abs(one.phi_probability)):
-        length = 50 * abs(modality.phi_probability) / largest if largest else 0.0
-        raises = modality.phi_probability > 0
-        start = 50 if raises else 50 - length
-        shown = points(modality.phi_probability, words)
-        yield Bar(label_of(modality, words), shown, raises, round(start, 2), round(length, 2))
+def list_bars(view: View, words: Words) -> Iterator[Bar]:
+    """The kinds of data, the largest first: in log odds, which add up; the risk bends, and with it signs and ranks."""
+    shown = [(modality, round(modality.phi * PER_UNIT)) for modality in by_size(view)]
+    largest = max((abs(step) for _, step in shown), default=0)
+    for modality, step in shown:
+        length = 50 * abs(step) / largest if largest else 0.0
+        start = 50 if step > 0 else 50 - length
+        yield Bar(label_of(modality, words), show_step(step), step > 0, round(start, 2), round(length, 2))
 
 
 def _list_cautions(explained: Explained, words: Words) -> Iterator[str]:

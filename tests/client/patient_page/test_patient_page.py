@@ -9,11 +9,15 @@ import pytest
 
 from client.patient_case import open_case
 from client.patient_page.content import read_explanation
+from client.patient_page.figures import LOWERS, RAISES
 from client.patient_page.page import page_words
-from client.patient_page.sections.cohort import bin_edges
-from client.patient_page.sections.summary import list_named
+from client.patient_page.sections.cohort import bin_edges, count_place
+from client.patient_page.sections.features import describe_features
+from client.patient_page.sections.modalities import describe_modalities
+from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
 from shared_model.errors import StudyError
+from shared_model.pages.blocks import list_figures
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
@@ -44,8 +48,12 @@ def page(finished: FinishedRun, content: dict[str, Any]) -> ParsedPage:
     return parse(finished, content)
 
 
+def _risk(logit: float) -> float:
+    return float(1 / (1 + np.exp(-logit)))
+
+
 def test_page_shows_the_risk_of_the_explanation(content: dict[str, Any], page: ParsedPage) -> None:
-    risk, base = content["prediction"]["probability"], content["views"]["common"]["base_probability"]
+    risk, base = content["prediction"]["probability"], _risk(content["views"]["common"]["base_logit"])
 
     assert f"the model predicts a risk of {100 * risk:.1f}%" in page.text
     assert f"reference patients is {100 * base:.1f}%" in page.text
@@ -141,7 +149,7 @@ def test_place_in_the_cohort_counts_lower_risks(content: dict[str, Any], finishe
     risk = changed["prediction"]["probability"]
     changed["cohort"]["risks"] = [risk / 3, risk / 2, risk, (1 + risk) / 2]
 
-    assert "higher than 2 of 4" in parse(finished, changed).text
+    assert "higher than 2, equal to 1 of 4" in parse(finished, changed).text
 
 
 @pytest.mark.parametrize("risks", [[0.001, 0.02], [0.4999, 0.5], [0.0, 1.0], [0.2] * 3])
@@ -254,7 +262,7 @@ def test_points_of_the_modalities_are_those_of_the_explanation(content: dict[str
     rows = {(row[0], row[1]): row for row in page.tables["modalities"][1:]}
     for view, label in (
         ("common", "reference patients of all hospitals (synthetic)"),
-        ("local", "this hospital's other training patients"),
+        ("local", "other patients of this hospital"),
     ):
         for modality in content["views"][view]["modalities"]:
             row = rows[(modality["name"], label)]
@@ -281,3 +289,93 @@ def test_event_that_was_given_is_listed_apart(finished: FinishedRun) -> None:
     tables = parse(finished, explain(finished, patient), patient).tables["events-drugs"]
 
     assert [row[:2] for row in tables if row[0] in {"opioid", "insulin"}] == [["opioid", "yes"], ["insulin", "no"]]
+
+
+def test_bars_of_the_first_screen_lead_from_the_reference_to_the_prediction(content: dict[str, Any]) -> None:
+    view = read_explanation(content).views["common"]
+
+    bars = list(list_bars(view, page_words()))
+
+    effects = [float(bar.effect) for bar in bars]
+    rounding = 0.0005 * len(bars) + 1e-6
+    assert view.base_logit + sum(effects) == pytest.approx(content["prediction"]["logit"], abs=rounding)
+    assert [abs(effect) for effect in effects] == sorted((abs(effect) for effect in effects), reverse=True)
+    assert all(bar.raises == (effect > 0) for bar, effect in zip(bars, effects, strict=True))
+
+
+def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
+    finished: FinishedRun, content: dict[str, Any]
+) -> None:
+    """Kinds of data add nothing in log odds, while the mean of risks is above the risk at the mean log odds."""
+    changed = copy.deepcopy(content)
+    view = changed["views"]["common"]
+    view["base_logit"] = changed["prediction"]["logit"]
+    view["base_probability"] = changed["prediction"]["probability"] + 0.25
+    for modality in view["modalities"]:
+        modality |= {"phi": 0.0, "presence": 0.0, "phi_probability": -0.25 / len(view["modalities"])}
+        for feature in modality["features"]:
+            feature["phi"] = 0.0
+
+    page = parse(finished, changed)
+
+    risk = f"{100 * changed['prediction']['probability']:.1f}%"
+    assert f"predicts a risk of {risk}; the risk at the mean log odds" in page.text
+    assert f"reference patients is {risk}" in page.text
+    assert "no single feature moves the predicted risk clearly" in page.text
+    assert {bar.length for bar in list_bars(read_explanation(changed).views["common"], page_words())} == {0.0}
+
+
+def test_effects_in_percentage_points_come_with_a_note_on_the_curve(page: ParsedPage) -> None:
+    assert "signs and their order can differ from those in log odds" in page.text
+    assert page.tables["backgrounds"][0][2:4] == ["risk at their mean log odds", "mean of their predicted risks"]
+
+
+def test_parts_of_a_recording_add_up_to_its_effect(content: dict[str, Any], page: ParsedPage) -> None:
+    recording = content["series"]["vitals"]
+    inside = recording["phi_having"] + recording["subset_gap"]
+    exact = inside - float(np.sum(recording["cells"]["phi"])) - sum(recording["pattern"]["phi"])
+
+    *parts, rest, whole = [round(1000 * float(row[1])) for row in page.tables["series-0-parts"][1:]]
+
+    assert sum(parts) + rest == whole == round(1000 * recording["phi"])
+    assert rest / 1000 == pytest.approx(exact, abs=0.0005 * (len(parts) + 1))
+    shown = {row[0]: float(row[1]) for row in page.tables["series-0-parts"] if row[0].endswith("were measured")}
+    expected = [round(phi, 3) for phi in recording["pattern"]["phi"]]
+    assert list(shown.values()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_equal_risks_are_not_counted_as_higher_or_lower() -> None:
+    assert count_place([0.25] * 58, 0.25) == (0, 58)
+    assert count_place([0.25 - 1e-8, 0.25 + 1e-8, 0.2, 0.3], 0.25) == (1, 2)
+    assert count_place([0.2, 0.3], 0.25) == (1, 0)
+
+
+def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: dict[str, Any]) -> None:
+    text = parse(finished, content | {"outcome": "outcome"}).text
+
+    assert "calibrated by the model" not in text
+    assert "calibrated risks" not in text
+    assert "not recalibrated for this hospital" in text
+    assert "outcome outcome" not in text
+
+
+def test_page_does_not_claim_that_training_saw_the_patients_compared_with(page: ParsedPage) -> None:
+    assert "other training patients" not in page.text
+    assert "training may not have seen them all" in page.text
+
+
+def test_colours_of_the_groups_are_not_those_of_lowers_and_raises(content: dict[str, Any]) -> None:
+    section = describe_modalities(read_explanation(content), page_words())
+
+    (figure,) = list_figures(section.blocks)
+    colours = [trace["marker"]["color"] for trace in figure.data]  # type: ignore[index]
+    assert len(set(colours)) == 2
+    assert not {RAISES, LOWERS} & set(colours)
+
+
+def test_numbers_beside_the_waterfall_have_room_on_a_narrow_page(content: dict[str, Any]) -> None:
+    """On a page of 360 pixels the bars have 130; a number with its sign takes 40."""
+    for figure in list_figures(describe_features(read_explanation(content), page_words()).blocks):
+        low, high = figure.layout["xaxis"]["range"]  # type: ignore[index]
+        ends = figure.data[0]["base"]
+        assert 130 * (min(ends) - low) / (high - low) > 40  # type: ignore[call-overload]

@@ -5,6 +5,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,12 @@ def quiet_shap() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="shap")
         yield
+
+
+def test_shares_of_effects_that_are_only_rounding_are_not_available(hospitals: list[HospitalExplanations]) -> None:
+    one = hospitals[0].explained
+    noise = replace(one.found, phi=1e-17 * np.sign(one.found.phi))
+
+    html = HospitalExplanations(replace(one, found=noise))._repr_html_()
+
+    assert html.count("not available") == len(noise.modalities)
