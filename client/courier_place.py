@@ -86,7 +86,8 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
     """Make what the SuperNode needs; the worker makes the socket's folder.
 
     Raises:
-        SiteError: ca.crt is missing, there is no such user, or the folders cannot be made or given to it.
+        SiteError: ca.crt is missing, there is no such user, or the folders cannot be made or given to it, or are
+            those of a former SuperNode's user.
         KeyFileError: the node's key is missing, open to others or damaged.
     """
     read_node_key(home.node_key)
@@ -100,6 +101,7 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
         if courier_user is not None:
             _make(place.state.parent, mode=0o711, owner=None)
             account = pwd.getpwnam(courier_user)
+            _refuse_former_user(place, account)
             _make(place.state, mode=0o700, owner=account)
             _make(place.node_key.parent, mode=0o711, owner=None)  # so that the copies cannot be exchanged
             for source, copy in ((home.authority, place.authority), (home.node_key, place.node_key)):
@@ -115,6 +117,22 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
             "Start as root for a SuperNode of another user; else mend the permissions."
         ) from error
     return place
+
+
+def _refuse_former_user(place: CourierPlace, account: pwd.struct_passwd) -> None:
+    """What a SuperNode of another user left is neither taken over nor removed unasked.
+
+    Raises:
+        SiteError: there is such.
+    """
+    worker = place.socket.parent
+    others_state = place.state.is_dir() and place.state.stat().st_uid not in {account.pw_uid, os.geteuid()}
+    if others_state or (worker.exists() and worker.stat().st_gid != account.pw_gid):
+        beside = place.state.parent
+        raise SiteError(
+            f"{beside}: expected the folder of a SuperNode of user {account.pw_name}, got that of another user's. End "
+            f"that with `hipfed-client stop`, and remove the folder (rm -r {beside}); it is made again."
+        )
 
 
 def _make(folder: Path, *, mode: int, owner: pwd.struct_passwd | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,3 +99,26 @@ def test_key_that_others_may_read_is_refused(home: HospitalHome) -> None:
 
     with pytest.raises(KeyFileError, match="others may read or change it"):
         prepare_courier(home, courier_user=None)
+
+
+@as_root
+def test_folder_of_a_former_supernodes_user_is_refused_until_it_is_removed(home: HospitalHome) -> None:
+    prepare_courier(home, courier_user=OTHER)
+    beside = home.folder.with_name("home-courier")
+
+    with pytest.raises(SiteError, match=rf"of user daemon, got that of another user's.*\(rm -r {beside}\)"):
+        prepare_courier(home, courier_user="daemon")
+
+    assert (beside / "state").stat().st_uid == pwd.getpwnam(OTHER).pw_uid
+    shutil.rmtree(beside)
+    assert prepare_courier(home, courier_user="daemon").state.is_dir()
+
+
+@as_root
+def test_workers_folder_that_a_former_supernode_may_pass_is_refused(home: HospitalHome) -> None:
+    worker = courier_place(home, courier_user=OTHER).socket.parent
+    worker.mkdir(parents=True, mode=0o710)
+    os.chown(worker, -1, pwd.getpwnam("daemon").pw_gid)
+
+    with pytest.raises(SiteError, match="got that of another user's"):
+        prepare_courier(home, courier_user=OTHER)
