@@ -71,15 +71,26 @@ def _count(own: Mapping[str, object], key: str) -> int:
 
 def tell_split(content: RunContent, words: Words) -> str:
     """How patients are divided."""
-    if content.config is None:
+    if content.config is None or "folds" not in content.config.settings:
         return ""
-    fold = ", ".join(map(str, content.folds)) or str(_setting(content.config, "fold"))
-    return words("facts.split", seed=str(_setting(content.config, "seed")), fold=fold)
+    folds = int(content.config.settings["folds"])
+    return words(
+        "facts.split",
+        seed=str(_setting(content.config, "seed")),
+        folds=folds,
+        fold=", ".join(map(str, content.folds)) or str(_setting(content.config, "fold")),
+        train=f"{100 * (folds - 2) / folds:.3g}",
+        val=f"{100 / folds:.3g}",
+        test=f"{100 / folds:.3g}",
+    )
 
 
 def tell_missing(content: RunContent, words: Words) -> str:
     """How missing values and modalities are handled."""
-    return words("facts.missing") if content.config else ""
+    if content.config is None:
+        return ""
+    parts = [key for key in ("static", "series") if getattr(content.config.schema_, key)]
+    return words("facts.missing", parts=" ".join(words(f"facts.missing_{key}") for key in parts)).strip()
 
 
 def tell_preprocessing(content: RunContent, words: Words) -> str:

@@ -342,6 +342,50 @@ def test_checklist_has_27_items_and_marks_what_people_must_write(tmp_path: Path)
     assert "AUC 0.78 (0.70 to 0.84); calibration slope 0.62 (0.36 to 0.88)" in str(by_item["23a"][4])
 
 
+def _told(run: Path) -> dict[str, str]:
+    """What the run tells of each item of the checklist."""
+    return {str(row[0]): str(row[4]) for row in _table(_section(run, "tripod"), "tripod-ai").rows}
+
+
+def _set(run: Path, **settings: Any) -> None:
+    """Change settings of the run."""
+    known = json.loads((run / "config.json").read_text())["settings"]
+    change(run, "config.json", settings=known | {key.replace("_", "-"): value for key, value in settings.items()})
+
+
+@pytest.mark.parametrize(
+    ("folds", "parts"),
+    [
+        (5, "60% training, 20% validation and 20% test"),
+        (10, "80% training, 10% validation and 10% test"),
+        (3, "33.3% training, 33.3% validation and 33.3% test"),
+    ],
+)
+def test_split_is_told_as_the_run_divided_its_patients(tmp_path: Path, folds: int, parts: str) -> None:
+    run = write_run(tmp_path)
+    _set(run, folds=folds)
+
+    for item in ("5a", "12a"):
+        assert parts in _told(run)[item]
+
+
+def test_missing_values_are_told_as_the_preprocessing_fills_them(tmp_path: Path) -> None:
+    told = _told(write_run(tmp_path))["11"]
+
+    assert "numeric ones are marked and filled with the median" in told
+    assert "yes/no ones are marked and filled with their mean" in told
+    assert "of a category missing is a level of its own" in told
+    assert "channel's mean" in told
+
+
+def test_missing_values_of_a_study_without_series_are_told_without_them(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    schema = json.loads((run / "config.json").read_text())["schema"]
+    change(run, "config.json", schema=schema | {"series": {}})
+
+    assert "series" not in _told(run)["11"]
+
+
 def test_training_counts_below_the_rule_are_not_told(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     change(run, "model.json", preprocessing='{"n": 1200, "events": 4}')
