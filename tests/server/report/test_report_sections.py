@@ -85,7 +85,9 @@ def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
     roc = _figure(section, "roc").data[0]
     assert (roc["x"], roc["y"]) == ([0.0, 0.2, 1.0], [0.0, 0.6, 1.0])
     assert _figure(section, "calibration").table.rows[0][:3] == (0.04, 0.05, 200.0)
-    assert "better than both at thresholds from 5% to 20%" in _figure(section, "decision").caption
+    decision = _figure(section, "decision").caption
+    assert "At the 3 evaluated thresholds between 5% and 20% the model's net benefit is estimated the highest" in decision
+    assert "without an interval: differences may be chance" in decision
 
 
 def test_decision_curve_that_is_never_better_says_so(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_decision_curve_that_is_never_better_says_so(tmp_path: Path) -> None:
     part["curves"]["decision"]["model"] = [0.05, -0.01, -0.02]
     write(run, "metrics.json", {"test": part})
 
-    assert "At no threshold shown" in _figure(_section(run, "performance"), "decision").alt
+    assert "At no evaluated threshold" in _figure(_section(run, "performance"), "decision").alt
 
 
 def test_decision_curve_that_is_better_here_and_there_names_no_range(tmp_path: Path) -> None:
@@ -103,7 +105,17 @@ def test_decision_curve_that_is_better_here_and_there_names_no_range(tmp_path: P
     part["curves"]["decision"]["model"] = [0.07, -0.01, 0.01]
     write(run, "metrics.json", {"test": part})
 
-    assert "better than both at 2 of 3 thresholds" in _figure(_section(run, "performance"), "decision").caption
+    caption = _figure(_section(run, "performance"), "decision").caption
+    assert "At 2 of the 3 evaluated thresholds" in caption
+
+
+def test_decision_curve_that_is_better_once_names_that_threshold(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    part = scored_part(["east"], ["east"])
+    part["curves"]["decision"]["model"] = [0.05, 0.01, -0.02]
+    write(run, "metrics.json", {"test": part})
+
+    assert "At one evaluated threshold of 3, 10%" in _figure(_section(run, "performance"), "decision").caption
 
 
 def test_run_without_curves_says_that_there_are_none(tmp_path: Path) -> None:
