@@ -126,8 +126,24 @@ def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Pa
 
     cautions = " ".join(_screen(run).cautions)
 
-    assert "40 deaths: with fewer than 100 deaths" in cautions
+    assert "40 deaths: with fewer than 100 deaths or 100 survivors" in cautions
     assert "The interval of the AUC (0.45 to 0.70) holds 0.5" in cautions
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("died", "60 survivors: with fewer than 100 deaths or 100 survivors"),
+        ("delirium", "60 non-events: with fewer than 100 events or 100 non-events"),
+    ],
+)
+def test_few_patients_without_the_event_are_cautioned_by_their_number(
+    tmp_path: Path, outcome: str, said: str
+) -> None:
+    run = write_run(tmp_path, title="Hip fracture", outcome=outcome)
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": metrics(400, 340)}})
+
+    assert said in " ".join(_screen(run).cautions)
 
 
 def test_enough_deaths_and_a_good_auc_are_not_cautioned(tmp_path: Path) -> None:
