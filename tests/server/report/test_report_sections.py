@@ -79,6 +79,13 @@ def test_metrics_table_gives_an_interval_or_says_that_there_is_none(tmp_path: Pa
     assert rows["calibration error"] == ("0.021", "none")
 
 
+def test_metrics_that_are_exact_sums_are_told_apart_from_those_of_histograms(tmp_path: Path) -> None:
+    told = _texts(_section(write_run(tmp_path), "performance"))
+
+    assert "Brier score, log loss and AUC within hospitals are summed exactly" in told
+    assert "All metrics are computed from summed histograms" not in told
+
+
 def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
     section = _section(write_run(tmp_path), "performance")
 
