@@ -137,9 +137,7 @@ def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Pa
         ("delirium", "60 non-events: with fewer than 100 events or 100 non-events"),
     ],
 )
-def test_few_patients_without_the_event_are_cautioned_by_their_number(
-    tmp_path: Path, outcome: str, said: str
-) -> None:
+def test_few_patients_without_the_event_are_cautioned_by_their_number(tmp_path: Path, outcome: str, said: str) -> None:
     run = write_run(tmp_path, title="Hip fracture", outcome=outcome)
     write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": metrics(400, 340)}})
 

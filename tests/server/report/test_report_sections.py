@@ -93,7 +93,9 @@ def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert (roc["x"], roc["y"]) == ([0.0, 0.2, 1.0], [0.0, 0.6, 1.0])
     assert _figure(section, "calibration").table.rows[0][:3] == (0.04, 0.05, 200.0)
     decision = _figure(section, "decision").caption
-    assert "At the 3 evaluated thresholds between 5% and 20% the model's net benefit is estimated the highest" in decision
+    assert (
+        "At the 3 evaluated thresholds between 5% and 20% the model's net benefit is estimated the highest" in decision
+    )
     assert "without an interval: differences may be chance" in decision
 
 
