@@ -203,6 +203,16 @@ def test_run_that_failed_before_the_handshake_has_a_first_screen() -> None:
         ("30-day mortality", "outcome", "Deaths"),
         ("Hip fracture", "death_30d", "Deaths"),
         ("A diet for the studied", "weight", "Events"),
+        ("Hip fracture", "exitus", "Deaths"),
+        ("Hip fracture", "deceased30", "Deaths"),
+        ("Fatal outcome", "outcome", "Deaths"),
+        ("Readmission or death", "outcome", "Events"),
+        ("Readmission or death", "died", "Events"),
+        ("Patients who did not die", "outcome", "Events"),
+        ("Hip fracture", "survived_30d", "Events"),
+        ("Survival after hip fracture", "death", "Events"),
+        ("Missed deadlines", "outcome", "Events"),
+        ("Delirium before death", "delirium", "Events"),
     ],
 )
 def test_events_are_called_deaths_only_where_the_study_says_so(
