@@ -12,7 +12,6 @@ from rich.table import Table
 from server.quality import QUALITY_FILE, describe_findings
 from server.report.cautions import SHARES_CAUTION
 from server.report.content import names_deaths
-from server.report.records import Naming
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 
@@ -47,8 +46,8 @@ def _name_events(path: Path, metrics: Mapping[str, Any]) -> str:
     folds = metrics.get("folds", ())
     config = RunFolder(path / f"fold-{folds[0]}" if folds else path).read_json("config.json")
     study = config.get("schema", {}).get("study", {})
-    naming = Naming(name=study.get("name", ""), title=study.get("title", ""), outcome=study.get("outcome", ""))
-    return "deaths" if names_deaths(naming) else "events"
+    is_death = names_deaths(title=study.get("title", ""), outcome=study.get("outcome", ""))
+    return "deaths" if is_death else "events"
 
 
 def _describe_missing(path: Path) -> str:

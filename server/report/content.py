@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from server.report.explained import Explanation
-from server.report.records import Config, ModelFile, Naming, Quality, Round, TestPart
+from server.report.records import Config, ModelFile, Quality, Round, TestPart
 from server.run_folder import CONFIG, read_status
 from shared_model.errors import StudyError
 
@@ -57,7 +57,10 @@ class RunContent:
     @property
     def counts_deaths(self) -> bool:
         """Whether the outcome is death, see `names_deaths`."""
-        return self.config is not None and names_deaths(self.config.schema_.study)
+        if self.config is None:
+            return False
+        study = self.config.schema_.study
+        return names_deaths(title=study.title, outcome=study.outcome)
 
     def training_counts(self) -> tuple[int, int] | None:
         """Patients and events that the preprocessing rests on; None where the run has none, or they are too few."""
@@ -73,15 +76,15 @@ class RunContent:
         return (n, events) if enough else None
 
 
-def names_deaths(study: Naming) -> bool:
+def names_deaths(*, title: str, outcome: str) -> bool:
     """Whether a study's outcome is clearly death: its column says so, or the title where the column says nothing.
 
     Whole words count. A word that may turn the meaning, as in `death or readmission`, makes it unclear.
     """
-    column, title = _words(study.outcome), _words(study.title)
-    if (column | title) & _DOUBTS:
+    column, others = _words(outcome), _words(title)
+    if (column | others) & _DOUBTS:
         return False
-    return bool((title if column <= _NAMELESS else column) & _DEATHS)
+    return bool((others if column <= _NAMELESS else column) & _DEATHS)
 
 
 def _words(text: str) -> set[str]:
