@@ -45,7 +45,7 @@ def test_first_screen_tells_hospitals_patients_deaths_and_auc_with_its_interval(
     assert _tile(screen, "Deaths") == ("40", "", "10.0% of the test patients")
     value, beside, note = _tile(screen, "AUC")
     assert (value, beside) == ("0.78", "95% CI 0.70 to 0.84")
-    assert "in 78 of 100 pairs" in note
+    assert "in 78 of 100 pairs, a tie counted half." in note
 
 
 def test_calibration_in_words_rests_on_expected_and_observed_deaths_and_the_slope(tmp_path: Path) -> None:
