@@ -50,7 +50,7 @@ def _list_cautions(runs: Sequence[RunDetail]) -> list[str]:
     if len({config.schema_sha256 for config in configs}) > 1:
         return ["other_study"]
     tested = {
-        (str(one.settings.get("seed")), str(one.settings.get("fold")), tuple(sorted(m.site for m in one.roster)))
+        (*(str(one.settings.get(key)) for key in ("seed", "fold", "folds")), *sorted(m.site for m in one.roster))
         for one in configs
     }
     return ["other_test"] if len(tested) > 1 else []
