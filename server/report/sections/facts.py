@@ -193,7 +193,11 @@ def tell_specification(content: RunContent, words: Words) -> str:
     """Where the whole model stands."""
     if content.model is None:
         return ""
-    return words("facts.specification", weights=content.model.weights_sha256[:16])
+    weights, kept = content.model.weights_sha256[:16], content.model.kept_by_hospitals
+    if not kept:
+        return words("facts.specification", weights=weights)
+    parts = " and ".join(words(f"facts.kept_{part}") for part in kept)
+    return words("facts.specification_kept", weights=weights, parts=parts)
 
 
 def tell_code(content: RunContent, words: Words) -> str:

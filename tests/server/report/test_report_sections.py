@@ -423,6 +423,19 @@ def test_model_card_is_filled_where_the_run_knows_and_marked_where_not(tmp_path:
     assert "image hip" in str(rows["inputs"])
 
 
+def test_parts_that_hospitals_keep_are_said_not_to_be_in_the_run_folder(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    assert "hold architecture, preprocessing and weights" in _told(run)["22"]
+    change(run, "model.json", kept_by_hospitals=["head", "norms"])
+
+    card = {row[0]: row[1] for row in _table(_section(run, "card"), "model-card").rows}
+
+    for told in (_told(run)["22"], str(card["version"])):
+        assert "Not in the run folder: the fusion head and the BatchNorm layers." in told
+        assert "each hospital's patients were scored with its own" in told
+        assert "preprocessing and weights" not in told
+
+
 def test_settings_versions_and_hashes_are_there(tmp_path: Path) -> None:
     section = _section(write_run(tmp_path), "reproducing")
 
