@@ -121,7 +121,12 @@ def tell_balance(content: RunContent, words: Words) -> str:
 
 
 def tell_heterogeneity(content: RunContent, words: Words) -> str:
-    """Spread between hospitals of AUC and shares."""
+    """Spread between hospitals of performance and of shares."""
+    return " ".join(filter(None, (tell_spread_of_performance(content, words), _tell_spread_of_shares(content, words))))
+
+
+def tell_spread_of_performance(content: RunContent, words: Words) -> str:
+    """Of how many hospitals metrics are shown, and AUC within hospitals."""
     sentences = []
     if content.test is not None:
         shown = [row for row in content.test.sites.values() if row is not None]
@@ -131,20 +136,21 @@ def tell_heterogeneity(content: RunContent, words: Words) -> str:
         if pooled is not None and pooled.auc_within is not None:
             within = interval(pooled.auc_within_ci)
             sentences.append(words("facts.within", auc=number(pooled.auc_within), ci=within))
-    if content.explanation is not None:
-        known = [
-            f"{name} {percent(entry.i2, digits=0)}"
-            for name, entry in content.explanation.by_share()
-            if entry.i2 is not None
-        ]
-        if known:
-            sentences.append(words("facts.i2", told=", ".join(known)))
     return " ".join(sentences)
+
+
+def _tell_spread_of_shares(content: RunContent, words: Words) -> str:
+    shares = content.explanation.by_share() if content.explanation else []
+    known = [f"{name} {percent(entry.i2, digits=0)}" for name, entry in shares if entry.i2 is not None]
+    return words("facts.i2", told=", ".join(known)) if known else ""
 
 
 def tell_measures(content: RunContent, words: Words) -> str:
     """Which measures are reported."""
-    return words("facts.measures") if content.test else ""
+    if content.test is None:
+        return ""
+    measures = words("facts.measures")
+    return measures if content.test.pooled is not None else f"{measures} {words('facts.measures_suppressed')}"
 
 
 def tell_performance(content: RunContent, words: Words) -> str:
@@ -177,11 +183,11 @@ def tell_shares(content: RunContent, words: Words) -> str:
 
 
 def tell_subgroups(content: RunContent, words: Words) -> str:
-    """Whether subgroups were looked at."""
-    if content.config is None:
+    """By which variables shares of groups are told."""
+    if content.explanation is None or content.explanation.suppressed:
         return ""
-    strata = str(_setting(content.config, "strata"))
-    return words("facts.subgroups", strata=strata) if strata else ""
+    told = [name for name, groups in content.explanation.strata.items() if any(groups.values())]
+    return words("facts.subgroups", strata=", ".join(told)) if told else ""
 
 
 def tell_output(content: RunContent, words: Words) -> str:

@@ -436,6 +436,44 @@ def test_parts_that_hospitals_keep_are_said_not_to_be_in_the_run_folder(tmp_path
         assert "preprocessing and weights" not in told
 
 
+def _by(run: Path) -> dict[str, str]:
+    """Who fills in each item of the checklist."""
+    return {str(row[0]): row[3].mark for row in _table(_section(run, "tripod"), "tripod-ai").rows if type(row[3]) is Marked}
+
+
+def test_class_weight_is_no_whole_answer_to_class_imbalance(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+
+    assert _by(run)["13"] == "amber"
+    assert "Why, and any recalibration afterwards: to be written by the authors." in _told(run)["13"]
+
+
+def test_measures_of_a_suppressed_test_part_are_no_whole_answer(tmp_path: Path) -> None:
+    assert {_by(write_run(tmp_path / "whole"))[item] for item in ("12e", "21")} == {"good"}
+
+    suppressed = write_suppressed_run(tmp_path / "suppressed")
+
+    assert {_by(suppressed)[item] for item in ("12e", "21")} == {"amber"}
+    assert "suppressed" in _told(suppressed)["12e"]
+
+
+def test_subgroups_are_told_only_where_their_shares_are(tmp_path: Path) -> None:
+    assert "Shares by groups of: male." in _told(write_run(tmp_path / "whole"))["14"]
+    unexplained = write_run(tmp_path / "unexplained")
+    (unexplained / "explanations.json").unlink()
+
+    for run in (unexplained, write_suppressed_run(tmp_path / "suppressed")):
+        assert "Shares by groups" not in _told(run)["14"]
+
+
+def test_spread_of_attributions_is_not_told_as_that_of_performance(tmp_path: Path) -> None:
+    told = _told(write_run(tmp_path))
+
+    assert "I²" not in told["23b"]
+    assert "Performance per hospital is shown only where it was released: of 3 of 3 hospitals." in told["23b"]
+    assert "I² of the shares of attribution, not of performance" in told["12d"]
+
+
 def test_settings_versions_and_hashes_are_there(tmp_path: Path) -> None:
     section = _section(write_run(tmp_path), "reproducing")
 
