@@ -339,6 +339,9 @@ def test_withheld_section_states_the_rule_of_the_run_and_counts_what_it_hid(tmp_
     section = _section(write_run(tmp_path, hidden_hospitals=["north"]), "withheld")
 
     assert "at least 10 patients, 5 events and 5 non-events; a sum joins at least 3 hospitals" in _texts(section)
+    assert "By patients alone, with any number of events, are shown: groups of a feature's values" in _texts(section)
+    reasons = {row[0]: row[3] for row in _table(section, "withheld").rows}
+    assert "a group that would reveal another" in str(reasons["features with hidden groups of values"])
     rows = {row[0]: row[1:3] for row in _table(section, "withheld").rows}
     assert rows["hospitals' own metrics"] == (1, "north")
     assert rows["groups of patients"] == (1, "male: missing")
