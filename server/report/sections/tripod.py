@@ -47,7 +47,9 @@ def describe_tripod(content: RunContent, words: Words) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for item in words.rows("tripod.items"):
         told = " ".join(filter(None, (fact(content, words) for fact in _TOLD.get(item["item"], ()))))
-        rows.append((item["item"], item["topic"], item["asks"], _status(item["item"], told, content, words), told or None))
+        rows.append(
+            (item["item"], item["topic"], item["asks"], _status(item["item"], told, content, words), told or None)
+        )
     known = sum(1 for row in rows if row[-1] is not None)
     return Section(
         "tripod",

@@ -441,7 +441,9 @@ def test_parts_that_hospitals_keep_are_said_not_to_be_in_the_run_folder(tmp_path
 
 def _by(run: Path) -> dict[str, str]:
     """Who fills in each item of the checklist."""
-    return {str(row[0]): row[3].mark for row in _table(_section(run, "tripod"), "tripod-ai").rows if type(row[3]) is Marked}
+    return {
+        str(row[0]): row[3].mark for row in _table(_section(run, "tripod"), "tripod-ai").rows if type(row[3]) is Marked
+    }
 
 
 def test_class_weight_is_no_whole_answer_to_class_imbalance(tmp_path: Path) -> None:
