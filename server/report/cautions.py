@@ -52,12 +52,14 @@ def _of_the_shares(content: RunContent, words: Words) -> Iterator[str]:
     explanation = content.explanation
     if explanation is None or explanation.suppressed:
         return
+    if explanation.uses_nothing:
+        yield words("first.shares_unused")
     unused = [
         name for name, entry in explanation.by_share() if entry.share is not None and entry.share < SMALLEST_SHARE
     ]
     if unused:
         yield words("caution.unused", names=", ".join(unused))
-    for name, entry in explanation.by_share():
+    for name, entry in explanation.by_share() if not explanation.is_single else ():
         if entry.i2 is not None and entry.i2 >= SPREAD_I2 and entry.hospitals is not None:
             yield words("caution.spread", name=name, i2=percent(entry.i2, digits=0))
     if content.quality is not None and content.quality.correlated:

@@ -140,7 +140,8 @@ def tell_spread_of_performance(content: RunContent, words: Words) -> str:
 
 
 def _tell_spread_of_shares(content: RunContent, words: Words) -> str:
-    shares = content.explanation.by_share() if content.explanation else []
+    explanation = content.explanation
+    shares = explanation.by_share() if explanation is not None and not explanation.is_single else []
     known = [f"{name} {percent(entry.i2, digits=0)}" for name, entry in shares if entry.i2 is not None]
     return words("facts.i2", told=", ".join(known)) if known else ""
 
@@ -175,6 +176,8 @@ def tell_shares(content: RunContent, words: Words) -> str:
     """What the model looks at."""
     if content.explanation is None or content.explanation.suppressed:
         return ""
+    if content.explanation.uses_nothing or content.explanation.is_single:
+        return words(f"first.shares_{'unused' if content.explanation.uses_nothing else 'single'}")
     told = ", ".join(
         f"{name} {percent(entry.share)} ({percent_interval(entry.share_ci)})"
         for name, entry in content.explanation.by_share()
@@ -184,7 +187,7 @@ def tell_shares(content: RunContent, words: Words) -> str:
 
 def tell_subgroups(content: RunContent, words: Words) -> str:
     """By which variables shares of groups are told."""
-    if content.explanation is None or content.explanation.suppressed:
+    if content.explanation is None or content.explanation.suppressed or content.explanation.is_single:
         return ""
     told = [name for name, groups in content.explanation.strata.items() if any(groups.values())]
     return words("facts.subgroups", strata=", ".join(told)) if told else ""

@@ -155,7 +155,9 @@ def test_hospitals_accepted_although_red_and_shares_that_differ_between_hospital
     run = write_run(tmp_path)
     red = {"grade": "red", "refused": False, "judged": 9, "by_outcome": True, "findings": []}
     change(run, "quality.json", hospitals={"east": red, "north": {**red, "refused": True}})
-    change(run, "explanations.json", modalities={"static": modality_entry(0.7) | {"i2": 0.8}})
+    change(
+        run, "explanations.json", modalities={"static": modality_entry(0.7) | {"i2": 0.8}, "hip": modality_entry(0.3)}
+    )
 
     cautions = _screen(run).cautions
 
@@ -248,11 +250,35 @@ def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path
     assert screen.shares_note == "Each fold has an explanation of its own, in its own run folder."
 
 
+def test_share_of_a_single_modality_is_said_to_be_whole_by_construction(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    change(run, "explanations.json", modalities={"static": modality_entry(1.0) | {"i2": 0.8}})
+
+    screen = _screen(run)
+
+    (bar,) = screen.bars
+    assert (bar.share, bar.interval, bar.low, bar.high) == ("100.0%", "", 100.0, 100.0)
+    assert "100% by construction" in screen.shares_note
+    assert not any(SHARES_CAUTION in caution or "I²" in caution for caution in screen.cautions)
+
+
+def test_model_that_uses_nothing_has_a_sentence_for_bars_and_a_caution(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    nothing = modality_entry(0.5) | {"share": None, "share_ci": None, "mean_abs": 0.0}
+    change(run, "explanations.json", modalities={"static": nothing, "hip": nothing})
+
+    screen = _screen(run)
+
+    assert screen.bars == ()
+    assert screen.shares_note.startswith("The model uses none of its inputs: it gives everyone the same risk")
+    assert screen.shares_note in screen.cautions
+
+
 def test_modality_without_a_share_is_not_drawn_as_one(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     nothing = modality_entry(0.5) | {"share": None, "share_ci": None}
-    change(run, "explanations.json", modalities={"static": nothing})
+    change(run, "explanations.json", modalities={"static": nothing, "hip": modality_entry(0.5)})
 
-    (bar,) = _screen(run).bars
+    bar = _screen(run).bars[-1]
 
     assert (bar.share, bar.interval, bar.length) == ("not available", "not available", 0.0)

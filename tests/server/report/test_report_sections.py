@@ -174,7 +174,7 @@ def test_shares_come_with_interval_and_prediction_interval_and_the_caution(tmp_p
 
 def test_spread_that_may_not_be_told_is_not_drawn(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={"static": modality_entry(1.0, spread=False)})
+    change(run, "explanations.json", modalities={name: modality_entry(0.5, spread=False) for name in ("static", "hip")})
 
     figure = _figure(_section(run, "importance"), "shares")
 
@@ -182,6 +182,31 @@ def test_spread_that_may_not_be_told_is_not_drawn(tmp_path: Path) -> None:
     assert figure.table.rows[0][5] == "not available"
     rows = {row[0] for row in _table(_section(run, "withheld"), "withheld").rows}
     assert "spread between hospitals" in rows
+
+
+def test_single_modality_is_told_without_interval_and_spread(tmp_path: Path) -> None:
+    run = write_run(tmp_path, modalities=["static"])
+
+    section = _section(run, "importance")
+
+    assert not list_figures(section.blocks)
+    assert "100% by construction" in _texts(section)
+    assert "modality" in _table(section, "modalities").columns
+    assert not any("share" in column for column in _table(section, "modalities").columns)
+    assert "100% by construction" in _texts(_section(run, "groups"))
+    card = {row[0]: str(row[1]) for row in _table(_section(run, "card"), "model-card").rows}
+    assert "100% by construction" in card["what it looks at"]
+    assert "I²" not in card["between hospitals"]
+
+
+def test_model_that_uses_nothing_is_told_in_words(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    nothing = modality_entry(0.5) | {"share": None, "share_ci": None, "mean_abs": 0.0}
+    change(run, "explanations.json", modalities={"static": nothing, "hip": nothing})
+
+    section = _section(run, "importance")
+
+    assert section.blocks == (Notice(WORDS("first.shares_unused")),)
 
 
 def test_interactions_that_are_all_zero_are_told_in_words(tmp_path: Path) -> None:
