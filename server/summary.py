@@ -11,6 +11,7 @@ from rich.table import Table
 
 from server.quality import QUALITY_FILE, describe_findings
 from server.report.cautions import SHARES_CAUTION
+from server.report.content import names_deaths
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 
@@ -33,11 +34,20 @@ def print_run(path: Path, console: Console) -> None:
         print_quality(quality, console)
     metrics = folder.read_json("metrics.json")
     if metrics:
-        print_metrics(metrics, console)
+        print_metrics(metrics, console, events=_name_events(path, metrics))
     explanations = folder.read_json("explanations.json")
     if explanations:
         print_shares(explanations, console)
     console.print(f"run folder: {path}", markup=False, soft_wrap=True)
+
+
+def _name_events(path: Path, metrics: Mapping[str, Any]) -> str:
+    """Deaths where the study says so; pooled folds share the first one's config."""
+    folds = metrics.get("folds", ())
+    config = RunFolder(path / f"fold-{folds[0]}" if folds else path).read_json("config.json")
+    study = config.get("schema", {}).get("study", {})
+    is_death = names_deaths(title=study.get("title", ""), outcome=study.get("outcome", ""))
+    return "deaths" if is_death else "events"
 
 
 def _describe_missing(path: Path) -> str:
@@ -78,11 +88,17 @@ def print_quality(quality: Mapping[str, Any], console: Console) -> None:
         console.print(f"data quality: green: {', '.join(green)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
-    """The test part: all patients together, then each hospital that released its row."""
+def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str) -> None:
+    """The test part: all patients together, then each hospital that released its row.
+
+    Args:
+        metrics: of metrics.json.
+        console: where to.
+        events: heading of their column.
+    """
     test = metrics["test"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("test part", "n", "deaths", "AUC", "95 % CI", "within", "log loss", "slope"):
+    for heading in ("test part", "n", events, "AUC", "95 % CI", "within", "log loss", "slope"):
         table.add_column(heading, no_wrap=True)
     for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
         if row.get("suppressed"):
@@ -104,7 +120,7 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
 def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
     """What the model looks at: shares of the modalities, over all hospitals."""
     if explanations.get("suppressed"):
-        console.print("explanation: suppressed, too few patients or deaths", highlight=False)
+        console.print("explanation: suppressed, too few patients, events or hospitals", highlight=False)
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("looks at", "share", "95 % CI", "hospitals"):

@@ -50,7 +50,7 @@ def _list_cautions(runs: Sequence[RunDetail]) -> list[str]:
     if len({config.schema_sha256 for config in configs}) > 1:
         return ["other_study"]
     tested = {
-        (str(one.settings.get("seed")), str(one.settings.get("fold")), tuple(sorted(m.site for m in one.roster)))
+        (*(str(one.settings.get(key)) for key in ("seed", "fold", "folds")), *sorted(m.site for m in one.roster))
         for one in configs
     }
     return ["other_test"] if len(tested) > 1 else []
@@ -118,7 +118,10 @@ def _draw_shares(explained: dict[str, Explanation], words: Words) -> Figure:
     for i, (run, one) in enumerate(explained.items()):
         entries = [one.modalities.get(name) for name in modalities]
         rows = [row + step * (i - (len(explained) - 1) / 2) for row in range(len(modalities))]
-        values, ends = [e.share if e else None for e in entries], [e.share_ci if e else None for e in entries]
+        values, ends = (
+            [e.share if e else None for e in entries],
+            [e.share_ci if e and not one.is_single else None for e in entries],
+        )
         traces.append(points_with_intervals(run, rows, values, ends, series=i))
     cells = tuple((name, *(_show_share(one, name, words) for one in explained.values())) for name in modalities)
     return Figure(
@@ -137,7 +140,7 @@ def _show_share(one: Explanation, name: str, words: Words) -> str:
     entry = one.modalities.get(name)
     if entry is None:
         return words("compare.absent")
-    ends = f" ({percent_interval(entry.share_ci)})" if entry.share_ci else ""
+    ends = f" ({percent_interval(entry.share_ci)})" if entry.share_ci and not one.is_single else ""
     return percent(entry.share) + ends
 
 

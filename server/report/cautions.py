@@ -39,12 +39,11 @@ def _of_the_metrics(content: RunContent, words: Words) -> Iterator[str]:
     pooled = content.test.pooled if content.test else None
     if pooled is None:
         return
-    if min(pooled.events, pooled.n - pooled.events) < FEWEST_EVENTS:
-        yield words(
-            "caution.few_deaths" if content.counts_deaths else "caution.few_events",
-            events=pooled.events,
-            fewest=FEWEST_EVENTS,
-        )
+    non_events = pooled.n - pooled.events
+    if min(pooled.events, non_events) < FEWEST_EVENTS:
+        event, non_event = ("deaths", "survivors") if content.counts_deaths else ("events", "non_events")
+        fewer = non_event if non_events < pooled.events else event
+        yield words(f"caution.few_{fewer}", n=min(pooled.events, non_events), fewest=FEWEST_EVENTS)
     if pooled.auc_ci is not None and pooled.auc_ci[0] <= 0.5 <= pooled.auc_ci[1]:
         yield words("caution.chance", ci=interval(pooled.auc_ci))
 
@@ -53,12 +52,14 @@ def _of_the_shares(content: RunContent, words: Words) -> Iterator[str]:
     explanation = content.explanation
     if explanation is None or explanation.suppressed:
         return
+    if explanation.uses_nothing:
+        yield words("first.shares_unused")
     unused = [
         name for name, entry in explanation.by_share() if entry.share is not None and entry.share < SMALLEST_SHARE
     ]
     if unused:
         yield words("caution.unused", names=", ".join(unused))
-    for name, entry in explanation.by_share():
+    for name, entry in explanation.by_share() if not explanation.is_single else ():
         if entry.i2 is not None and entry.i2 >= SPREAD_I2 and entry.hospitals is not None:
             yield words("caution.spread", name=name, i2=percent(entry.i2, digits=0))
     if content.quality is not None and content.quality.correlated:

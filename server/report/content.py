@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,12 @@ from shared_model.errors import StudyError
 
 T = TypeVar("T")
 
-_DEATHS = ("death", "dead", "died", "die", "mortality", "deceased")
+_DEATHS = frozenset({"death", "deaths", "dead", "died", "mortality", "deceased", "fatal", "exitus"})
+_DOUBTS = frozenset(
+    {"or", "not", "no", "non", "without", "composite", "readmission", "readmitted", "alive", "survival"}
+    | {"survive", "survived", "survivor", "survivors"}
+)
+_NAMELESS = frozenset({"outcome", "event", "events", "label", "target", "y"})  # columns that leave it to the title
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,11 @@ class RunContent:
 
     @property
     def counts_deaths(self) -> bool:
-        """Whether the outcome is death, by the words of the study's title and outcome column."""
+        """Whether the outcome is death, see `names_deaths`."""
         if self.config is None:
             return False
         study = self.config.schema_.study
-        words = f"{study.title} {study.outcome}".lower().replace("_", " ").split()
-        return any(word.strip(".,:;()").startswith(_DEATHS[:2]) or word.strip(".,:;()") in _DEATHS for word in words)
+        return names_deaths(title=study.title, outcome=study.outcome)
 
     def training_counts(self) -> tuple[int, int] | None:
         """Patients and events that the preprocessing rests on; None where the run has none, or they are too few."""
@@ -69,6 +74,21 @@ class RunContent:
         smallest = [int(self.config.settings.get(f"min-{what}", 10)) for what in ("patients", "events", "non-events")]
         enough = all(count >= least for count, least in zip((n, events, n - events), smallest, strict=True))
         return (n, events) if enough else None
+
+
+def names_deaths(*, title: str, outcome: str) -> bool:
+    """Whether a study's outcome is clearly death: its column says so, or the title where the column says nothing.
+
+    Whole words count. A word that may turn the meaning, as in `death or readmission`, makes it unclear.
+    """
+    column, others = _words(outcome), _words(title)
+    if (column | others) & _DOUBTS:
+        return False
+    return bool((others if column <= _NAMELESS else column) & _DEATHS)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+", text.lower()))
 
 
 def read_run(path: Path) -> RunContent:

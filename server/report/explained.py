@@ -140,6 +140,18 @@ class Explanation:
     failed: Mapping[str, str] = Field(default_factory=dict)
     spread_failed: Mapping[str, str] = Field(default_factory=dict)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one modality, so that its share is 1 by construction, everywhere."""
+        return len(self.modalities) == 1
+
+    @property
+    def uses_nothing(self) -> bool:
+        """Whether no modality moves any prediction, so that no share is defined."""
+        return bool(self.modalities) and all(
+            entry.share is None and entry.mean_abs == 0 for entry in self.modalities.values()
+        )
+
     def by_share(self) -> list[tuple[str, ModalityEntry]]:
         """Modalities, the largest share first; one without a share comes last."""
         return sorted(self.modalities.items(), key=lambda item: -(-1.0 if item[1].share is None else item[1].share))

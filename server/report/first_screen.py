@@ -21,7 +21,7 @@ _PERHAPS = "_perhaps"  # of words for what chance alone may explain
 
 @dataclass(frozen=True)
 class ShareBar:
-    """A modality's share, drawn; lengths are percent of the width."""
+    """A modality's share, drawn; lengths are percent of the width. No interval ("") where one has no meaning."""
 
     name: str
     share: str
@@ -65,14 +65,17 @@ def describe_first_screen(content: RunContent, words: Words, *, shares_caution: 
     study = content.config.schema_.study if content.config else None
     cautions = list_cautions(content, words)
     bars = tuple(_list_bars(content))
+    is_single = content.explanation is not None and content.explanation.is_single
     return FirstScreen(
         title=(study.title or study.name) if study else words("first.unknown_study"),
         subtitle=_describe_run(content, words),
         failure=content.reason if content.state == "failed" else "",
         tiles=tuple(_list_tiles(content, words)),
         bars=bars,
-        shares_note=words("first.shares_note") if bars else _why_no_shares(content, words),
-        cautions=(shares_caution, *cautions) if bars else cautions,
+        shares_note=words(f"first.shares_{'single' if is_single else 'note'}")
+        if bars
+        else _why_no_shares(content, words),
+        cautions=(shares_caution, *cautions) if bars and not is_single else cautions,
     )
 
 
@@ -181,15 +184,16 @@ def expected_events(test: TestPart) -> float | None:
 
 
 def _list_bars(content: RunContent) -> Iterator[ShareBar]:
-    if content.explanation is None or content.explanation.suppressed:
+    explanation = content.explanation
+    if explanation is None or explanation.suppressed or explanation.uses_nothing:
         return
-    for name, entry in content.explanation.by_share():
+    for name, entry in explanation.by_share():
         share = entry.share or 0.0
-        low, high = entry.share_ci or (share, share)
+        low, high = (None if explanation.is_single else entry.share_ci) or (share, share)
         yield ShareBar(
             name=name,
             share=percent(entry.share),
-            interval=percent_interval(entry.share_ci),
+            interval="" if explanation.is_single else percent_interval(entry.share_ci),
             length=_on_scale(share),
             low=_on_scale(share if low is None else low),
             high=_on_scale(share if high is None else high),
@@ -202,7 +206,7 @@ def _on_scale(share: float) -> float:
 
 def _why_no_shares(content: RunContent, words: Words) -> str:
     if content.explanation is not None:
-        return words("first.shares_suppressed")
+        return words(f"first.shares_{'unused' if content.explanation.uses_nothing else 'suppressed'}")
     if content.config is not None and content.config.settings.get("explain") == "none":
         return words("first.shares_off")
     return words("first.shares_folds") if content.folds else words("first.shares_none")

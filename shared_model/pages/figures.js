@@ -103,7 +103,7 @@
 
   // A text that a spreadsheet would take for a formula is marked as text; numbers stay numbers.
   const csvCell = (text) => {
-    const plain = /^[=+\-@\t\r]/.test(text) && !/^-?[\d.]+(e[+-]?\d+)?%?$/i.test(text) ? `'${text}` : text;
+    const plain = /^[=+\-@\t\r]/.test(text) && !/^[+-]?[\d.]+(e[+-]?\d+)?%?$/i.test(text) ? `'${text}` : text;
     return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
   };
 

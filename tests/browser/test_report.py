@@ -234,6 +234,33 @@ def test_table_is_saved_as_csv_with_its_numbers(visit: Callable[..., Opened], tm
     ]
 
 
+@pytest.mark.parametrize(
+    ("cell", "saved"),
+    [
+        ("+0.3337", "+0.3337"),
+        ("+1.2e-05", "+1.2e-05"),
+        ("-0.3337", "-0.3337"),
+        ("+12%", "+12%"),
+        ("+1+1", "'+1+1"),
+        ("+A1", "'+A1"),
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+    ],
+)
+def test_csv_keeps_numbers_with_a_sign_and_guards_formulas(
+    visit: Callable[..., Opened], tmp_path: Path, cell: str, saved: str
+) -> None:
+    page = visit("plain").page
+    page.locator("#figure-roc summary").click()
+    page.locator("#figure-roc tbody td").first.evaluate("(place, text) => { place.textContent = text; }", cell)
+
+    with page.expect_download() as download:
+        page.locator("#figure-roc button[data-save=csv]").click()
+
+    download.value.save_as(tmp_path / "roc.csv")
+    assert (tmp_path / "roc.csv").read_text(encoding="utf-8-sig").splitlines()[1] == f"0,{saved},1"
+
+
 def test_csv_of_hostile_names_holds_no_formula_and_quotes_what_it_must(
     visit: Callable[..., Opened], tmp_path: Path
 ) -> None:

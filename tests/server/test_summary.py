@@ -10,6 +10,7 @@ from server.report.cautions import SHARES_CAUTION
 from server.run_folder import RunFolder
 from server.summary import print_run, print_shares
 from shared_model.errors import StudyError
+from tests.server.report.run_folders import scored_part, write, write_run
 
 
 def test_show_of_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
@@ -34,6 +35,27 @@ def test_show_of_unfinished_folds_tells_the_state_of_each_in_order(tmp_path: Pat
         "  fold-11: missing",
         "Show one of these folders, or repeat the command of the run with --resume.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("title", "outcome", "heading"),
+    [("Hip fracture", "death_30d", "deaths"), ("Coronary disease", "disease", "events")],
+)
+@pytest.mark.parametrize("folds", [False, True])
+def test_events_are_called_deaths_only_where_the_study_says_so(
+    tmp_path: Path, title: str, outcome: str, heading: str, *, folds: bool
+) -> None:
+    run = tmp_path
+    write_run(run / "fold-2" if folds else run, title=title, outcome=outcome)
+    if folds:
+        RunFolder(run).write_status("completed")
+        write(run, "metrics.json", {"folds": [2], "test": scored_part(["east"], ["east"])})
+    told = StringIO()
+
+    print_run(run, Console(file=told, width=200))
+
+    (line,) = (line for line in told.getvalue().splitlines() if line.startswith("test part"))
+    assert line.split()[:4] == ["test", "part", "n", heading]
 
 
 def test_shares_are_shown_largest_first_with_the_caution_that_their_intervals_need() -> None:

@@ -71,15 +71,26 @@ def _count(own: Mapping[str, object], key: str) -> int:
 
 def tell_split(content: RunContent, words: Words) -> str:
     """How patients are divided."""
-    if content.config is None:
+    if content.config is None or "folds" not in content.config.settings:
         return ""
-    fold = ", ".join(map(str, content.folds)) or str(_setting(content.config, "fold"))
-    return words("facts.split", seed=str(_setting(content.config, "seed")), fold=fold)
+    folds = int(content.config.settings["folds"])
+    return words(
+        "facts.split",
+        seed=str(_setting(content.config, "seed")),
+        folds=folds,
+        fold=", ".join(map(str, content.folds)) or str(_setting(content.config, "fold")),
+        train=f"{100 * (folds - 2) / folds:.3g}",
+        val=f"{100 / folds:.3g}",
+        test=f"{100 / folds:.3g}",
+    )
 
 
 def tell_missing(content: RunContent, words: Words) -> str:
     """How missing values and modalities are handled."""
-    return words("facts.missing") if content.config else ""
+    if content.config is None:
+        return ""
+    parts = [key for key in ("static", "series") if getattr(content.config.schema_, key)]
+    return words("facts.missing", parts=" ".join(words(f"facts.missing_{key}") for key in parts)).strip()
 
 
 def tell_preprocessing(content: RunContent, words: Words) -> str:
@@ -110,7 +121,12 @@ def tell_balance(content: RunContent, words: Words) -> str:
 
 
 def tell_heterogeneity(content: RunContent, words: Words) -> str:
-    """Spread between hospitals of AUC and shares."""
+    """Spread between hospitals of performance and of shares."""
+    return " ".join(filter(None, (tell_spread_of_performance(content, words), _tell_spread_of_shares(content, words))))
+
+
+def tell_spread_of_performance(content: RunContent, words: Words) -> str:
+    """Of how many hospitals metrics are shown, and AUC within hospitals."""
     sentences = []
     if content.test is not None:
         shown = [row for row in content.test.sites.values() if row is not None]
@@ -120,20 +136,22 @@ def tell_heterogeneity(content: RunContent, words: Words) -> str:
         if pooled is not None and pooled.auc_within is not None:
             within = interval(pooled.auc_within_ci)
             sentences.append(words("facts.within", auc=number(pooled.auc_within), ci=within))
-    if content.explanation is not None:
-        known = [
-            f"{name} {percent(entry.i2, digits=0)}"
-            for name, entry in content.explanation.by_share()
-            if entry.i2 is not None
-        ]
-        if known:
-            sentences.append(words("facts.i2", told=", ".join(known)))
     return " ".join(sentences)
+
+
+def _tell_spread_of_shares(content: RunContent, words: Words) -> str:
+    explanation = content.explanation
+    shares = explanation.by_share() if explanation is not None and not explanation.is_single else []
+    known = [f"{name} {percent(entry.i2, digits=0)}" for name, entry in shares if entry.i2 is not None]
+    return words("facts.i2", told=", ".join(known)) if known else ""
 
 
 def tell_measures(content: RunContent, words: Words) -> str:
     """Which measures are reported."""
-    return words("facts.measures") if content.test else ""
+    if content.test is None:
+        return ""
+    measures = words("facts.measures")
+    return measures if content.test.pooled is not None else f"{measures} {words('facts.measures_suppressed')}"
 
 
 def tell_performance(content: RunContent, words: Words) -> str:
@@ -158,6 +176,8 @@ def tell_shares(content: RunContent, words: Words) -> str:
     """What the model looks at."""
     if content.explanation is None or content.explanation.suppressed:
         return ""
+    if content.explanation.uses_nothing or content.explanation.is_single:
+        return words(f"first.shares_{'unused' if content.explanation.uses_nothing else 'single'}")
     told = ", ".join(
         f"{name} {percent(entry.share)} ({percent_interval(entry.share_ci)})"
         for name, entry in content.explanation.by_share()
@@ -166,11 +186,11 @@ def tell_shares(content: RunContent, words: Words) -> str:
 
 
 def tell_subgroups(content: RunContent, words: Words) -> str:
-    """Whether subgroups were looked at."""
-    if content.config is None:
+    """By which variables shares of groups are told."""
+    if content.explanation is None or content.explanation.suppressed or content.explanation.is_single:
         return ""
-    strata = str(_setting(content.config, "strata"))
-    return words("facts.subgroups", strata=strata) if strata else ""
+    told = [name for name, groups in content.explanation.strata.items() if any(groups.values())]
+    return words("facts.subgroups", strata=", ".join(told)) if told else ""
 
 
 def tell_output(content: RunContent, words: Words) -> str:
@@ -182,7 +202,11 @@ def tell_specification(content: RunContent, words: Words) -> str:
     """Where the whole model stands."""
     if content.model is None:
         return ""
-    return words("facts.specification", weights=content.model.weights_sha256[:16])
+    weights, kept = content.model.weights_sha256[:16], content.model.kept_by_hospitals
+    if not kept:
+        return words("facts.specification", weights=weights)
+    parts = " and ".join(words(f"facts.kept_{part}") for part in kept)
+    return words("facts.specification_kept", weights=weights, parts=parts)
 
 
 def tell_code(content: RunContent, words: Words) -> str:

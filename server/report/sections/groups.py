@@ -22,6 +22,8 @@ def describe_groups(content: RunContent, words: Words) -> Section:
     explanation = content.explanation
     if explanation is None or not explanation.strata:
         return Section("groups", title, (Text(words("groups.none")),))
+    if explanation.is_single:
+        return Section("groups", title, (Text(words("first.shares_single")),))
     blocks: list[Block] = [Text(words("groups.intro"))]
     for i, (variable, groups) in enumerate(explanation.strata.items()):
         labels = _labels(variable, groups, content, words)

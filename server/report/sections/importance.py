@@ -22,11 +22,16 @@ def describe_importance(content: RunContent, words: Words, *, shares_caution: st
         return Section("importance", title, (Text(words("importance.none")),))
     if explanation.suppressed:
         return Section("importance", title, (Notice(words("importance.suppressed")),))
+    if explanation.uses_nothing:
+        return Section("importance", title, (Notice(words("first.shares_unused")),))
+    if explanation.is_single:
+        sizes = Folded(words("importance.more"), (_detail_table(explanation, words, keys=_SIZES),))
+        return Section("importance", title, (Notice(words("first.shares_single")), sizes))
     blocks: list[Block] = [
         Text(words("importance.intro")),
         Notice(shares_caution),
         _draw_shares(explanation, words),
-        Folded(words("importance.more"), (_detail_table(explanation, words),)),
+        Folded(words("importance.more"), (_detail_table(explanation, words, keys=(*_SHARES, *_SIZES)),)),
         *_describe_spread(explanation, words),
         *_describe_interactions(explanation, words),
     ]
@@ -95,37 +100,27 @@ def _share_axis(words: Words) -> Trace:
     return axis(words("importance.share_axis"), tickformat=".0%", zeroline=True, rangemode="tozero")
 
 
-def _detail_table(explanation: Explanation, words: Words) -> Table:
-    keys = (
-        "mean_local_share",
-        "mean_local_share_ci",
-        "share_present",
-        "mean_abs",
-        "mean_abs_ci",
-        "mean_phi",
-        "alone",
-        "left_out",
-        "se_background",
-        "n_present",
-    )
+_SHARES = ("mean_local_share", "mean_local_share_ci", "share_present")
+_SIZES = ("mean_abs", "mean_abs_ci", "mean_phi", "alone", "left_out", "se_background", "n_present")
+
+
+def _detail_table(explanation: Explanation, words: Words, *, keys: tuple[str, ...]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, entry in explanation.by_share():
         ends = entry.mean_abs_ci
-        rows.append(
-            (
-                name,
-                percent(entry.mean_local_share),
-                percent_interval(entry.mean_local_share_ci),
-                percent(entry.share_present),
-                entry.mean_abs,
-                None if ends is None or None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}",
-                entry.mean_phi,
-                entry.alone,
-                entry.left_out,
-                entry.se_background,
-                entry.n_present,
-            )
-        )
+        cells: dict[str, Cell] = {
+            "mean_local_share": percent(entry.mean_local_share),
+            "mean_local_share_ci": percent_interval(entry.mean_local_share_ci),
+            "share_present": percent(entry.share_present),
+            "mean_abs": entry.mean_abs,
+            "mean_abs_ci": None if ends is None or None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}",
+            "mean_phi": entry.mean_phi,
+            "alone": entry.alone,
+            "left_out": entry.left_out,
+            "se_background": entry.se_background,
+            "n_present": entry.n_present,
+        }
+        rows.append((name, *(cells[key] for key in keys)))
     return Table(
         caption=words("importance.more"),
         columns=(words("importance.modality"), *(words(f"importance.{key}") for key in keys)),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
-Z_95 = NormalDist().inv_cdf(0.975)
+from shared_model.metric_intervals import Z_95
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

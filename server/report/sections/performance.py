@@ -224,13 +224,15 @@ def _draw_decision(test: TestPart, words: Words) -> Figure | None:
 
 
 def _describe_benefit(threshold: Sequence[float], better: Sequence[bool], words: Words) -> str:
-    """Where the model is better than treating all and none: a range only if it is so throughout."""
+    """Where the model's net benefit is above that of treating all and none: a range only if it is so throughout."""
     if not any(better):
         return words("decision.never")
+    if sum(better) == 1:
+        return words("decision.better_once", of=len(better), low=_percent(threshold[better.index(True)]))
     first, last = better.index(True), len(better) - 1 - list(reversed(better)).index(True)
     if not all(better[first : last + 1]):
         return words("decision.better_somewhere", n=sum(better), of=len(better))
-    return words("decision.better", low=_percent(threshold[first]), high=_percent(threshold[last]))
+    return words("decision.better", n=sum(better), low=_percent(threshold[first]), high=_percent(threshold[last]))
 
 
 def _describe_hospitals(test: TestPart, pooled: Metrics, words: Words) -> list[Block]:

@@ -36,9 +36,10 @@ _TOLD: Mapping[str, tuple[facts.Fact, ...]] = {
     "21": (facts.tell_flow,),
     "22": (facts.tell_specification,),
     "23a": (facts.tell_performance,),
-    "23b": (facts.tell_heterogeneity,),
+    "23b": (facts.tell_spread_of_performance,),
 }
-_WHOLE = frozenset({"12e", "13", "15", "21"})  # the run tells all that the item asks
+_WHOLE = frozenset({"12e", "15", "21"})  # the run tells all that the item asks
+_OF_THE_TEST = frozenset({"12e", "21"})  # of them, those that ask for the test part too, which may be suppressed
 
 
 def describe_tripod(content: RunContent, words: Words) -> Section:
@@ -46,7 +47,9 @@ def describe_tripod(content: RunContent, words: Words) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for item in words.rows("tripod.items"):
         told = " ".join(filter(None, (fact(content, words) for fact in _TOLD.get(item["item"], ()))))
-        rows.append((item["item"], item["topic"], item["asks"], _status(item["item"], told, words), told or None))
+        rows.append(
+            (item["item"], item["topic"], item["asks"], _status(item["item"], told, content, words), told or None)
+        )
     known = sum(1 for row in rows if row[-1] is not None)
     return Section(
         "tripod",
@@ -63,7 +66,10 @@ def describe_tripod(content: RunContent, words: Words) -> Section:
     )
 
 
-def _status(item: str, told: str, words: Words) -> Marked:
+def _status(item: str, told: str, content: RunContent, words: Words) -> Marked:
     if not told:
         return Marked(words("tripod.authors"), "unknown")
-    return Marked(words("tripod.run"), "good") if item in _WHOLE else Marked(words("tripod.both"), "amber")
+    has_test = content.test is not None and content.test.pooled is not None
+    is_known = (has_test or item not in _OF_THE_TEST) and (item != "21" or content.training_counts() is not None)
+    is_whole = item in _WHOLE and is_known
+    return Marked(words("tripod.run"), "good") if is_whole else Marked(words("tripod.both"), "amber")

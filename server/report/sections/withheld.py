@@ -84,7 +84,9 @@ def _list_of_explanation(content: RunContent, words: Words) -> Iterator[tuple[st
     for key, names in hidden.items():
         if names:
             yield _row(key, names, words)
-    if all(entry.prediction_interval is None for entry in explanation.modalities.values()):
+    if not explanation.is_single and all(
+        entry.prediction_interval is None for entry in explanation.modalities.values()
+    ):
         yield _row("spread", [], words)
 
 

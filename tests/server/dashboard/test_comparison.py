@@ -7,7 +7,7 @@ from pathlib import Path
 import server.dashboard
 from server.dashboard.comparison import describe_comparison
 from server.dashboard.reading import RunReader
-from shared_model.pages.blocks import Cell, Table
+from shared_model.pages.blocks import Cell, Notice, Table
 from shared_model.pages.document import WORDS
 from shared_model.pages.wording import Words
 from tests.server.report.run_folders import change, modality_entry, write_run, write_suppressed_run
@@ -49,7 +49,7 @@ def test_share_of_a_modality_that_a_run_lacks_is_said_to_be_absent(tmp_path: Pat
 
     rows = _compare(tmp_path, "one", "two")["compared-shares"]
 
-    assert rows["static"] == ("70.0% (67.0% to 73.0%)", "100.0% (100.0% to 100.0%)")
+    assert rows["static"] == ("70.0% (67.0% to 73.0%)", "100.0%")
     assert rows["vitals"][1] == OURS("compare.absent")
 
 
@@ -63,3 +63,27 @@ def test_only_settings_in_which_runs_differ_are_told(tmp_path: Path) -> None:
     change(tmp_path / "two", "config.json", settings=settings | {"seed": 8})
 
     assert _compare(tmp_path, "one", "two")["settings"] == {"seed": ("7", "8")}
+
+
+def _notices(root: Path, *names: str) -> list[str]:
+    reader = RunReader(root)
+    runs = [run for name in names if (run := reader.read_detail(name))]
+    return [block.text for block in describe_comparison(runs, OURS)[0].blocks if isinstance(block, Notice)]
+
+
+def test_runs_of_another_number_of_folds_are_said_to_have_other_test_patients(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / name)
+    assert OURS("compare.other_test") not in _notices(tmp_path, "one", "two")
+
+    for name, folds in {"one": 5, "two": 10}.items():
+        change(tmp_path / name, "config.json", settings={"seed": 0, "fold": 1, "folds": folds})
+
+    assert OURS("compare.other_test") in _notices(tmp_path, "one", "two")
+
+
+def test_overlapping_intervals_are_not_said_to_show_that_runs_are_equal(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / name)
+
+    assert _notices(tmp_path, "one", "two")[0].startswith("Overlapping intervals do not show that runs are equal")

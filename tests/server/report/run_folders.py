@@ -104,6 +104,7 @@ def config(hospitals: Sequence[str], modalities: Sequence[str], *, title: str, o
         "settings": {
             "seed": 0,
             "fold": 1,
+            "folds": 5,
             "fusion": "early",
             "head": "",
             "strategy": "newton",

@@ -45,7 +45,7 @@ def test_first_screen_tells_hospitals_patients_deaths_and_auc_with_its_interval(
     assert _tile(screen, "Deaths") == ("40", "", "10.0% of the test patients")
     value, beside, note = _tile(screen, "AUC")
     assert (value, beside) == ("0.78", "95% CI 0.70 to 0.84")
-    assert "in 78 of 100 pairs" in note
+    assert "in 78 of 100 pairs, a tie counted half." in note
 
 
 def test_calibration_in_words_rests_on_expected_and_observed_deaths_and_the_slope(tmp_path: Path) -> None:
@@ -126,8 +126,22 @@ def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Pa
 
     cautions = " ".join(_screen(run).cautions)
 
-    assert "40 deaths: with fewer than 100 deaths" in cautions
+    assert "40 deaths: with fewer than 100 deaths or 100 survivors" in cautions
     assert "The interval of the AUC (0.45 to 0.70) holds 0.5" in cautions
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("died", "60 survivors: with fewer than 100 deaths or 100 survivors"),
+        ("delirium", "60 non-events: with fewer than 100 events or 100 non-events"),
+    ],
+)
+def test_few_patients_without_the_event_are_cautioned_by_their_number(tmp_path: Path, outcome: str, said: str) -> None:
+    run = write_run(tmp_path, title="Hip fracture", outcome=outcome)
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": metrics(400, 340)}})
+
+    assert said in " ".join(_screen(run).cautions)
 
 
 def test_enough_deaths_and_a_good_auc_are_not_cautioned(tmp_path: Path) -> None:
@@ -141,7 +155,9 @@ def test_hospitals_accepted_although_red_and_shares_that_differ_between_hospital
     run = write_run(tmp_path)
     red = {"grade": "red", "refused": False, "judged": 9, "by_outcome": True, "findings": []}
     change(run, "quality.json", hospitals={"east": red, "north": {**red, "refused": True}})
-    change(run, "explanations.json", modalities={"static": modality_entry(0.7) | {"i2": 0.8}})
+    change(
+        run, "explanations.json", modalities={"static": modality_entry(0.7) | {"i2": 0.8}, "hip": modality_entry(0.3)}
+    )
 
     cautions = _screen(run).cautions
 
@@ -189,6 +205,16 @@ def test_run_that_failed_before_the_handshake_has_a_first_screen() -> None:
         ("30-day mortality", "outcome", "Deaths"),
         ("Hip fracture", "death_30d", "Deaths"),
         ("A diet for the studied", "weight", "Events"),
+        ("Hip fracture", "exitus", "Deaths"),
+        ("Hip fracture", "deceased30", "Deaths"),
+        ("Fatal outcome", "outcome", "Deaths"),
+        ("Readmission or death", "outcome", "Events"),
+        ("Readmission or death", "died", "Events"),
+        ("Patients who did not die", "outcome", "Events"),
+        ("Hip fracture", "survived_30d", "Events"),
+        ("Survival after hip fracture", "death", "Events"),
+        ("Missed deadlines", "outcome", "Events"),
+        ("Delirium before death", "delirium", "Events"),
     ],
 )
 def test_events_are_called_deaths_only_where_the_study_says_so(
@@ -224,11 +250,35 @@ def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path
     assert screen.shares_note == "Each fold has an explanation of its own, in its own run folder."
 
 
+def test_share_of_a_single_modality_is_said_to_be_whole_by_construction(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    change(run, "explanations.json", modalities={"static": modality_entry(1.0) | {"i2": 0.8}})
+
+    screen = _screen(run)
+
+    (bar,) = screen.bars
+    assert (bar.share, bar.interval, bar.low, bar.high) == ("100.0%", "", 100.0, 100.0)
+    assert "100% by construction" in screen.shares_note
+    assert not any(SHARES_CAUTION in caution or "I²" in caution for caution in screen.cautions)
+
+
+def test_model_that_uses_nothing_has_a_sentence_for_bars_and_a_caution(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    nothing = modality_entry(0.5) | {"share": None, "share_ci": None, "mean_abs": 0.0}
+    change(run, "explanations.json", modalities={"static": nothing, "hip": nothing})
+
+    screen = _screen(run)
+
+    assert screen.bars == ()
+    assert screen.shares_note.startswith("The model uses none of its inputs: it gives everyone the same risk")
+    assert screen.shares_note in screen.cautions
+
+
 def test_modality_without_a_share_is_not_drawn_as_one(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     nothing = modality_entry(0.5) | {"share": None, "share_ci": None}
-    change(run, "explanations.json", modalities={"static": nothing})
+    change(run, "explanations.json", modalities={"static": nothing, "hip": modality_entry(0.5)})
 
-    (bar,) = _screen(run).bars
+    bar = _screen(run).bars[-1]
 
     assert (bar.share, bar.interval, bar.length) == ("not available", "not available", 0.0)

@@ -79,13 +79,24 @@ def test_metrics_table_gives_an_interval_or_says_that_there_is_none(tmp_path: Pa
     assert rows["calibration error"] == ("0.021", "none")
 
 
+def test_metrics_that_are_exact_sums_are_told_apart_from_those_of_histograms(tmp_path: Path) -> None:
+    told = _texts(_section(write_run(tmp_path), "performance"))
+
+    assert "Brier score, log loss and AUC within hospitals are summed exactly" in told
+    assert "All metrics are computed from summed histograms" not in told
+
+
 def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
     section = _section(write_run(tmp_path), "performance")
 
     roc = _figure(section, "roc").data[0]
     assert (roc["x"], roc["y"]) == ([0.0, 0.2, 1.0], [0.0, 0.6, 1.0])
     assert _figure(section, "calibration").table.rows[0][:3] == (0.04, 0.05, 200.0)
-    assert "better than both at thresholds from 5% to 20%" in _figure(section, "decision").caption
+    decision = _figure(section, "decision").caption
+    assert (
+        "At the 3 evaluated thresholds between 5% and 20% the model's net benefit is estimated the highest" in decision
+    )
+    assert "without an interval: differences may be chance" in decision
 
 
 def test_decision_curve_that_is_never_better_says_so(tmp_path: Path) -> None:
@@ -94,7 +105,7 @@ def test_decision_curve_that_is_never_better_says_so(tmp_path: Path) -> None:
     part["curves"]["decision"]["model"] = [0.05, -0.01, -0.02]
     write(run, "metrics.json", {"test": part})
 
-    assert "At no threshold shown" in _figure(_section(run, "performance"), "decision").alt
+    assert "At no evaluated threshold" in _figure(_section(run, "performance"), "decision").alt
 
 
 def test_decision_curve_that_is_better_here_and_there_names_no_range(tmp_path: Path) -> None:
@@ -103,7 +114,17 @@ def test_decision_curve_that_is_better_here_and_there_names_no_range(tmp_path: P
     part["curves"]["decision"]["model"] = [0.07, -0.01, 0.01]
     write(run, "metrics.json", {"test": part})
 
-    assert "better than both at 2 of 3 thresholds" in _figure(_section(run, "performance"), "decision").caption
+    caption = _figure(_section(run, "performance"), "decision").caption
+    assert "At 2 of the 3 evaluated thresholds" in caption
+
+
+def test_decision_curve_that_is_better_once_names_that_threshold(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    part = scored_part(["east"], ["east"])
+    part["curves"]["decision"]["model"] = [0.05, 0.01, -0.02]
+    write(run, "metrics.json", {"test": part})
+
+    assert "At one evaluated threshold of 3, 10%" in _figure(_section(run, "performance"), "decision").caption
 
 
 def test_run_without_curves_says_that_there_are_none(tmp_path: Path) -> None:
@@ -153,7 +174,7 @@ def test_shares_come_with_interval_and_prediction_interval_and_the_caution(tmp_p
 
 def test_spread_that_may_not_be_told_is_not_drawn(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={"static": modality_entry(1.0, spread=False)})
+    change(run, "explanations.json", modalities={name: modality_entry(0.5, spread=False) for name in ("static", "hip")})
 
     figure = _figure(_section(run, "importance"), "shares")
 
@@ -161,6 +182,31 @@ def test_spread_that_may_not_be_told_is_not_drawn(tmp_path: Path) -> None:
     assert figure.table.rows[0][5] == "not available"
     rows = {row[0] for row in _table(_section(run, "withheld"), "withheld").rows}
     assert "spread between hospitals" in rows
+
+
+def test_single_modality_is_told_without_interval_and_spread(tmp_path: Path) -> None:
+    run = write_run(tmp_path, modalities=["static"])
+
+    section = _section(run, "importance")
+
+    assert not list_figures(section.blocks)
+    assert "100% by construction" in _texts(section)
+    assert "modality" in _table(section, "modalities").columns
+    assert not any("share" in column for column in _table(section, "modalities").columns)
+    assert "100% by construction" in _texts(_section(run, "groups"))
+    card = {row[0]: str(row[1]) for row in _table(_section(run, "card"), "model-card").rows}
+    assert "100% by construction" in card["what it looks at"]
+    assert "I²" not in card["between hospitals"]
+
+
+def test_model_that_uses_nothing_is_told_in_words(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    nothing = modality_entry(0.5) | {"share": None, "share_ci": None, "mean_abs": 0.0}
+    change(run, "explanations.json", modalities={"static": nothing, "hip": nothing})
+
+    section = _section(run, "importance")
+
+    assert section.blocks == (Notice(WORDS("first.shares_unused")),)
 
 
 def test_interactions_that_are_all_zero_are_told_in_words(tmp_path: Path) -> None:
@@ -318,6 +364,9 @@ def test_withheld_section_states_the_rule_of_the_run_and_counts_what_it_hid(tmp_
     section = _section(write_run(tmp_path, hidden_hospitals=["north"]), "withheld")
 
     assert "at least 10 patients, 5 events and 5 non-events; a sum joins at least 3 hospitals" in _texts(section)
+    assert "By patients alone, with any number of events, are shown: groups of a feature's values" in _texts(section)
+    reasons = {row[0]: row[3] for row in _table(section, "withheld").rows}
+    assert "a group that would reveal another" in str(reasons["features with hidden groups of values"])
     rows = {row[0]: row[1:3] for row in _table(section, "withheld").rows}
     assert rows["hospitals' own metrics"] == (1, "north")
     assert rows["groups of patients"] == (1, "male: missing")
@@ -342,6 +391,50 @@ def test_checklist_has_27_items_and_marks_what_people_must_write(tmp_path: Path)
     assert "AUC 0.78 (0.70 to 0.84); calibration slope 0.62 (0.36 to 0.88)" in str(by_item["23a"][4])
 
 
+def _told(run: Path) -> dict[str, str]:
+    """What the run tells of each item of the checklist."""
+    return {str(row[0]): str(row[4]) for row in _table(_section(run, "tripod"), "tripod-ai").rows}
+
+
+def _set(run: Path, **settings: Any) -> None:
+    """Change settings of the run."""
+    known = json.loads((run / "config.json").read_text())["settings"]
+    change(run, "config.json", settings=known | {key.replace("_", "-"): value for key, value in settings.items()})
+
+
+@pytest.mark.parametrize(
+    ("folds", "parts"),
+    [
+        (5, "60% training, 20% validation and 20% test"),
+        (10, "80% training, 10% validation and 10% test"),
+        (3, "33.3% training, 33.3% validation and 33.3% test"),
+    ],
+)
+def test_split_is_told_as_the_run_divided_its_patients(tmp_path: Path, folds: int, parts: str) -> None:
+    run = write_run(tmp_path)
+    _set(run, folds=folds)
+
+    for item in ("5a", "12a"):
+        assert parts in _told(run)[item]
+
+
+def test_missing_values_are_told_as_the_preprocessing_fills_them(tmp_path: Path) -> None:
+    told = _told(write_run(tmp_path))["11"]
+
+    assert "numeric ones are marked and filled with the median" in told
+    assert "yes/no ones are marked and filled with their mean" in told
+    assert "of a category missing is a level of its own" in told
+    assert "channel's mean" in told
+
+
+def test_missing_values_of_a_study_without_series_are_told_without_them(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    schema = json.loads((run / "config.json").read_text())["schema"]
+    change(run, "config.json", schema=schema | {"series": {}})
+
+    assert "series" not in _told(run)["11"]
+
+
 def test_training_counts_below_the_rule_are_not_told(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     change(run, "model.json", preprocessing='{"n": 1200, "events": 4}')
@@ -356,6 +449,59 @@ def test_model_card_is_filled_where_the_run_knows_and_marked_where_not(tmp_path:
     assert rows["intended use and users"] == Marked("to be written by the study's authors", "unknown")
     assert "2 static variables" in str(rows["inputs"])
     assert "image hip" in str(rows["inputs"])
+
+
+def test_parts_that_hospitals_keep_are_said_not_to_be_in_the_run_folder(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    assert "hold architecture, preprocessing and weights" in _told(run)["22"]
+    change(run, "model.json", kept_by_hospitals=["head", "norms"])
+
+    card = {row[0]: row[1] for row in _table(_section(run, "card"), "model-card").rows}
+
+    for told in (_told(run)["22"], str(card["version"])):
+        assert "Not in the run folder: the fusion head and the BatchNorm layers." in told
+        assert "each hospital's patients were scored with its own" in told
+        assert "preprocessing and weights" not in told
+
+
+def _by(run: Path) -> dict[str, str]:
+    """Who fills in each item of the checklist."""
+    return {
+        str(row[0]): row[3].mark for row in _table(_section(run, "tripod"), "tripod-ai").rows if type(row[3]) is Marked
+    }
+
+
+def test_class_weight_is_no_whole_answer_to_class_imbalance(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+
+    assert _by(run)["13"] == "amber"
+    assert "Why, and any recalibration afterwards: to be written by the authors." in _told(run)["13"]
+
+
+def test_measures_of_a_suppressed_test_part_are_no_whole_answer(tmp_path: Path) -> None:
+    assert {_by(write_run(tmp_path / "whole"))[item] for item in ("12e", "21")} == {"good"}
+
+    suppressed = write_suppressed_run(tmp_path / "suppressed")
+
+    assert {_by(suppressed)[item] for item in ("12e", "21")} == {"amber"}
+    assert "suppressed" in _told(suppressed)["12e"]
+
+
+def test_subgroups_are_told_only_where_their_shares_are(tmp_path: Path) -> None:
+    assert "Shares by groups of: male." in _told(write_run(tmp_path / "whole"))["14"]
+    unexplained = write_run(tmp_path / "unexplained")
+    (unexplained / "explanations.json").unlink()
+
+    for run in (unexplained, write_suppressed_run(tmp_path / "suppressed")):
+        assert "Shares by groups" not in _told(run)["14"]
+
+
+def test_spread_of_attributions_is_not_told_as_that_of_performance(tmp_path: Path) -> None:
+    told = _told(write_run(tmp_path))
+
+    assert "I²" not in told["23b"]
+    assert "Performance per hospital is shown only where it was released: of 3 of 3 hospitals." in told["23b"]
+    assert "I² of the shares of attribution, not of performance" in told["12d"]
 
 
 def test_settings_versions_and_hashes_are_there(tmp_path: Path) -> None:
