@@ -56,8 +56,10 @@ def estimate_time_left(config: Config | None, rounds: Sequence[Round]) -> TimeLe
     lines = [line for line in rounds if line.phase == phase]
     trained = [line for line in lines if line.train_loss is not None]
     most = settings.rounds(phase)
-    patience = max(settings.patience - _rounds_since_best(lines), 0)
-    is_over = len(trained) < len(lines) or not patience
+    since_best = _rounds_since_best(lines)
+    # Where the losses may not be told, the phase may end after any round.
+    patience = 0 if since_best is None else max(settings.patience - since_best, 0)
+    is_over = len(trained) < len(lines) or (since_best is not None and not patience)
     to_come = 0 if is_over else max(most - len(trained), 0) + 1  # one more only validates
     later = settings.phases[settings.phases.index(phase) + 1 :]
     seconds = [line.seconds for line in lines if line.seconds is not None]
@@ -76,9 +78,10 @@ def _read_settings(config: Config | None) -> Settings | None:
         return None
 
 
-def _rounds_since_best(lines: Sequence[Round]) -> int:
+def _rounds_since_best(lines: Sequence[Round]) -> int | None:
+    """None where no loss is told."""
     losses = [math.inf if line.val_loss is None else line.val_loss for line in lines]
-    return len(losses) - 1 - losses.index(min(losses)) if min(losses) < math.inf else 0
+    return len(losses) - 1 - losses.index(min(losses)) if min(losses) < math.inf else None
 
 
 def _predict(seconds: Sequence[float], m: int) -> tuple[float, float]:

@@ -74,5 +74,6 @@ def stretch_rounds(lines: Sequence[Line], rounds: int) -> list[Line]:
 
 
 def next_round(line: Line, *, number: int) -> Line:
-    """The same with another number, and a loss that falls from round to round."""
-    return {**line, "round": number, "val_loss": line["val_loss"] * (1 + 1 / number)}
+    """The same with another number, and a loss, if it is told, that falls from round to round."""
+    loss = line["val_loss"]
+    return {**line, "round": number, "val_loss": None if loss is None else loss * (1 + 1 / number)}

@@ -108,6 +108,7 @@ def test_more_rounds_than_are_planned_leave_one_at_most() -> None:
     assert left.high_s == pytest.approx(2.0)
 
 
-def test_many_rounds_without_any_loss_leave_no_time() -> None:
-    lines = [round_of(i) for i in range(1, 7)]
-    assert left_after(lines).high_s == 0.0
+def test_rounds_whose_losses_are_not_told_may_end_at_once_or_go_on_to_the_last() -> None:
+    left = left_after([round_of(i) for i in range(1, 7)])
+    assert left.low_s == 0.0
+    assert left.high_s == pytest.approx((4 + 1) * 2.0)

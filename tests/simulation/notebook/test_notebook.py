@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -17,15 +19,21 @@ def outputs(cell: nbformat.NotebookNode, mime: str) -> list[str]:
     return [output.data[mime] for output in cell.outputs if mime in output.get("data", {})]
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short, as Ray makes Unix sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="hipfed-") as folder:
+        yield Path(folder)
+
+
 def test_notebook_runs_shows_objects_and_plots_and_warns_of_nothing_of_ours(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cell that fails ends the test with its traceback."""
-    folder = tmp_path_factory.mktemp("n")  # short, as Ray makes Unix sockets in it
-    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(short_folder))
     notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
 
-    done = NotebookClient(notebook, timeout=280, kernel_name="python3").execute(cwd=str(folder))
+    done = NotebookClient(notebook, timeout=280, kernel_name="python3").execute(cwd=str(short_folder))
 
     cells = {cell.id: cell for cell in done.cells}
     for name in SHOWN:
