@@ -62,7 +62,7 @@ def test_comparison_has_figures_and_says_what_overlap_means(found: Opened, scree
     page.check("input[value=second]")
     page.click("#compare")
     page.wait_for_selector(".js-plotly-plot .main-svg")
-    assert page.get_by_text("show no difference").is_visible()
+    assert page.get_by_text("Overlapping intervals do not show that runs are equal").is_visible()
     check(found, "compare", screenshots)
 
 
