@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from server.explain import CommonBackground, ExplainedPart
-from server.feature_report import describe_features
+from server.feature_report import conceal_mean_phi, describe_features
 from server.plan import StudyPlan
 from server.site_rows import hide_rows
 from server.two_cuts import Band
@@ -81,7 +81,12 @@ def describe_explanation(
         "base_logit": background.base_logit,
         "n": n if same else None,
         "events": events if same else None,
-        "modalities": describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
+        "modalities": conceal_mean_phi(
+            describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
+            list_features(model, plan.schema, plan.preprocessing),
+            total,
+            rule,
+        ),
         "interactions": _describe_interactions(model.modalities, total),
         "feature_patients": int(total["feature-patients"]) if same and "feature-patients" in total else None,
         "features": _describe_all_features(plan, model, total, strata) if same else {},
@@ -193,6 +198,12 @@ def _describe_group(
     return entries
 
 
+def _describe_stratum(names: Sequence[str], total: Sums, s: int, rule: SmallCellRule) -> dict[str, dict[str, Any]]:
+    """As of all patients, without mean phi: over the strata it would sum to the exact one of all."""
+    entries = _describe_group(names, total, s, rule, counted=False)
+    return {name: {key: entry[key] for key in entry if key != "mean_phi"} for name, entry in entries.items()}
+
+
 def _describe_interactions(names: Sequence[str], total: Sums) -> list[dict[str, Any]]:
     """Pairwise Shapley interaction index, mean and mean size over patients, log odds; largest first."""
     n = float(total["n"][0])
@@ -236,7 +247,7 @@ def _describe_strata(
             else {
                 "n": row["n"],
                 "events": row["events"],
-                "modalities": _describe_group(names, total, row["s"], rule, counted=False),
+                "modalities": _describe_stratum(names, total, row["s"], rule),
             }
             for label, row in groups.items()
         }

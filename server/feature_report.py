@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from server.hidden_levels import ConcealedSums, conceal_counts
 from server.two_cuts import Band, reveal_few
 from shared_model.privacy.suppression import SmallCellRule, histogram_bins_allowed, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
@@ -59,6 +60,24 @@ def describe_features(
     return [*entries, presence]
 
 
+def conceal_mean_phi(
+    entries: Mapping[str, dict[str, Any]], features: Mapping[str, Sequence[Feature]], total: Sums, rule: SmallCellRule
+) -> dict[str, dict[str, Any]]:
+    """Entries of modalities whose mean phi is that of their features as told.
+
+    The exact one, less those of the other features, would give back that of a feature with hidden levels.
+    """
+    told = {name: dict(entry) for name, entry in entries.items()}
+    n = int(total["n"][0])
+    if int(total.get("feature-patients", 0)) != n:
+        return told  # nothing is told of features, or from a sample, which cannot be subtracted from all
+    for name, own in features.items():
+        if f"{name}/n" in total:
+            concealed = [_conceal_hidden(name, feature, j, total, rule) for j, feature in enumerate(own)]
+            told[name]["mean_phi"] += (sum(sums.phi for sums in concealed) - float(total[f"{name}/phi"].sum())) / n
+    return told
+
+
 def _is_crossed(
     name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule, bands: Mapping[str, Sequence[Band]]
 ) -> bool:
@@ -83,20 +102,40 @@ def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: Sm
     unknown = tuple(float(total[f"{name}/group-{part}"][j, missing]) for part in ("phi", "square"))
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]
     groups = _shown_groups(histogram, rule)
-    interval = mean_interval(n, of("abs"), of("square"))
+    sums = _conceal_hidden(name, feature, j, total, rule)
+    if not sums.tell_mean:
+        return {"name": feature.name, **suppressed_row()}
+    interval = mean_interval(n, sums.size, sums.square)
+    known_spread = sums.tell_spread and np.isfinite(interval).all()
     counted = rule.shown_count(int(n), int(total["feature-patients"])) is not None
     return {
         "name": feature.name,
         "unit": feature.unit,
         "n": int(n) if counted else None,
-        "mean_abs": of("abs") / n,
-        "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if np.isfinite(interval).all() else None,
-        "mean_phi": of("phi") / n,
+        "mean_abs": sums.size / n,
+        "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if known_spread else None,
+        "mean_phi": sums.phi / n,
+        "hidden_levels": sums.are_changed,
         "se_sampling": of("se") / n,
         "correlation": None if feature.levels and not feature.binary else _correlation(of, unknown, rule),
         "groups": _describe_groups(name, feature, j, total, groups, counted=counted),
         "histogram": _coarsen(histogram, groups, n=int(n)) if counted else dict(suppressed_row()),
     }
+
+
+def _conceal_hidden(name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule) -> ConcealedSums:
+    """Sums of |phi|, phi and its square of one feature that do not tell how many patients have a hidden level.
+
+    Of numbers nothing is concealed: of hidden ranges they tell a mean over at least `min_patients`, and no count.
+    """
+    histogram = total[f"{name}/histogram"][j, : feature.n_groups]
+    phi, square = (total[f"{name}/group-{part}"][j, : feature.n_groups] for part in ("phi", "square"))
+    sums = {part: float(total[f"{name}/{part}"][j]) for part in ("abs", "phi", "square")}
+    exact = ConcealedSums(size=sums["abs"], phi=sums["phi"], square=sums["square"])
+    if not feature.levels:
+        return exact
+    shown = _shown_groups(histogram, rule)
+    return conceal_counts(exact, histogram.sum(axis=1), phi, square, shown=shown, fewest=rule.min_patients)
 
 
 def _correlation(of: Callable[[str], float], unknown: tuple[float, ...], rule: SmallCellRule) -> float | None:

@@ -77,6 +77,7 @@ class FeatureEntry:
     mean_abs: Number = None
     mean_abs_ci: Ends = None
     mean_phi: Number = None
+    hidden_levels: bool = False
     se_sampling: Number = None
     correlation: Number = None
     groups: tuple[ValueGroup, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.feature_report import describe_features
+from server.feature_report import conceal_mean_phi, describe_features
 from server.reduce import PlainSum
 from server.two_cuts import Band
 from shared_model.privacy.suppression import SmallCellRule
@@ -130,7 +130,7 @@ def test_mean_of_phi_comes_with_the_interval_of_its_size() -> None:
 def test_small_group_is_hidden_with_another(sizes: list[int], shown: list[bool]) -> None:
     group = np.repeat(np.arange(3), sizes)
 
-    entry = report(MALE, np.linspace(-1, 1, len(group)), np.zeros(len(group)), group)
+    entry = report(MALE, np.linspace(1.0, 1.1, len(group)), np.zeros(len(group)), group)
 
     assert [HIDDEN.items() <= row.items() for row in entry["groups"]] == [not there for there in shown]
     if any(shown):
@@ -171,3 +171,85 @@ def test_groups_cut_beside_a_stratum_that_is_shown_are_left_out_when_a_few_lie_b
     assert report(AGE, phi, z, group, bands=few)["groups"] == []
     assert report(AGE, phi, z, group, bands=few)["histogram"] == HIDDEN
     assert [entry.get("n") for entry in report(AGE, phi, z, group, bands=equal)["groups"]] == [40, 45, 35, None]
+
+
+# ----------------------------------------------------------------------------- a linear head, where a level has one phi
+
+
+LEVEL_PHI = np.array([-0.20, 0.61, 0.75, 0.30])  # of the levels 1, 2, 3 and of a missing value
+
+
+def linear(sizes: Sequence[int], phi: np.ndarray = LEVEL_PHI) -> dict[str, Any]:
+    group = np.repeat(np.arange(4), sizes)
+    return report(ASA, phi[group], np.zeros(len(group)), group)
+
+
+@pytest.mark.parametrize("other", [(900, 600, 9, 31), (900, 600, 1, 39), (900, 600, 5, 35)])
+def test_hidden_levels_of_other_sizes_are_told_alike(other: Sequence[int]) -> None:
+    """Missing is the largest of the hidden; what is told must not be an equation for how many of them have level 3."""
+    first, second = linear((900, 600, 2, 38)), linear(other)
+
+    assert [HIDDEN.items() <= row.items() for row in first["groups"]] == [False, False, True, True]
+    for part in ("mean_abs", "mean_abs_ci", "mean_phi"):
+        assert first[part] == pytest.approx(second[part], abs=1e-9), part
+        assert first[part] is not None
+    assert first["hidden_levels"] is True
+
+
+def test_means_without_hidden_levels_are_exact() -> None:
+    sizes = np.array((900, 600, 12, 28))
+
+    entry = linear(sizes.tolist())
+
+    assert entry["hidden_levels"] is False
+    assert entry["mean_phi"] == pytest.approx(sizes @ LEVEL_PHI / 1540, abs=1e-8)
+    assert entry["mean_abs"] == pytest.approx(sizes @ np.abs(LEVEL_PHI) / 1540, abs=1e-8)
+
+
+@pytest.mark.parametrize("rare", range(1, 10))
+def test_mean_that_hidden_levels_change_is_at_most_a_tenth_away(rare: int) -> None:
+    sizes = np.array((900, 600, rare, 40 - rare))
+
+    entry = linear(sizes.tolist())
+
+    assert abs(entry["mean_abs"] - sizes @ np.abs(LEVEL_PHI) / 1540) <= 0.1 * entry["mean_abs"]
+
+
+def test_feature_that_rests_on_a_rare_level_is_not_told() -> None:
+    """Three of 1,500 patients have the level: their effect is all there is to tell."""
+    group = np.repeat(np.arange(2), (1500, 3))
+
+    entry = report(MALE, np.array([-0.002, 0.998])[group], group.astype(float), group)
+
+    assert entry == {"name": "male", **HIDDEN}
+
+
+def test_interval_that_rests_on_a_rare_level_is_not_told() -> None:
+    entry = linear((900, 600, 3, 37), np.array([0.50, 0.51, 4.0, 0.5]))
+
+    assert entry["mean_abs"] == pytest.approx(0.5039, abs=1e-4)
+    assert entry["mean_abs_ci"] is None
+
+
+def test_modality_less_its_other_features_tells_no_hidden_level() -> None:
+    """The mean phi of a modality is the sum of those of its features, so its exact one would give one back."""
+    told = [_modality_phi(rare) for rare in (2, 9)]
+    assert told[0] == pytest.approx(told[1], abs=1e-9)
+
+
+def _modality_phi(rare: int) -> float:
+    """Mean phi of a modality of asa, with a hidden level, and sex."""
+    asa, male = np.repeat(np.arange(4), (900, 600, rare, 40 - rare)), np.arange(1540) % 2
+    phi = np.stack([LEVEL_PHI[asa], np.where(male, 0.1, -0.1)], axis=1)
+    z = np.stack([np.zeros(1540), male.astype(float)], axis=1)
+    features, group = [ASA, MALE], np.stack([asa, male], axis=1)
+    values = FeatureValues(z, group < np.array([3, 2]), group)
+    total = PlainSum(feature_quantities({"static": features}))
+    sums = feature_sums("static", features, FeaturePhi(phi, np.zeros_like(phi), values), presence=np.zeros(1540))
+    total.add(sums, where="test")
+    summed = {**total.total(), "n": np.array([1540.0]), "feature-patients": np.array(1540.0)}
+    exact = {"static": {"mean_phi": phi.sum() / 1540}}
+    told: float = conceal_mean_phi(exact, {"static": features}, summed, RULE)["static"]["mean_phi"]
+    shown = {entry["name"]: entry for entry in describe_features("static", features, summed, RULE)}
+    assert told == pytest.approx(shown["asa"]["mean_phi"] + shown["male"]["mean_phi"], abs=1e-8)
+    return told

@@ -130,7 +130,20 @@ def test_features_have_units_groups_of_values_and_what_is_suppressed_in_words(tm
     histogram = table_of(section, "histogram-0-0")
     assert histogram.columns[1:] == ("below 0", "0 or more")
     assert histogram.rows[0] == ("below 90 g/L", 0, 150)
-    assert "Suppressed, too few patients (1): rare." in texts_of(section)
+    suppressed = "Suppressed, as too few patients have the modality or one of the feature's levels (1): rare."
+    assert suppressed in texts_of(section)
+
+
+def test_features_whose_hidden_levels_are_counted_as_another_are_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, modalities=["static"], features=3)
+    content = json.loads((run / "explanations.json").read_text())
+    content["features"]["static"][1]["hidden_levels"] = True
+    (run / "explanations.json").write_text(json.dumps(content))
+
+    text = texts_of(section_of(run, "features"))
+
+    assert "patients with a level that few have count as if they had the most common of the hidden ones" in text
+    assert "It concerns feature 1." in text
 
 
 def test_overview_of_values_places_groups_from_low_to_high(tmp_path: Path) -> None:
