@@ -37,7 +37,6 @@ _ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # s; by default a message waits up to 1 s for its courier's start
 }
-_LOOPBACK = "127.0.0.1,localhost"
 
 
 class CourierPart(Part):
@@ -199,15 +198,17 @@ class CourierPart(Part):
 
 
 def _environment(place: CourierPlace) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLWR_", "HIPFED_"))}
-    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), _LOOPBACK)))
+    """The user's, without what it says of Flower and of proxies: the way to the coordinator is direct."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLWR_", "HIPFED_")) and not name.lower().endswith("_proxy")
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     ours = {
         "FLWR_HOME": str(place.flower),
         "HOME": str(place.state),
         "TMPDIR": str(place.temporary),
         "PATH": path,
-        "NO_PROXY": no_proxy,
-        "no_proxy": no_proxy,
     }
     return {**kept, **_ENVIRONMENT, **ours}

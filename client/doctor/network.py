@@ -11,7 +11,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
@@ -45,6 +44,7 @@ def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[Find
     return [*findings, Finding("coordinator", "fine", f"hipfed {status.hipfed}"), *judge_status(status, now=now)]
 
 
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _ORDER = ("proxy", "name", "port", "TLS", "coordinator", "clock", "protocol")
 
 
@@ -53,20 +53,22 @@ def _unchecked(fault: str, *, after: int) -> list[Finding]:
 
 
 def check_proxy(host: str) -> Finding:
-    """Whether a proxy variable would lead the SuperNode's connection elsewhere."""
-    proxy = getproxies().get("https") or getproxies().get("all")
-    if not proxy:
+    """What proxy variables say, which hipfed does not follow: its way to the coordinator is direct."""
+    names = [name for name in _PROXY_VARIABLES if os.environ.get(name)]
+    if not names:
         return Finding("proxy", "fine", "no proxy variable is set")
-    if proxy_bypass(host):
-        return Finding("proxy", "fine", f"{host} is exempt from the proxy (NO_PROXY)")
-    names = [name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)]
-    shown = urlsplit(proxy).hostname or "an unreadable address"  # without a password that may stand in it
+    shown = _name_proxy(os.environ[names[0]])
     return Finding(
-        "proxy",
-        "warning",
-        f"{', '.join(names) or 'the system'} leads connections through {shown}; the checks below go directly",
-        f"If {host} is reached directly, add it to NO_PROXY. A way through a proxy is not supported.",
+        "proxy", "fine", f"{', '.join(names)} names {shown}; hipfed does not use it: {host} is reached directly"
     )
+
+
+def _name_proxy(address: str) -> str:
+    """Without a password that may stand in it."""
+    try:
+        return urlsplit(address).hostname or "an unreadable address"
+    except ValueError:
+        return "an unreadable address"
 
 
 def check_name(host: str) -> Finding:
@@ -95,7 +97,8 @@ def check_port(host: str, port: int) -> Finding:
             "port",
             "fault",
             f"{host}:{port} does not answer within {TIMEOUT_S:g} s",
-            f"Let this machine's firewall pass outgoing TCP to {host}, port {port}; nothing incoming is needed.",
+            f"Let this machine's firewall pass outgoing TCP to {host}, port {port}, without a proxy; nothing incoming "
+            "is needed.",
         )
     except OSError as error:
         return Finding("port", "fault", f"{host}:{port}: {error.strerror or error}", "Check the route to it.")

@@ -96,13 +96,14 @@ def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FLWR_HOME", "/of/the/user")
     monkeypatch.setenv("FLWR_LOG_LEVEL", "DEBUG")
     monkeypatch.setenv("HIPFED_CACHE", "/the/cache")
-    monkeypatch.setenv("NO_PROXY", "example.org")
+    for name in ("HTTPS_PROXY", "https_proxy", "grpc_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.example.org:3128")
 
     environment = _part(tmp_path, monkeypatch, _answer()).environment
 
     assert environment["FLWR_HOME"] == str(tmp_path / "courier" / "flower")
     assert environment["TMPDIR"] == str(tmp_path / "courier" / "tmp")
-    assert environment["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+    assert not [name for name in environment if "proxy" in name.lower()]
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert environment["PATH"].endswith(os.environ["PATH"])
     assert not {"FLWR_LOG_LEVEL", "HIPFED_CACHE"} & set(environment)
