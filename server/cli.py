@@ -12,8 +12,8 @@ from server.commands.dashboard import dashboard
 from server.commands.deployment import run, start, status, stop
 from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
 from server.commands.study import study
+from shared_model.command_refusal import plain_refusal
 from shared_model.command_version import Version
-from shared_model.errors import HipfedError
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop, dashboard):
@@ -30,11 +30,8 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
     """Say how a run stands: its state, the hospitals that were excluded, and its metrics."""
     from server.summary import print_run
 
-    try:
+    with plain_refusal("hipfed-server"):
         print_run(run, Console())
-    except HipfedError as error:
-        Console(stderr=True).print(f"hipfed-server: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -46,7 +43,6 @@ def report(
 ) -> None:
     """Write the report of a run: one page that opens offline, made from the run folder alone."""
     from server.report.writing import write_report
-    from shared_model.command_refusal import plain_refusal
 
     with plain_refusal("hipfed-server"):
         file = write_report(run, out)
@@ -74,11 +70,8 @@ def agreement(
     """Say whether clinicians hold the same modalities and features to be important as the model does."""
     from server.agreement import compare_with_experts, print_agreement, write_agreement
 
-    try:
+    with plain_refusal("hipfed-server"):
         report = compare_with_experts(run, expert, top=top)
         if out is not None:
             write_agreement(report, out, run=run, expert=expert)
         print_agreement(report, Console())
-    except HipfedError as error:
-        Console(stderr=True).print(f"hipfed-server: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error

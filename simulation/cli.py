@@ -16,13 +16,13 @@ from server.report.writing import reported
 from server.run_folder import read_status
 from server.submission import INTERRUPTED
 from server.summary import print_run
+from shared_model.command_refusal import plain_refusal
 from shared_model.command_version import Version
 from shared_model.config import parse_assignments, parse_settings
 from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
 from simulation.compare.cli import compare
 from simulation.run import run_cohort
-from simulation.said_plainly import said_plainly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,7 +63,7 @@ def cohort(
     scenario: Annotated[str, typer.Option(help=_SCENARIO_HELP)] = "default",
 ) -> None:
     """Make synthetic hospitals whose truth is known (truth.json)."""
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         truth = write_cohort(
             out, hospitals=hospitals, patients=patients, image_size=image_size, seed=seed, scenario=scenario
         )
@@ -90,7 +90,7 @@ def run(
 ) -> None:
     """Train and evaluate on a cohort, over Flower's simulation engine."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         named: dict[str, str] = {}
         if rounds is not None:
             named |= {f"rounds-{phase}": str(rounds) for phase in parse_settings({}).phases}

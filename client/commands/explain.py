@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from shared_model.errors import DataError, HipfedError, SettingsError
+from shared_model.command_refusal import plain_refusal
+from shared_model.errors import SettingsError
 
 PAGE, DATA = ".html", ".json"
 
@@ -40,13 +40,13 @@ def explain(
 
     from client.cohort_risks import unseen_risks
     from client.data import default_cache_dir
-    from client.data.screen import print_problems
+    from client.data.screen import problems_listed
     from client.patient_explanation import explain_patient
     from client.patient_screen import print_explanation, write_private
     from client.run_model import open_run
     from client.site import Site
 
-    try:
+    with plain_refusal("hipfed-client"), problems_listed(data.resolve().name):
         _check_out(out)
         site = Site(data.resolve().name, data.resolve(), cache or default_cache_dir())
         model = open_run(run, site, device=torch.device("cpu"))
@@ -66,12 +66,6 @@ def explain(
             write_private(out, render_patient(content, read_radiographs(site, row)))
         else:
             write_private(out, json.dumps(content, allow_nan=False) + "\n")
-    except DataError as error:
-        print_problems(Console(stderr=True), data.resolve().name, error.problems)
-        raise typer.Exit(code=1) from error
-    except HipfedError as error:
-        Console(stderr=True).print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
-        raise typer.Exit(code=1) from error
     print_explanation(Console(), content)
     Console().print(f"written to {out}", markup=False, soft_wrap=True)
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from shared_model.errors import DataError, HipfedError
+from shared_model.command_refusal import plain_refusal
 
 
 def viewer(
@@ -36,27 +35,20 @@ def viewer(
     import torch
 
     from client.data import default_cache_dir
-    from client.data.screen import print_problems
+    from client.data.screen import problems_listed
     from client.patient_page.viewer.roster import References, Roster
     from client.patient_page.viewer.serving import listen, serve
     from client.run_model import open_run
     from client.site import Site
 
     console, screen = Console(), Console(stderr=True)
-    try:
-        with listen(port) as listener:
-            site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
-            with screen.status("reading patients and predicting their risks"):
-                model = open_run(run, site, device=torch.device("cpu"))
-                references = References(images=image_references, series=series_references)
-                roster = Roster(model, site, references=references, with_outcomes=outcomes)
-            console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
-            console.print("Open this address in a browser on this machine; it works once:", markup=False)
-            serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
-    except DataError as error:
-        print_problems(screen, folder.resolve().name, error.problems)
-        raise typer.Exit(code=1) from error
-    except HipfedError as error:
-        screen.print(Text(f"hipfed-client: {error}", style="red"), soft_wrap=True)
-        raise typer.Exit(code=1) from error
+    with plain_refusal("hipfed-client"), problems_listed(folder.resolve().name), listen(port) as listener:
+        site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
+        with screen.status("reading patients and predicting their risks"):
+            model = open_run(run, site, device=torch.device("cpu"))
+            references = References(images=image_references, series=series_references)
+            roster = Roster(model, site, references=references, with_outcomes=outcomes)
+        console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
+        console.print("Open this address in a browser on this machine; it works once:", markup=False)
+        serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
     console.print("ended", markup=False)

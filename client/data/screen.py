@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from client.data.hospital import Notes
 from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary
-from shared_model.errors import Problem
+from shared_model.errors import DataError, Problem
 
 MANY = 10
 ROWS_SHOWN = 5
+
+
+@contextmanager
+def problems_listed(name: str) -> Iterator[None]:
+    """Print every problem of a folder that is refused within, and exit with 1.
+
+    Args:
+        name: of the hospital.
+    """
+    try:
+        yield
+    except DataError as error:
+        print_problems(Console(stderr=True), name, error.problems)
+        raise typer.Exit(1) from error
 
 
 def print_problems(console: Console, name: str, problems: Sequence[Problem]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from shared_model.command_refusal import plain_refusal
 from shared_model.config import parse_assignments
 from shared_model.files import replace_file
 from simulation.bench.dashboard import bench_dashboard, print_dashboard
@@ -16,7 +17,6 @@ from simulation.bench.deployment import bench_deployment, print_deployment
 from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
 from simulation.bench.pooled import bench_pooled
-from simulation.said_plainly import said_plainly
 
 bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
 
@@ -32,7 +32,7 @@ def pooled(
 ) -> None:
     """Federated against pooled training."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         result = bench_pooled(
             cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
         )
@@ -57,7 +57,7 @@ def explanations(
 ) -> None:
     """Our explanations against shap's and captum's, on a random model; needs no cohort."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         result = bench_explanations(
             image_size=image_size,
             patients=patients_explained,
@@ -86,7 +86,7 @@ def fidelity(
 ) -> None:
     """Explanations against the known truth of synthetic cohorts: shares, planted faults, intervals."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         result = bench_fidelity(
             patients=patients,
             image_size=image_size,
@@ -111,7 +111,7 @@ def deployment(
 ) -> None:
     """What a message to a warm hospital costs beyond the worker's work; memory of a round by number of hospitals."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         result = bench_deployment(hospitals=hospitals, questions=questions, model_mb=model_mb, console=console)
         _write_result(out, result)
     print_deployment(result, console)
@@ -131,7 +131,7 @@ def dashboard(
 ) -> None:
     """The dashboard's pages, one viewer and many; needs no cohort."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         result = bench_dashboard(
             runs=runs,
             rounds=rounds,

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from shared_model.command_refusal import plain_refusal
 from shared_model.config import parse_assignments
 from shared_model.errors import SettingsError
 from simulation.compare.running import Plan, compare_cohort
-from simulation.said_plainly import said_plainly
 
 
 def compare(  # noqa: PLR0913 - one parameter an option
@@ -34,7 +34,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Compare federated, pooled, local and other models on the same folds: tables, figures, comparison.md."""
     console = Console()
-    with said_plainly():
+    with plain_refusal("hipfed-sim"):
         chosen = tuple(name.strip() for name in arms.split(",") if name.strip())
         plan = Plan(
             cohort=cohort,

@@ -23,6 +23,7 @@ from shared_model import supervised
 from shared_model.ports import free_ports
 
 BIN = Path(sys.executable).parent
+PROXIES = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")  # leads nowhere: hipfed goes directly
 MARK = "TESTED_DEPLOYMENT"  # a hospital takes what begins with HIPFED_ from its SuperNode
 Done = subprocess.CompletedProcess[str]
 
@@ -47,7 +48,7 @@ class Deployment:
     def of(cls, folder: Path, cohort: Path, names: Sequence[str]) -> Deployment:
         """Nothing is made yet."""
         root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, MARK: uuid.uuid4().hex, "COLUMNS": "200", "PYTHONPATH": root}
+        environment = {**os.environ, **PROXIES, MARK: uuid.uuid4().hex, "COLUMNS": "200", "PYTHONPATH": root}
         return cls(folder, cohort, tuple(names), environment)
 
     @property
