@@ -53,7 +53,9 @@ def _list_cautions(runs: Sequence[RunDetail]) -> list[str]:
         (*(str(one.settings.get(key)) for key in ("seed", "fold", "folds")), *sorted(m.site for m in one.roster))
         for one in configs
     }
-    return ["other_test"] if len(tested) > 1 else []
+    hospitals = {tuple(sorted(member.site for member in config.roster)) for config in configs}
+    found = {"other_test": tested, "other_hospitals": hospitals}
+    return [caution for caution, kinds in found.items() if len(kinds) > 1]
 
 
 def _show_count(run: RunDetail, key: str) -> Cell:

@@ -82,6 +82,15 @@ def test_runs_of_another_number_of_folds_are_said_to_have_other_test_patients(tm
     assert OURS("compare.other_test") in _notices(tmp_path, "one", "two")
 
 
+def test_runs_of_other_hospitals_are_said_to_tell_by_subtraction(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", hospitals=["north", "south", "west"])
+    write_run(tmp_path / "two", hospitals=["north", "south", "west"])
+    write_run(tmp_path / "more", hospitals=["north", "south", "west", "east"])
+
+    assert OURS("compare.other_hospitals") not in _notices(tmp_path, "one", "two")
+    assert OURS("compare.other_hospitals") in _notices(tmp_path, "one", "more")
+
+
 def test_overlapping_intervals_are_not_said_to_show_that_runs_are_equal(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_run(tmp_path / name)
