@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,6 +171,11 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
                     failed.setdefault(task.arm.name, reason)
                     progress.console.print(f"{task.label}: {reason}", markup=False, highlight=False)
                 progress.update(bar, advance=1, last=task.label)
+        except BrokenProcessPool as error:
+            raise StudyError(
+                "models: expected processes that train to the end, got one that was ended from outside: by Ctrl-C, or "
+                "for want of memory (then give fewer --workers). What is done is kept; the same command goes on."
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
