@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from server.dashboard.file_cache import FileCache, find_file
+from server.dashboard.file_cache import FileCache, Fingerprint, find_file
 from server.dashboard.folder import Place, find_run, list_runs
 from server.dashboard.locks import is_worked_on, read_lock_table
 from server.dashboard.records import RunDetail, RunSummary, State, Tested
@@ -39,6 +40,14 @@ NO_STATUS = (
 )
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What was told of a run, and of which versions of its files."""
+
+    files: tuple[Fingerprint | None, ...]
+    summary: RunSummary
+
+
 class RunReader:
     """The runs of a folder.
 
@@ -57,11 +66,16 @@ class RunReader:
     ) -> None:
         self._root, self._now, self._locked = root, now, locked
         self._files = FileCache()
+        self._ended: dict[Path, _Told] = {}
 
     def list_summaries(self) -> tuple[RunSummary, ...]:
         """All runs, in the order of their names."""
         locked, places = cache(self._locked), list_runs(self._root)
-        return tuple(self._summarise(place, places, locked) for place in places.values())
+        told = [self._summarise_again(place, places, locked) for place in places.values()]
+        paths = [place.path for place in places.values()]
+        ended = ("completed", "failed")
+        self._ended = {path: one for path, one in zip(paths, told, strict=True) if one.summary.state in ended}
+        return tuple(one.summary for one in told)
 
     def find(self, name: str) -> Place | None:
         """Where a run lies; None if there is none of this name."""
@@ -81,6 +95,14 @@ class RunReader:
         if summary.state == "damaged" and summary.reason not in problems:
             problems.append(summary.reason)
         return RunDetail(summary, config, rounds, explanation, tuple(problems), place.folds)
+
+    def _summarise_again(self, place: Place, places: dict[str, Place], locked: Locked) -> _Told:
+        """As `_summarise`; of a run that has ended, what was told of the same files."""
+        files = () if place.folds else _fingerprints(place)  # pooled folds rest on those of the folds, too
+        former = self._ended.get(place.path)
+        if former is not None and files and former.files == files:
+            return former
+        return _Told(files, self._summarise(place, places, locked))
 
     def _summarise(self, place: Place, places: dict[str, Place], locked: Locked) -> RunSummary:
         problems: list[str] = []
@@ -145,6 +167,11 @@ class RunReader:
             except OSError:
                 times = [0.0]  # it was removed since; the next look does not find it
         return datetime.fromtimestamp(max(times), UTC)
+
+
+def _fingerprints(place: Place) -> tuple[Fingerprint | None, ...]:
+    states = (find_file(place.path / name) for name in (*_TIMES, APP_LOCK))
+    return tuple(Fingerprint.of(state) if state else None for state in states)
 
 
 def _find_config(place: Place, places: dict[str, Place]) -> Path:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from server.report.records import Config, Round
 from shared_model.config import Settings, parse_settings
@@ -87,5 +87,5 @@ def _rounds_since_best(lines: Sequence[Round]) -> int | None:
 def _predict(seconds: Sequence[float], m: int) -> tuple[float, float]:
     """Between which the sum of `m` rounds to come lies, 95 %."""
     k = len(seconds)
-    half = float(student_t.ppf(0.5 + _LEVEL / 2, k - 1)) * stdev(seconds) * math.sqrt(m + m * m / k)
+    half = float(stdtrit(k - 1, 0.5 + _LEVEL / 2)) * stdev(seconds) * math.sqrt(m + m * m / k)
     return max(m * mean(seconds) - half, 0.0), m * mean(seconds) + half
