@@ -20,7 +20,7 @@ UNSEEN = "test"
 
 @dataclass(frozen=True)
 class CohortRisks:
-    """Calibrated risks of some of a hospital's patients.
+    """Predicted risks of some of a hospital's patients.
 
     Attributes:
         part: of the run that all of them are from; None where it is not known which part a patient was in.
@@ -42,7 +42,7 @@ class CohortRisks:
 
 
 def predict_risks(run: RunModel, site: Site, rows: Int64[np.ndarray, "patient"]) -> Float64[np.ndarray, "patient"]:
-    """Calibrated risks, 0 to 1, as the run's model gives them."""
+    """Predicted risks, 0 to 1, as the run's model gives them."""
     encoded = encode_patients(site, run.model, run.preprocessing, rows, networks_sha256=run.networks_sha256)
     return sigmoid(predict_logits(run.model, encoded, phase=run.phase, correction=logit_correction(run.event_weight)))
 

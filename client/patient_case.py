@@ -30,7 +30,7 @@ class Case:
         patient_id: as the hospital calls them.
         row: of the patient in the hospital's arrays.
         rows: embeddings of the patient, one row.
-        logit: calibrated prediction of the model.
+        logit: log odds that the model predicts, the event weight taken out.
         correction: that is in it.
         local: the hospital's own background.
         local_rows: its rows in the hospital's arrays.

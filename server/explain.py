@@ -53,7 +53,7 @@ class CommonBackground:
         background_id: hash of the rows and of the model.
         embeddings: per modality.
         present: per modality, whether the row has it.
-        base_logit: mean of the model's logits over the rows, calibrated: what a patient's phi are added to.
+        base_logit: mean logit of the rows, the event weight taken out: what a patient's phi are added to.
     """
 
     background_id: str

@@ -268,7 +268,7 @@ def encode_all(
 def predict_logits(
     model: MultimodalModel, encoded: Encoded, *, phase: Phase, correction: float
 ) -> Float[np.ndarray, "patient"]:
-    """Calibrated logits of a phase's prediction: the fused logit, or the mean unimodal logit in phase `unimodal`.
+    """Logits of a phase's prediction, the event weight taken out: the fused one; in phase `unimodal`, the mean of all.
 
     Args:
         model: in any mode, which is restored.

@@ -85,7 +85,7 @@ class View:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The calibrated risk, and its log odds."""
+    """The predicted risk, and its log odds."""
 
     probability: float
     logit: float

@@ -26,9 +26,9 @@ class ModalityValues:
     Attributes:
         modalities: names.
         phi: Shapley values on the logit; a row sums to `logit - base_logit`.
-        phi_probability: Shapley values on the calibrated probability (the mean over backgrounds of the sigmoid).
-        logit: of each patient, calibrated.
-        base_logit: mean over the background, calibrated.
+        phi_probability: Shapley values on the probability (the mean over backgrounds of the sigmoid).
+        logit: of each patient, `correction` added.
+        base_logit: mean over the background, `correction` added.
         probability: of each patient.
         base_probability: mean over the background.
         alone: v({m}) - v(nobody), logit.

@@ -110,7 +110,7 @@ def _train(
 
 
 def predict(run: Path, site: Site, *, everyone: bool = False) -> pd.DataFrame:
-    """Calibrated logits that a finished, explained run gives a hospital's test patients, or all its patients."""
+    """Logits, the event weight taken out, that a finished, explained run gives a hospital's test patients, or all."""
     model = open_run(run, site, device=CPU)
     split = site.split(model.settings)
     rows = pd.RangeIndex(len(site.patients)).to_numpy() if everyone else split.test

@@ -48,7 +48,7 @@ class HospitalExplanations:
         return feature_frame(self._tables, features=self._features, patient_ids=ids)
 
     def to_shap(self, of: Of = "modalities") -> shap.Explanation:
-        """For shap's bar, beeswarm, scatter and waterfall plots: a row a patient; rows sum to the calibrated logit.
+        """For shap's bar, beeswarm, scatter and waterfall plots: a row a patient; rows sum to the predicted logit.
 
         Args:
             of: of modalities, data is 1 where the patient has it; of features, it is their value in its unit.
