@@ -21,10 +21,20 @@
     return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, coloured(part, style)]));
   };
 
-  // Where there is little room: smaller letters, shorter names (the table has them whole), fewer ticks, no colour bar.
+  // A long name goes on in a second line; what is longer still is cut there, and the table has it whole.
+  const inTwoLines = (name) => {
+    const characters = name.match(/&#?\w+;|[^]/gu) ?? [];
+    if (characters.length <= LONGEST_NAME || name.includes("\u2068")) return name;
+    const space = characters.lastIndexOf(" ", LONGEST_NAME);
+    const [end, next] = space > 0 ? [space, space + 1] : [LONGEST_NAME, LONGEST_NAME];
+    const rest = characters.slice(next);
+    const second = rest.length > LONGEST_NAME ? [...rest.slice(0, LONGEST_NAME - 1), "…"] : rest;
+    return `${characters.slice(0, end).join("")}<br>${second.join("")}`;
+  };
+
+  // Where there is little room: smaller letters, names in two lines, fewer ticks, no colour bar.
   const fitted = (layout) => {
-    const shorter = (name) => (name.length > LONGEST_NAME && !/[&\u2068]/.test(name) ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
-    const names = layout.yaxis.ticktext ? { ticktext: layout.yaxis.ticktext.map(shorter) } : {};
+    const names = layout.yaxis.ticktext ? { ticktext: layout.yaxis.ticktext.map(inTwoLines) } : {};
     const ticks = layout.xaxis.tickvals ? {} : { nticks: 4 };
     return {
       ...layout,

@@ -118,6 +118,19 @@ def test_page_opens_offline_and_fits(
     opened.page.screenshot(path=screenshots / f"patient-{name}-{width}-{scheme}.png", full_page=True)
 
 
+def test_long_names_go_on_in_a_second_line_where_there_is_little_room(
+    visit: Callable[..., Opened], pages: dict[str, Path]
+) -> None:
+    opened = visit(pages["plain"].as_uri(), width=360)
+
+    _see_all(opened.page)
+
+    lines = opened.page.locator("[data-figure^=waterfall] .ytick text").first.locator("tspan").all_text_contents()
+    assert lines == ["reference", "patients"]
+    names = opened.page.locator("[data-figure^=waterfall] .ytick text").all_text_contents()
+    assert not any("…" in name for name in names)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["plain", "without-image"])
 def test_page_has_no_serious_accessibility_fault(
