@@ -122,6 +122,10 @@ def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
     if explanations.get("suppressed"):
         console.print("explanation: suppressed, too few patients, events or hospitals", highlight=False)
         return
+    if len(explanations["modalities"]) == 1:
+        only = next(iter(explanations["modalities"]))
+        console.print(f"explanation: {only} is the only modality: its share is 100% by construction", highlight=False)
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("looks at", "share", "95 % CI", "hospitals"):
         table.add_column(heading, no_wrap=True)

@@ -69,3 +69,12 @@ def test_shares_are_shown_largest_first_with_the_caution_that_their_intervals_ne
     assert [line.split()[0] for line in lines[1:3]] == ["static", "vitals"]
     assert "60.0%" in lines[1]
     assert lines[3] == SHARES_CAUTION
+
+
+def test_only_modality_has_no_share_to_tell() -> None:
+    told = StringIO()
+    entry = {"share": 1.0, "share_ci": [1.0, 1.0], "prediction_interval": None}
+
+    print_shares({"modalities": {"static": entry}}, Console(file=told, width=200))
+
+    assert told.getvalue() == "explanation: static is the only modality: its share is 100% by construction\n"

@@ -111,6 +111,8 @@ def describe_drift(content: RunContent, words: Words) -> Section:
     if not shown:
         return Section("drift", title, (Text(words("drift.suppressed")),))
     names = list(shown[-1][1])
+    if len(names) == 1:
+        return Section("drift", title, (Text(words("first.shares_single")),))
     numbers = [number for number, _ in shown]
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     figure = Figure(

@@ -223,6 +223,12 @@ def test_rounds_table_names_who_did_not_answer_and_why(tmp_path: Path) -> None:
     )
 
 
+def test_share_of_the_only_modality_does_not_drift(tmp_path: Path) -> None:
+    section = section_of(write_run(tmp_path, rounds=4, modalities=["static"]), "drift")
+
+    assert texts_of(section) == "The model has one modality, whose share is 100% by construction: it tells nothing."
+
+
 def test_drift_tells_shares_after_each_explained_round(tmp_path: Path) -> None:
     section = section_of(write_run(tmp_path, rounds=4, modalities=["static", "hip"]), "drift")
 
