@@ -18,6 +18,7 @@ from shared_model.address import split_address
 from shared_model.coordinator_status import UnreachableError, fetch_status
 from shared_model.part import Ending, Part
 from shared_model.ports import free_ports
+from shared_model.proxies import without_proxies
 
 SLOW_S, SESSION_S = 60.0, 15.0
 PROBE_S = 15.0
@@ -199,11 +200,8 @@ class CourierPart(Part):
 
 def _environment(place: CourierPlace) -> dict[str, str]:
     """The user's, without what it says of Flower and of proxies: the way to the coordinator is direct."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("FLWR_", "HIPFED_")) and not name.lower().endswith("_proxy")
-    }
+    inherited = without_proxies(os.environ).items()
+    kept = {name: value for name, value in inherited if not name.startswith(("FLWR_", "HIPFED_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     ours = {
         "FLWR_HOME": str(place.flower),

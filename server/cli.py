@@ -14,6 +14,7 @@ from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
 from server.commands.study import study
 from shared_model.command_refusal import plain_refusal
 from shared_model.command_version import Version
+from shared_model.proxies import forget_proxies
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop, dashboard):
@@ -21,8 +22,9 @@ for _command in (provision, enrol, revoke, hospitals, audit, study, start, statu
 
 
 @app.callback()
-def main(*, version: Version = False) -> None:
+def main(*, version: Version = False) -> None:  # noqa: ARG001 - the option acts by itself
     """The coordinator of a federated study. It holds no patient data. Research use only."""
+    forget_proxies()
 
 
 @app.command()

@@ -28,6 +28,7 @@ from shared_model.config import Scalar
 from shared_model.errors import StudyError
 from shared_model.folder_lock import lock_holder
 from shared_model.guardian import STOP_TIMEOUT_S, end_tree
+from shared_model.proxies import without_proxies
 
 ROOT = Path(__file__).resolve().parents[1]
 CONNECTION = "hipfed"
@@ -87,7 +88,7 @@ def require_checkout() -> None:
 
 def flower_environment(home: Path, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of Flower's commands: its folder is `home`, it installs, reports and looks up nothing."""
-    environment = {**inherited, **_ENVIRONMENT, "FLWR_HOME": str(home)}
+    environment = {**without_proxies(inherited), **_ENVIRONMENT, "FLWR_HOME": str(home)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     if environment.get(_CACHE):
         environment[_CACHE] = str(Path(environment[_CACHE]).absolute())

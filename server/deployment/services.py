@@ -19,17 +19,14 @@ from shared_model.part import Ending, Part
 from shared_model.ports import is_listening, is_taken
 from shared_model.supervisor import Supervisor
 
-_LOOPBACK = "127.0.0.1,localhost"
 _REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 _TAKEN_S = 30.0
 
 
 def service_environment(home: CoordinatorHome) -> dict[str, str]:
-    """Flower's environment without what the user's own says about Flower, and with no proxy before loopback."""
+    """Flower's environment without what the user's own says about Flower."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
-    environment = flower_environment(home.flower, inherited=inherited)
-    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), _LOOPBACK)))
-    return {**environment, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+    return flower_environment(home.flower, inherited=inherited)
 
 
 class _ListeningPart(Part):

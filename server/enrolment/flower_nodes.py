@@ -120,6 +120,5 @@ def _plain_errors(address: str) -> Iterator[None]:
         ) from error
     except httpx.HTTPError as error:
         raise EnrolmentError(
-            f"SuperLink at {address}: expected an answer, got: {error}. Is it running (`hipfed-server status`), and "
-            "does NO_PROXY name 127.0.0.1 where a proxy is set?"
+            f"SuperLink at {address}: expected an answer, got: {error}. Is it running (`hipfed-server status`)?"
         ) from error
