@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -137,13 +138,19 @@ def describe_calibration(test: TestPart, pooled: Metrics, content: RunContent, w
         ratio = expected / pooled.events
         low, high = RATIO_RIGHT
         key = "low" if ratio < low else "high" if ratio > high else "right"
-        may_be_chance = key != "right" and _holds(pooled.calibration_intercept_ci, 0.0)
-        verdict = words(f"calibration.{key}_perhaps" if may_be_chance else f"calibration.{key}")
+        ends = pooled.calibration_intercept_ci
+        may_be_chance = key != "right" and _holds(ends, 0.0)
+        # The intercept is the log of the ratio with its sign turned, nearly.
+        may_be_wrong = key == "right" and ends is not None and (ends[0] < -math.log(high) or ends[1] > -math.log(low))
+        verdict = words(f"calibration.{key}{_PERHAPS if may_be_chance or may_be_wrong else ''}")
         kind = "deaths" if content.counts_deaths else "events"
         told = number(expected, digits=1)
         sentences.append(words(f"calibration.expected_{kind}", expected=told, observed=pooled.events))
         if may_be_chance:
             sentences.append(words("calibration.expected_chance"))
+        if may_be_wrong:
+            told = number(pooled.calibration_intercept)
+            sentences.append(words("calibration.intercept", value=told, ci=words("first.ci", ci=interval(ends))))
         if pooled.calibration_slope is not None:
             verdict += words(f"calibration.and_{_judge_slope(pooled)}")
     sentences.append(describe_slope(pooled, words))

@@ -70,6 +70,28 @@ def test_calibration_that_chance_may_explain_is_said_to_be_so(tmp_path: Path) ->
     assert note.endswith("Chance alone may explain it: the interval holds 1.")
 
 
+@pytest.mark.parametrize(
+    ("ends", "told", "said"),
+    [
+        ([-0.42, 0.56], "May be right on average", "intercept 0.07 (95% CI -0.42 to 0.56), where 0 is right."),
+        ([-0.02, 0.11], "May be right on average", "intercept 0.07 (95% CI -0.02 to 0.11), where 0 is right."),
+        ([-0.02, 0.09], "Right on average", ""),
+    ],
+)
+def test_calibration_is_said_to_be_right_only_where_its_interval_says_so_too(
+    ends: list[float], told: str, said: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path)  # 32 deaths are expected
+    row = {**metrics(400, 33), "calibration_intercept": 0.07, "calibration_intercept_ci": ends}
+    write(run, "metrics.json", {"test": {**scored_part(["east"], ["east"]), "pooled": row}})
+
+    value, _, note = _tile(_screen(run), "Calibration")
+
+    assert value.startswith(told)
+    assert said in note
+    assert ("intercept" in note) == bool(said)
+
+
 def test_run_of_a_version_without_intervals_of_calibration_is_judged_by_its_numbers(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     kept = {"auc_ci", "auc_within_ci"}
