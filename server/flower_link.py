@@ -32,7 +32,8 @@ _FAILURES = {
     ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "hipfed failed there; see Flower's log there (flower.log)",
     ErrorCode.MESSAGE_UNAVAILABLE: "the question was lost; ask for a longer deadline-s",
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no answer before the question expired; ask for a longer deadline-s",
-    ErrorCode.NODE_UNAVAILABLE: "its SuperNode is gone; start it again, and if the run ends, continue with --resume",
+    ErrorCode.NODE_UNAVAILABLE: "its SuperNode is gone (`hipfed-server status` tells whether it was revoked); start it "
+    "again, and if the run ends, continue with --resume",
     ErrorCode.CLIENT_APP_CRASHED: _LACK_OF_MEMORY,
 }
 _LOST = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED})
