@@ -4,6 +4,7 @@ import json
 import re
 import time
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,14 @@ def test_words_that_are_asked_for_by_name_exist() -> None:
         except KeyError:
             missing.append(key)
     assert missing == []
+
+
+def test_titles_skip_no_level(tmp_path: Path) -> None:
+    """Who reads by ear goes from title to title."""
+    page = write_report(write_run(tmp_path, modalities=["static", "hip"]), None).read_text()
+
+    levels = [int(level) for level in re.findall(r"<h([1-6])[ >]", page)]
+
+    assert levels[0] == 1
+    assert set(levels) == {1, 2, 3, 4}
+    assert all(after - before <= 1 for before, after in pairwise(levels))
