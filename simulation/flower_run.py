@@ -109,7 +109,7 @@ def _superlink(place: Place) -> Iterator[str]:
     """A local SuperLink in simulation mode; yields its address, and ends it and all it started."""
     port, control_port = free_ports(2)
     command = [
-        "flower-superlink",
+        *(sys.executable, "-P", "-m", "server.superlink"),
         "--insecure",
         "--simulation",
         "--isolation",

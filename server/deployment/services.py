@@ -53,10 +53,10 @@ class SuperLinkPart(_ListeningPart):
         super().__init__("superlink", folder=home.flower, environment=service_environment(home))
 
     def command(self) -> Sequence[str]:
-        """Flower's own command."""
+        """Flower's own command, patient with its database."""
         home = self._home
         return [
-            "flower-superlink",
+            *(sys.executable, "-P", "-m", "server.superlink"),
             "--ssl-ca-certfile",
             str(home.ca),
             "--ssl-certfile",
