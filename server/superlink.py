@@ -7,6 +7,7 @@ or an answer is lost (flwr 1.41, which has no option for it). To remove an answe
 from __future__ import annotations
 
 from flwr.supercore import sql_mixin
+from flwr.supercore.constant import SQLITE_PRAGMAS
 from flwr.superlink.cli import flower_superlink
 
 BUSY_MS = 25_000  # below the 30 s after which Flower's clients give up an answer, and ask again
@@ -14,7 +15,7 @@ BUSY_MS = 25_000  # below the 30 s after which Flower's clients give up an answe
 
 def be_patient() -> None:
     """Let connections to the database that are made from now on wait longer."""
-    pragmas = {**dict(sql_mixin.SQLITE_PRAGMAS), "busy_timeout": str(BUSY_MS)}
+    pragmas = {**dict(SQLITE_PRAGMAS), "busy_timeout": str(BUSY_MS)}
     sql_mixin.SQLITE_PRAGMAS = tuple(pragmas.items())  # type: ignore[assignment,attr-defined] # as many as before
 
 
