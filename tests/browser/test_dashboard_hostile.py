@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_hostile_run(folder / name)
     write_run(folder / "hundred", hospitals=HUNDRED)
     write_failed_run(folder / "failed", reason=f"round 1 (fusion): {HOSTILE[1]}", hospitals=HOSTILE)
+    write(write_run(folder / "broken"), "metrics.json", {"test": {"pooled": HOSTILE[0]}})
     live = write_hostile_run(folder / "live")
     for name in ("metrics.json", "explanations.json", "model.json"):
         (live / name).unlink()
@@ -62,7 +62,7 @@ def test_hostile_names_are_text_in_the_list(visit: Visit, screenshots: Path) -> 
         found.page.goto("/")
         check(found, "hostile-list", screenshots)
         shown = {name.strip() for name in found.page.locator("#runs tbody th").all_inner_texts()}
-        assert {*NAMES, "hundred", "failed", "live"} == shown
+        assert {*NAMES, "hundred", "failed", "broken", "live"} == shown
         found.page.fill("#filter", NAMES[1])
         assert found.page.locator("#runs tbody tr:visible").count() == 1
         found.page.locator("#runs tbody tr:visible a").click()
@@ -141,9 +141,7 @@ def test_run_that_failed_in_its_first_round_tells_why(visit: Visit, screenshots:
         check(found, "failed", screenshots)
 
 
-def test_report_that_cannot_be_made_says_so_in_the_run_s_page(visit: Visit, runs: Path, screenshots: Path) -> None:
-    run = write_run(runs / "broken")
-    (run / "metrics.json").write_text(json.dumps({"test": {"pooled": HOSTILE[0]}}), encoding="utf-8")
+def test_report_that_cannot_be_made_says_so_in_the_run_s_page(visit: Visit, screenshots: Path) -> None:
     with visit() as found:
         page = found.page
         page.goto("/run/broken")
