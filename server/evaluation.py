@@ -23,7 +23,7 @@ from shared_model.metrics import (
     roc_curve,
     summarise,
 )
-from shared_model.privacy.suppression import SmallCellRule, suppressed_row
+from shared_model.privacy.suppression import PATIENTS_PER_BIN, SmallCellRule, suppressed_row
 from shared_model.quantities import MAX_PATIENTS
 from shared_model.score_quantities import score_quantities, unpack_scores
 from shared_model.score_sums import ScoreSums
@@ -67,11 +67,12 @@ def describe_scores(sums: ScoreSums, rows: Mapping[str, Mapping[str, Any]], rule
     allowed, sites = hide_rows(rows, n=metrics.n, events=metrics.events, rule=rule, known_rows=1)
     if not allowed:
         return {"pooled": suppressed_row(), "sites": sites}
+    apart = max(PATIENTS_PER_BIN, rule.min_patients)
     curves = {
-        "roc": roc_curve(sums),
-        "precision_recall": precision_recall_curve(sums),
-        "calibration": calibration_curve(sums),
-        "decision": decision_curve(sums),
+        "roc": roc_curve(sums, min_patients=apart),
+        "precision_recall": precision_recall_curve(sums, min_patients=apart),
+        "calibration": calibration_curve(sums, min_patients=apart),
+        "decision": decision_curve(sums, min_patients=apart),
     }
     return {"pooled": metrics.to_dict(), "sites": sites, "curves": curves}
 

@@ -53,11 +53,12 @@ class CommonBackground:
         background_id: hash of the rows and of the model.
         embeddings: per modality.
         present: per modality, whether the row has it.
-        base_logit: mean logit of the rows, the event weight taken out: what a patient's phi are added to.
+        base_logit: mean logit of the rows, the event weight taken out: what a patient's phi are added to. None where
+            each hospital has a head, and so a base, of its own.
     """
 
     background_id: str
-    base_logit: float
+    base_logit: float | None
     embeddings: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
 
@@ -103,12 +104,15 @@ def draw_background(model: WholeModel, weights: Weights) -> CommonBackground:
     sums = total.total()
     draw = draw_rows(columns, sums, n_rows=plan.settings.background_rows, seed=plan.settings.seed)
     embeddings = make_valid(draw, sums, model=shape, schema=plan.schema, preprocessing=plan.preprocessing)
-    rows = as_rows(embeddings, draw.present, device=torch.device("cpu"))
-    with torch.no_grad():
-        base = float(shape.eval().fuse(rows.embeddings, rows.present).double().mean())
+    base: float | None = None
+    if "head" not in shape.home_parts():
+        rows = as_rows(embeddings, draw.present, device=torch.device("cpu"))
+        with torch.no_grad():
+            base = float(shape.eval().fuse(rows.embeddings, rows.present).double().mean())
+        base += logit_correction(plan.event_weight)
     return CommonBackground(
         background_id=hash_background(model.sha256, embeddings, draw.present),
-        base_logit=base + logit_correction(plan.event_weight),
+        base_logit=base,
         embeddings=embeddings,
         present=draw.present,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from server.explain import CommonBackground, ExplainedPart
-from server.feature_report import conceal_mean_phi, describe_features
+from server.feature_report import describe_features, tells_everything
 from server.plan import StudyPlan
 from server.site_rows import hide_rows
 from server.two_cuts import Band
@@ -60,7 +60,7 @@ def describe_explanation(
         explained: sums of the hospitals.
         model_hash: hash of the explained weights.
         evaluated: hospitals that metrics.json counts. If others were explained, subtracting the two files' counts would
-            give one hospital's: counts, strata and features are then left out.
+            give one hospital's: counts, strata, features and hospitals' rows are then left out.
     """
     total, rule = explained.total, plan.rule
     n, events = int(total["n"][0]), int(total["events"][0])
@@ -76,20 +76,24 @@ def describe_explanation(
     if not allowed:
         return {**head, **suppressed_row(), "sites": rounded(sites)}
     same = set(evaluated) == set(explained.rows)
+    if not same:
+        sites = {name: dict(suppressed_row()) for name in sites}
     strata = _describe_strata(model.modalities, list_strata(plan.schema, plan.settings), total, rule) if same else {}
+    features = _describe_all_features(plan, model, total, strata) if same else {}
+    modalities = describe_modalities(model.modalities, explained, rule, sites=sites, counted=same)
+    for name, entry in modalities.items():
+        told = features.get(name)
+        # The mean phi is the sum of those of the features: less those that are told, it would give back a hidden one.
+        if not isinstance(told, list) or int(total["feature-patients"]) != n or not tells_everything(told):
+            entry["mean_phi"] = None
     content = {
         "base_logit": background.base_logit,
         "n": n if same else None,
         "events": events if same else None,
-        "modalities": conceal_mean_phi(
-            describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
-            list_features(model, plan.schema, plan.preprocessing),
-            total,
-            rule,
-        ),
+        "modalities": modalities,
         "interactions": _describe_interactions(model.modalities, total),
         "feature_patients": int(total["feature-patients"]) if same and "feature-patients" in total else None,
-        "features": _describe_all_features(plan, model, total, strata) if same else {},
+        "features": features,
         "strata": strata,
         "sites": sites,
     }

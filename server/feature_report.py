@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from server.hidden_levels import ConcealedSums, conceal_counts
 from server.two_cuts import Band, reveal_few
 from shared_model.privacy.suppression import SmallCellRule, histogram_bins_allowed, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
@@ -43,11 +43,10 @@ def describe_features(
         without_groups: features whose groups of values must not be shown.
         bands: by feature, groups of the same patients that are shown elsewhere, cut at other values.
     """
-    entries = [_describe_feature(name, feature, j, total, rule) for j, feature in enumerate(features)]
-    crossed = {feature.name for j, feature in enumerate(features) if _is_crossed(name, feature, j, total, rule, bands)}
-    for entry in entries:
-        if entry["name"] in {*without_groups, *crossed} and not entry.get("suppressed"):
-            entry |= {"groups": [], "histogram": dict(suppressed_row())}
+    entries = []
+    for j, feature in enumerate(features):
+        groupless = feature.name in without_groups or _is_crossed(name, feature, j, total, rule, bands)
+        entries.append(_describe_feature(name, feature, j, total, rule, groupless=groupless))
     entries.sort(key=lambda entry: -float(entry.get("mean_abs", -1.0)))
     n = max(int(total["feature-patients"]), 1)
     presence: dict[str, Any] = {
@@ -60,22 +59,13 @@ def describe_features(
     return [*entries, presence]
 
 
-def conceal_mean_phi(
-    entries: Mapping[str, dict[str, Any]], features: Mapping[str, Sequence[Feature]], total: Sums, rule: SmallCellRule
-) -> dict[str, dict[str, Any]]:
-    """Entries of modalities whose mean phi is that of their features as told.
+def tells_everything(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all of a modality's features, and its presence, are told, each over all patients who have the modality.
 
-    The exact one, less those of the other features, would give back that of a feature with hidden levels.
+    Args:
+        entries: as `describe_features` returns them.
     """
-    told = {name: dict(entry) for name, entry in entries.items()}
-    n = int(total["n"][0])
-    if int(total.get("feature-patients", 0)) != n:
-        return told  # nothing is told of features, or from a sample, which cannot be subtracted from all
-    for name, own in features.items():
-        if f"{name}/n" in total:
-            concealed = [_conceal_hidden(name, feature, j, total, rule) for j, feature in enumerate(own)]
-            told[name]["mean_phi"] += (sum(sums.phi for sums in concealed) - float(total[f"{name}/phi"].sum())) / n
-    return told
+    return not any(entry.get("suppressed") or entry.get("hidden_levels") for entry in entries)
 
 
 def _is_crossed(
@@ -91,51 +81,72 @@ def _is_crossed(
     return reveal_few(own, bands[feature.name], fewest=rule.min_patients)
 
 
-def _describe_feature(name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule) -> dict[str, Any]:
+def _describe_feature(
+    name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule, *, groupless: bool
+) -> dict[str, Any]:
     def of(part: str) -> float:
         return float(total[f"{name}/{part}"][j])
 
     n = of("n")
-    if n < rule.min_patients:
-        return {"name": feature.name, **suppressed_row()}
     missing = feature.n_groups - 1  # the group of the patients without a known value
     unknown = tuple(float(total[f"{name}/group-{part}"][j, missing]) for part in ("phi", "square"))
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]
-    groups = _shown_groups(histogram, rule)
-    sums = _conceal_hidden(name, feature, j, total, rule)
-    if not sums.tell_mean:
+    groups = _shown_groups(histogram, rule) & (not groupless)
+    told = _told_sums(name, feature, j, total, groups)
+    if told.n < rule.min_patients:
         return {"name": feature.name, **suppressed_row()}
-    interval = mean_interval(n, sums.size, sums.square)
-    known_spread = sums.tell_spread and np.isfinite(interval).all()
+    interval = mean_interval(told.n, told.size, told.square)
+    known_spread = told.n == n and np.isfinite(interval).all()
     counted = rule.shown_count(int(n), int(total["feature-patients"])) is not None
     return {
         "name": feature.name,
         "unit": feature.unit,
-        "n": int(n) if counted else None,
-        "mean_abs": sums.size / n,
+        "n": int(told.n) if counted else None,
+        "mean_abs": told.size / told.n,
         "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if known_spread else None,
-        "mean_phi": sums.phi / n,
-        "hidden_levels": sums.are_changed,
+        "mean_phi": told.phi / told.n,
+        "hidden_levels": told.n < n,
         "se_sampling": of("se") / n,
         "correlation": None if feature.levels and not feature.binary else _correlation(of, unknown, rule),
-        "groups": _describe_groups(name, feature, j, total, groups, counted=counted),
-        "histogram": _coarsen(histogram, groups, n=int(n)) if counted else dict(suppressed_row()),
+        "groups": [] if groupless else _describe_groups(name, feature, j, total, groups, counted=counted),
+        "histogram": _coarsen(histogram, groups, n=int(told.n)) if counted else dict(suppressed_row()),
     }
 
 
-def _conceal_hidden(name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule) -> ConcealedSums:
-    """Sums of |phi|, phi and its square of one feature that do not tell how many patients have a hidden level.
+@dataclass(frozen=True)
+class _ToldSums:
+    """Sums over the patients whom a feature's means are told of.
 
-    Of numbers nothing is concealed: of hidden ranges they tell a mean over at least `min_patients`, and no count.
+    Attributes:
+        n: how many.
+        size: of |phi|.
+        phi: of phi.
+        square: of phi squared.
     """
-    histogram = total[f"{name}/histogram"][j, : feature.n_groups]
-    phi, square = (total[f"{name}/group-{part}"][j, : feature.n_groups] for part in ("phi", "square"))
-    sums = {part: float(total[f"{name}/{part}"][j]) for part in ("abs", "phi", "square")}
-    exact = ConcealedSums(size=sums["abs"], phi=sums["phi"], square=sums["square"])
+
+    n: float
+    size: float
+    phi: float
+    square: float
+
+
+def _told_sums(name: str, feature: Feature, j: int, total: Sums, shown: Bool[np.ndarray, "group"]) -> _ToldSums:
+    """Sums of one feature: of levels over the patients whose level is shown, else over all who have the modality.
+
+    With a linear head all patients who share a level share its phi, which anybody can compute from the published
+    weights and background: a mean over all patients would be an equation for the counts of the hidden levels. Over the
+    shown ones it tells what their groups tell. Of numbers, a mean tells at most the mean of the hidden values.
+    """
+    n, size, phi, square = (float(total[f"{name}/{part}"][j]) for part in ("n", "abs", "phi", "square"))
     if not feature.levels:
-        return exact
-    shown = _shown_groups(histogram, rule)
-    return conceal_counts(exact, histogram.sum(axis=1), phi, square, shown=shown, fewest=rule.min_patients)
+        return _ToldSums(n, size, phi, square)
+    hidden = np.flatnonzero(~shown)
+    sizes = total[f"{name}/histogram"][j].sum(axis=1)[hidden]
+    phis, squares = (total[f"{name}/group-{part}"][j][hidden] for part in ("phi", "square"))
+    # |phi| of a level is the root of its mean square, exactly where all its patients share it.
+    size -= float(np.sqrt(sizes * np.maximum(squares, 0.0)).sum())
+    phi, square = phi - float(phis.sum()), square - float(squares.sum())
+    return _ToldSums(n - float(sizes.sum()), max(size, abs(phi)), phi, square)
 
 
 def _correlation(of: Callable[[str], float], unknown: tuple[float, ...], rule: SmallCellRule) -> float | None:

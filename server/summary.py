@@ -118,13 +118,20 @@ def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str) 
 
 
 def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
-    """What the model looks at: shares of the modalities, over all hospitals."""
+    """What the model looks at: shares of the modalities, over all hospitals that answered."""
+    for name, reason in explanations.get("failed", {}).items():
+        console.print(f"not in the explanation: {name}: {reason}", markup=False)
+    for name, reason in explanations.get("spread_failed", {}).items():
+        console.print(f"not in the spread between hospitals: {name}: {reason}", markup=False)
     if explanations.get("suppressed"):
         console.print("explanation: suppressed, too few patients, events or hospitals", highlight=False)
         return
     if len(explanations["modalities"]) == 1:
         only = next(iter(explanations["modalities"]))
         console.print(f"explanation: {only} is the only modality: its share is 100% by construction", highlight=False)
+        return
+    if all(entry["share"] is None for entry in explanations["modalities"].values()):
+        console.print("explanation: the model uses none of its inputs, so there are no shares", highlight=False)
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("looks at", "share", "95 % CI", "hospitals"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,15 @@ from server.app import COHORT, OUT, RESUME, SCHEMA
 from server.evaluation import describe_scores
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
+from server.report.writing import REPORT
 from server.run_folder import RunFolder
 from server.run_lock import LAUNCHER_LOCK
+from server.site_rows import hide_rows
 from server.study import check_settings
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
 from shared_model.folder_lock import hold_lock
-from shared_model.privacy.suppression import SmallCellRule
+from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.schema import load_schema
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
@@ -62,6 +65,8 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
         done = [
             is_done(part, settings, schema_sha256=schema.sha256) for part, settings in zip(parts, plans, strict=True)
         ]
+        if not all(done):
+            _forget_pooled(out)
         for part, settings, finished in zip(parts, plans, done, strict=True):
             if not finished:
                 with hold_lock(part, LAUNCHER_LOCK):
@@ -119,13 +124,32 @@ def _run_fold(
         run_on_flower(folder=folder, run_config=run_config, n_sites=n_sites, watch=watch, say=watch.say)
 
 
+def _forget_pooled(out: Path) -> None:
+    """What was pooled of fewer folds: until all have finished, none of it is the result."""
+    for name in ("metrics.json", "status.json", REPORT):
+        (out / name).unlink(missing_ok=True)
+
+
 def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> None:
-    """Out-of-fold predictions of all folds together: every patient is scored once, by a model that never saw them."""
-    sums = ScoreSums.zero()
+    """Out-of-fold predictions of all folds together: nobody is scored twice, nor by a model that saw them.
+
+    A fold whose row is suppressed is not given back by subtracting the others' from the pooled one.
+    """
+    sums, rows, failed = ScoreSums.zero(), {}, defaultdict[str, list[str]](list)
     for fold in folds:
-        sums = sums + unpack_scores(RunFolder(out / f"fold-{fold}").read_scores())
+        folder = RunFolder(out / f"fold-{fold}")
+        sums = sums + unpack_scores(folder.read_scores())
+        test = folder.read_json("metrics.json")["test"]
+        rows[str(fold)] = test["pooled"]
+        for name, reason in test["failed"].items():
+            failed[name].append(f"fold {fold}: {reason}")
     rule = SmallCellRule.of(settings)
-    metrics = {"folds": list(folds), "test": describe_scores(sums, {}, rule)}
+    pooled = describe_scores(sums, {}, rule)
+    if pooled["pooled"] != suppressed_row():
+        n, events = pooled["pooled"]["n"], pooled["pooled"]["events"]
+        if hide_rows(rows, n=n, events=events, rule=rule, known_rows=0)[1] != rows:
+            pooled = {"pooled": suppressed_row(), "sites": {}}
+    pooled["failed"] = {name: "; ".join(reasons) for name, reasons in sorted(failed.items())}
     folder = RunFolder(out)
-    folder.write_json("metrics.json", metrics)
+    folder.write_json("metrics.json", {"folds": list(folds), "test": pooled})
     folder.write_status("completed")

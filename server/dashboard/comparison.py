@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from server.dashboard.records import RunDetail
 from server.report.cautions import SHARES_CAUTION
 from server.report.explained import Explanation
+from server.report.records import Config
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.escaping import isolated
@@ -46,16 +47,26 @@ def _compare_metrics(runs: Sequence[RunDetail], words: Words) -> Section:
 
 
 def _list_cautions(runs: Sequence[RunDetail]) -> list[str]:
-    configs = [run.config for run in runs if run.config is not None]
-    if len({config.schema_sha256 for config in configs}) > 1:
-        return ["other_study"]
-    tested = {
-        (*(str(one.settings.get(key)) for key in ("seed", "fold", "folds")), *sorted(m.site for m in one.roster))
-        for one in configs
-    }
-    hospitals = {tuple(sorted(member.site for member in config.roster)) for config in configs}
-    found = {"other_test": tested, "other_hospitals": hospitals}
-    return [caution for caution, kinds in found.items() if len(kinds) > 1]
+    known = [(run, run.config) for run in runs if run.config is not None]
+    hospitals = {_counted(run, config) for run, config in known}
+    tested = {(_test_patients(run, config), _counted(run, config)) for run, config in known}
+    if len({config.schema_sha256 for _, config in known}) > 1:
+        found = ["other_study"]
+    else:
+        found = ["other_test"] if len(tested) > 1 else []
+    return [*found, "other_hospitals"] if len(hospitals) > 1 else found
+
+
+def _counted(run: RunDetail, config: Config) -> frozenset[str]:
+    """Hospitals whose patients the run's numbers count, or will count."""
+    failed = run.summary.tested.failed if run.summary.tested else {}
+    return frozenset(member.site for member in config.roster) - frozenset(failed)
+
+
+def _test_patients(run: RunDetail, config: Config) -> tuple[str, ...]:
+    """What decides which of a hospital's patients are tested; the config of pooled folds is the first one's."""
+    fold = ",".join(name.rpartition("-")[2] for name in run.folds) or str(config.settings.get("fold"))
+    return (str(config.settings.get("seed")), str(config.settings.get("folds")), fold)
 
 
 def _show_count(run: RunDetail, key: str) -> Cell:

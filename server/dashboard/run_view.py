@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.records import RunDetail
@@ -138,18 +138,23 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
         [Table(caption, columns, tuple(rows), "hospitals")] if rows else [Text(words("hospitals.none"))]
     )
     failures = [
-        words("hospitals.failed_point", round=one.round, phase=one.phase, name=isolated(name), reason=reason)
-        for one in reversed(run.rounds)
-        for name, reason in one.failed.items()
-    ]
-    failures += [
-        words("hospitals.failed_test", name=isolated(name), reason=reason)
-        for name, reason in (run.summary.tested.failed.items() if run.summary.tested else ())
+        *_describe_failures("spread", run.explanation.spread_failed if run.explanation else {}, words),
+        *_describe_failures("explain", run.explanation.failed if run.explanation else {}, words),
+        *_describe_failures("test", run.summary.tested.failed if run.summary.tested else {}, words),
+        *(
+            words("hospitals.failed_point", round=one.round, phase=one.phase, name=isolated(name), reason=reason)
+            for one in reversed(run.rounds)
+            for name, reason in one.failed.items()
+        ),
     ]
     if failures:
         blocks.append(Notice(words("hospitals.failures", n=len(failures), shown=min(len(failures), LATEST_FAILURES))))
         blocks.append(Points(tuple(failures[:LATEST_FAILURES])))
     return Section("hospitals", words("hospitals.title"), tuple(blocks))
+
+
+def _describe_failures(step: str, failed: Mapping[str, str], words: Words) -> list[str]:
+    return [words(f"hospitals.failed_{step}", name=isolated(name), reason=reason) for name, reason in failed.items()]
 
 
 def _describe_answer(name: str, last: Round | None, words: Words) -> Marked:

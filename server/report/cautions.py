@@ -50,7 +50,12 @@ def _of_the_metrics(content: RunContent, words: Words) -> Iterator[str]:
 
 def _of_the_shares(content: RunContent, words: Words) -> Iterator[str]:
     explanation = content.explanation
-    if explanation is None or explanation.suppressed:
+    if explanation is None:
+        return
+    for key, failed in (("explain_failed", explanation.failed), ("spread_failed", explanation.spread_failed)):
+        if failed:
+            yield words(f"caution.{key}", n=len(failed), names=", ".join(failed))
+    if explanation.suppressed:
         return
     if explanation.uses_nothing:
         yield words("first.shares_unused")

@@ -62,6 +62,11 @@ class RunContent:
         study = self.config.schema_.study
         return names_deaths(title=study.title, outcome=study.outcome)
 
+    def hospitals_left(self) -> tuple[str, ...]:
+        """Hospitals that were asked in a round and take no part any more: the run was resumed without them."""
+        taking_part = {member.site for member in self.config.roster} if self.config else set()
+        return tuple(sorted({name for one in self.rounds for name in one.asked} - taking_part))
+
     def training_counts(self) -> tuple[int, int] | None:
         """Patients and events that the preprocessing rests on; None where the run has none, or they are too few."""
         if self.model is None or self.config is None:

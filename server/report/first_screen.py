@@ -98,7 +98,8 @@ def _list_tiles(content: RunContent, words: Words) -> Iterator[Tile]:
         for label in (words("first.patients"), deaths, words("first.auc"), words("first.calibration")):
             yield Tile(label, SUPPRESSED, words("first.suppressed"), in_words=True)
         return
-    yield Tile(words("first.patients"), str(pooled.n), words("first.patients_note"))
+    note = words("first.patients_note_folds" if content.folds else "first.patients_note")
+    yield Tile(words("first.patients"), str(pooled.n), note)
     yield Tile(deaths, str(pooled.events), words("first.deaths_note", share=percent(pooled.events / pooled.n)))
     yield _auc(pooled, content, words)
     yield describe_calibration(content.test, pooled, content, words)
@@ -113,6 +114,8 @@ def _hospitals(content: RunContent, words: Words) -> Tile:
     if test is not None and test.sites:
         all_answered = len(test.sites) == len(taking_part)
         notes.append(words("first.hospitals_all" if all_answered else "first.hospitals_tested", n=len(test.sites)))
+    if content.hospitals_left():
+        notes.append(words("first.hospitals_left", n=len(content.hospitals_left())))
     if config.excluded:
         notes.append(words("first.hospitals_excluded", n=len(config.excluded)))
     return Tile(words("first.hospitals"), str(len(taking_part)), " ".join(notes) or words("first.hospitals_note"))
@@ -140,8 +143,13 @@ def describe_calibration(test: TestPart, pooled: Metrics, content: RunContent, w
         key = "low" if ratio < low else "high" if ratio > high else "right"
         ends = pooled.calibration_intercept_ci
         may_be_chance = key != "right" and _holds(ends, 0.0)
-        # The intercept is the log of the ratio with its sign turned, nearly.
-        may_be_wrong = key == "right" and ends is not None and (ends[0] < -math.log(high) or ends[1] > -math.log(low))
+        # A shift of the log odds changes the log of the ratio by it times the share of non-events, its sign turned.
+        survival = 1 - pooled.events / pooled.n
+        may_be_wrong = (
+            key == "right"
+            and ends is not None
+            and (survival * ends[0] < -math.log(high) or survival * ends[1] > -math.log(low))
+        )
         verdict = words(f"calibration.{key}{_PERHAPS if may_be_chance or may_be_wrong else ''}")
         kind = "deaths" if content.counts_deaths else "events"
         told = number(expected, digits=1)

@@ -35,6 +35,7 @@ def axis(title: str, **changes: object) -> Trace:
         "linecolor": GRAY,
         "ticks": "outside",
         "tickcolor": LINE,
+        "exponentformat": "none",  # 0.0001, not 100µ
         **changes,
     }
 

@@ -23,6 +23,21 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here: apt-get install chromium"
 )
 
+# Tiles and rows of shares of which the end lies outside: a cut interval reads like another one.
+CUT = """[...document.querySelectorAll(".tile, .tile dt, .tile dd, .share-row dt, .share-row dd")]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.innerText)"""
+
+
+def texts_cut(page: Page) -> dict[int, list[str]]:
+    """Texts of the first screen that do not fit their place, by width in pixels of the window."""
+    found = {}
+    for width in range(320, 1700, 40):
+        page.set_viewport_size({"width": width, "height": 900})
+        texts = page.evaluate(CUT)
+        if texts:
+            found[width] = texts
+    return found
+
 
 @dataclass
 class Opened:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chromium import Opened, needs_chromium
+from tests.browser.chromium import Opened, needs_chromium, texts_cut
 from tests.browser.dashboards import LOOKS, check, opened, served
 from tests.server.report.run_folders import write, write_failed_run, write_run
 
@@ -75,6 +75,12 @@ def test_finished_run_holds_its_report(found: Opened, screenshots: Path) -> None
     page.locator("#curves figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".js-plotly-plot .main-svg")
     check(found, "run", screenshots)
+
+
+@pytest.mark.parametrize("run", ["first", "lost", "live"])
+def test_no_number_of_the_first_screen_is_cut_at_any_width(found: Opened, run: str) -> None:
+    found.page.goto(f"/run/{run}")
+    assert texts_cut(found.page) == {}
 
 
 def test_live_page_changes_as_rounds_are_written(found: Opened, runs: Path, screenshots: Path) -> None:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.roster import References, Roster
 from client.patient_page.viewer.serving import listen
-from tests.browser.chromium import Opened, needs_chromium
+from tests.browser.chromium import Opened, needs_chromium, texts_cut
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
@@ -167,6 +167,12 @@ def test_heat_map_fades_with_the_keyboard_and_lies_on_the_radiograph(
     assert (before, full, gone) == ("0.6", "1", "0")
     assert slider.get_attribute("aria-valuetext") == "0%"
     assert heat.bounding_box() == page.locator(picture).bounding_box()
+
+
+def test_no_number_of_the_first_screen_is_cut_at_any_width(
+    visit: Callable[..., Opened], pages: dict[str, Path]
+) -> None:
+    assert texts_cut(visit(pages["plain"].as_uri()).page) == {}
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from server.report.writing import write_report
-from tests.browser.chromium import Opened, needs_chromium
+from tests.browser.chromium import Opened, needs_chromium, texts_cut
 from tests.server.report.run_folders import (
     HOSTILE,
     write_failed_run,
@@ -169,6 +169,11 @@ def test_first_screen_is_painted_soon_and_readable_before_plotly_runs(visit: Cal
         assert part in text
 
 
+@pytest.mark.parametrize("name", ["plain", "suppressed", "failed", "hostile"])
+def test_no_number_of_the_first_screen_is_cut_at_any_width(visit: Callable[..., Opened], name: str) -> None:
+    assert texts_cut(visit(name).page) == {}
+
+
 def test_page_without_scripts_still_tells_every_number(browser: Browser, reports: dict[str, Path]) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -294,10 +299,9 @@ def test_colours_follow_the_theme_while_the_page_is_open(visit: Callable[..., Op
     before = page.evaluate(colour)
 
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(300)
 
     assert before == "rgb(27, 36, 48)"
-    assert page.evaluate(colour) == "rgb(232, 237, 242)"
+    expect(page.locator("#figure-roc .xtick text").first).to_have_css("fill", "rgb(232, 237, 242)")
 
 
 def test_page_prints_in_light_colours_with_its_figures(visit: Callable[..., Opened], screenshots: Path) -> None:

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file
 
 from server.run_folder import RunFolder
 from shared_model.config import Scalar, Settings
+from shared_model.messages import EXPLAIN
 from shared_model.shapley.common_background import hash_background
 from simulation.in_process import InProcessLink
 from tests.server.explained_study import Content, keep_patients, read_explanations
-from tests.server.faulty_links import InterruptedLink
+from tests.server.faulty_links import FAULTS, FaultyLink, InterruptedLink
 from tests.server.small_cohort import open_workers, run_small_study, small_settings, write_small_cohort
 
 SUPPRESSED = {"suppressed": True}
@@ -272,12 +273,34 @@ def test_explanation_without_features_has_none(cohort: Path, tmp_path: Path) -> 
     content = read_explanations(run_small_study(cohort, tmp_path / "run", settings=settings))
     assert content["features"] == {}
     assert content["drift"] == []
+    # Beside a run with features it would give back a feature's hidden level.
+    assert [entry["mean_phi"] for entry in content["modalities"].values()] == [None]
 
 
 def test_study_without_explanation_writes_none(cohort: Path, tmp_path: Path) -> None:
     folder = run_small_study(cohort, tmp_path / "run", settings=explaining(rounds_fusion=1, explain="none"))
     assert not (folder.path / "explanations.json").exists()
     assert not (folder.path / "background.safetensors").exists()
+
+
+def test_hospital_that_is_evaluated_but_not_explained_is_not_given_back_by_the_others(
+    uneven_cohort: Path, tmp_path: Path
+) -> None:
+    """metrics.json counts west, explanations.json does not: what is there less what is here would be west's."""
+    link = FaultyLink(InProcessLink(open_workers(uneven_cohort, tmp_path / "cache")), 3, FAULTS["deadline"], (EXPLAIN,))
+    settings = explaining(rounds_fusion=1, explain_every=0)
+
+    folder = run_small_study(uneven_cohort, tmp_path / "run", settings=settings, link=link)
+
+    told = read_explanations(folder)
+    assert told["failed"] == {"west": "no answer within 5 s"}
+    assert folder.read_json("metrics.json")["test"]["failed"] == {}
+    assert told["sites"] == dict.fromkeys(("east", "north", "south"), SUPPRESSED)
+    assert (told["n"], told["events"], told["feature_patients"], told["features"], told["strata"]) == (
+        None, None, None, {}, {},
+    )  # fmt: skip
+    assert [(entry["n_present"], entry["mean_phi"]) for entry in told["modalities"].values()] == 3 * [(None, None)]
+    assert sum(entry["share"] for entry in told["modalities"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.fixture(scope="session")

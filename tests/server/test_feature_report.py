@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.feature_report import conceal_mean_phi, describe_features
+from server.feature_report import describe_features, tells_everything
 from server.reduce import PlainSum
 from server.two_cuts import Band
 from shared_model.privacy.suppression import SmallCellRule
@@ -29,6 +29,7 @@ def report(
     *,
     hospitals: int = 1,
     bands: Mapping[str, Sequence[Band]] = MappingProxyType({}),
+    without_groups: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What is shown of one feature whose sums travelled from some hospitals of the same patients."""
     known = group < feature.n_groups - 1
@@ -42,8 +43,8 @@ def report(
         total.add(feature_sums("static", [feature], found, presence=np.zeros(len(phi))), where="test")
     n_patients = float(len(phi) * hospitals)
     sums = {**total.total(), "n": np.array([n_patients]), "feature-patients": np.array(n_patients)}
-    entry: dict[str, Any] = describe_features("static", [feature], sums, RULE, bands=bands)[0]
-    return entry
+    told = describe_features("static", [feature], sums, RULE, bands=bands, without_groups=without_groups)
+    return told[0]
 
 
 def drawn(n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,8 +124,6 @@ def test_mean_of_phi_comes_with_the_interval_of_its_size() -> None:
         ([40, 30, 0], [True, True, False]),  # nobody is missing: that is no secret
         ([40, 30, 4], [True, False, False]),  # 4 are hidden, and the next smallest beside them
         ([40, 6, 6], [True, False, False]),  # 6 and 6 are 12 together
-        ([40, 3, 3], [False, False, False]),  # 3 and 3 are 6 together
-        ([66, 4, 0], [False, False, False]),
     ],
 )
 def test_small_group_is_hidden_with_another(sizes: list[int], shown: list[bool]) -> None:
@@ -137,6 +136,12 @@ def test_small_group_is_hidden_with_another(sizes: list[int], shown: list[bool])
         assert entry["histogram"]["groups"] == np.flatnonzero(shown).tolist()
     else:
         assert entry["histogram"] == HIDDEN
+
+
+@pytest.mark.parametrize("sizes", [(40, 3, 3), (66, 4, 0)])  # 3 and 3 are 6 together
+def test_feature_is_hidden_with_all_its_groups(sizes: Sequence[int]) -> None:
+    group = np.repeat(np.arange(3), sizes)
+    assert report(MALE, np.linspace(1.0, 1.1, len(group)), np.zeros(len(group)), group) == {"name": "male", **HIDDEN}
 
 
 def test_feature_of_few_patients_is_hidden() -> None:
@@ -176,47 +181,50 @@ def test_groups_cut_beside_a_stratum_that_is_shown_are_left_out_when_a_few_lie_b
 # ----------------------------------------------------------------------------- a linear head, where a level has one phi
 
 
-LEVEL_PHI = np.array([-0.20, 0.61, 0.75, 0.30])  # of the levels 1, 2, 3 and of a missing value
+LEVEL_PHI = np.array([-0.20, 0.61, 0.75, 1.30, 0.30])  # of the levels 1 to 4 and of a missing value
+FOUR = Feature("asa", "", (0,), levels=("1", "2", "3", "4"))
 
 
-def linear(sizes: Sequence[int], phi: np.ndarray = LEVEL_PHI) -> dict[str, Any]:
-    group = np.repeat(np.arange(4), sizes)
-    return report(ASA, phi[group], np.zeros(len(group)), group)
+def linear(sizes: Sequence[int]) -> dict[str, Any]:
+    group = np.repeat(np.arange(5), sizes)
+    return report(FOUR, LEVEL_PHI[group], np.zeros(len(group)), group)
 
 
-@pytest.mark.parametrize("other", [(900, 600, 9, 31), (900, 600, 1, 39), (900, 600, 5, 35)])
-def test_hidden_levels_of_other_sizes_are_told_alike(other: Sequence[int]) -> None:
-    """Missing is the largest of the hidden; what is told must not be an equation for how many of them have level 3."""
-    first, second = linear((900, 600, 2, 38)), linear(other)
+@pytest.mark.parametrize("hidden", [(4, 1, 6), (6, 5, 0), (5, 6, 0), (0, 2, 9), (3, 4, 4)])
+def test_hidden_levels_of_other_sizes_are_told_alike(hidden: Sequence[int]) -> None:
+    """Of eleven patients nothing is told but that they have some of these levels: nobody may have one."""
+    first, second = linear((60, 40, 1, 1, 9)), linear((60, 40, *hidden))
 
-    assert [HIDDEN.items() <= row.items() for row in first["groups"]] == [False, False, True, True]
-    for part in ("mean_abs", "mean_abs_ci", "mean_phi"):
-        assert first[part] == pytest.approx(second[part], abs=1e-9), part
-        assert first[part] is not None
-    assert first["hidden_levels"] is True
+    assert [HIDDEN.items() <= row.items() for row in first["groups"]] == [False, False, True, True, True]
+    for part in ("mean_abs", "mean_phi"):
+        assert first[part] == pytest.approx(second[part], abs=1e-7), part
+    for part in ("n", "mean_abs_ci", "hidden_levels", "groups", "histogram"):
+        assert first[part] == second[part], part
+    assert (first["n"], first["hidden_levels"], first["mean_abs_ci"]) == (100, True, None)
 
 
-def test_means_without_hidden_levels_are_exact() -> None:
-    sizes = np.array((900, 600, 12, 28))
+@pytest.mark.parametrize("sizes", [(60, 40, 1, 1, 9), (900, 600, 5, 6, 0)])
+def test_means_are_over_the_patients_whose_level_is_shown(sizes: Sequence[int]) -> None:
+    entry = linear(sizes)
+
+    shown = np.array([*sizes[:2], 0, 0, 0])
+    assert entry["mean_phi"] == pytest.approx(shown @ LEVEL_PHI / shown.sum(), abs=1e-7)
+    assert entry["mean_abs"] == pytest.approx(shown @ np.abs(LEVEL_PHI) / shown.sum(), abs=1e-7)
+
+
+def test_means_without_hidden_levels_are_those_of_all_patients() -> None:
+    sizes = np.array((900, 600, 12, 10, 28))
 
     entry = linear(sizes.tolist())
 
-    assert entry["hidden_levels"] is False
-    assert entry["mean_phi"] == pytest.approx(sizes @ LEVEL_PHI / 1540, abs=1e-8)
-    assert entry["mean_abs"] == pytest.approx(sizes @ np.abs(LEVEL_PHI) / 1540, abs=1e-8)
+    assert (entry["n"], entry["hidden_levels"]) == (1550, False)
+    assert entry["mean_phi"] == pytest.approx(sizes @ LEVEL_PHI / 1550, abs=1e-8)
+    assert entry["mean_abs"] == pytest.approx(sizes @ np.abs(LEVEL_PHI) / 1550, abs=1e-8)
+    assert entry["mean_abs_ci"] is not None
 
 
-@pytest.mark.parametrize("rare", range(1, 10))
-def test_mean_that_hidden_levels_change_is_at_most_a_tenth_away(rare: int) -> None:
-    sizes = np.array((900, 600, rare, 40 - rare))
-
-    entry = linear(sizes.tolist())
-
-    assert abs(entry["mean_abs"] - sizes @ np.abs(LEVEL_PHI) / 1540) <= 0.1 * entry["mean_abs"]
-
-
-def test_feature_that_rests_on_a_rare_level_is_not_told() -> None:
-    """Three of 1,500 patients have the level: their effect is all there is to tell."""
+def test_feature_whose_levels_are_all_hidden_is_not_told() -> None:
+    """Three of 1,503 patients have the level: with the number of all, the others' would give them away."""
     group = np.repeat(np.arange(2), (1500, 3))
 
     entry = report(MALE, np.array([-0.002, 0.998])[group], group.astype(float), group)
@@ -224,32 +232,32 @@ def test_feature_that_rests_on_a_rare_level_is_not_told() -> None:
     assert entry == {"name": "male", **HIDDEN}
 
 
-def test_interval_that_rests_on_a_rare_level_is_not_told() -> None:
-    entry = linear((900, 600, 3, 37), np.array([0.50, 0.51, 4.0, 0.5]))
+def test_levels_beside_a_hidden_stratum_are_not_told_in_a_mean() -> None:
+    """The groups of a stratum's column would give it back, and so would the mean, which rests on their sizes."""
+    group = np.repeat(np.arange(2), (80, 40))
+    phi, z = np.array([-0.2, 0.4])[group], group.astype(float)
 
-    assert entry["mean_abs"] == pytest.approx(0.5039, abs=1e-4)
-    assert entry["mean_abs_ci"] is None
-
-
-def test_modality_less_its_other_features_tells_no_hidden_level() -> None:
-    """The mean phi of a modality is the sum of those of its features, so its exact one would give one back."""
-    told = [_modality_phi(rare) for rare in (2, 9)]
-    assert told[0] == pytest.approx(told[1], abs=1e-9)
+    assert report(MALE, phi, z, group)["mean_phi"] == pytest.approx(0.0, abs=1e-8)
+    assert report(MALE, phi, z, group, without_groups=("male",)) == {"name": "male", **HIDDEN}
 
 
-def _modality_phi(rare: int) -> float:
-    """Mean phi of a modality of asa, with a hidden level, and sex."""
-    asa, male = np.repeat(np.arange(4), (900, 600, rare, 40 - rare)), np.arange(1540) % 2
-    phi = np.stack([LEVEL_PHI[asa], np.where(male, 0.1, -0.1)], axis=1)
-    z = np.stack([np.zeros(1540), male.astype(float)], axis=1)
-    features, group = [ASA, MALE], np.stack([asa, male], axis=1)
-    values = FeatureValues(z, group < np.array([3, 2]), group)
-    total = PlainSum(feature_quantities({"static": features}))
-    sums = feature_sums("static", features, FeaturePhi(phi, np.zeros_like(phi), values), presence=np.zeros(1540))
-    total.add(sums, where="test")
-    summed = {**total.total(), "n": np.array([1540.0]), "feature-patients": np.array(1540.0)}
-    exact = {"static": {"mean_phi": phi.sum() / 1540}}
-    told: float = conceal_mean_phi(exact, {"static": features}, summed, RULE)["static"]["mean_phi"]
-    shown = {entry["name"]: entry for entry in describe_features("static", features, summed, RULE)}
-    assert told == pytest.approx(shown["asa"]["mean_phi"] + shown["male"]["mean_phi"], abs=1e-8)
-    return told
+def test_mean_size_of_other_heads_is_never_below_the_mean() -> None:
+    """Patients of a level differ: the sum of their |phi| is not known, only that of the squares."""
+    group = np.repeat(np.arange(5), (60, 40, 1, 1, 9))
+    phi = LEVEL_PHI[group] + np.random.default_rng(5).normal(scale=0.2, size=len(group))
+
+    entry = report(FOUR, phi, np.zeros(len(group)), group)
+
+    shown = phi[group < 2]
+    assert entry["mean_phi"] == pytest.approx(shown.mean(), abs=1e-7)
+    assert abs(entry["mean_phi"]) <= entry["mean_abs"]
+    assert entry["mean_abs"] == pytest.approx(np.abs(shown).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"), [([{"name": "a"}], True), ([{"hidden_levels": True}], False), ([dict(HIDDEN)], False)]
+)
+def test_modality_tells_everything_only_if_each_of_its_features_does(
+    entries: Sequence[dict[str, Any]], *, told: bool
+) -> None:
+    assert tells_everything([{"name": "b", "hidden_levels": False}, *entries]) is told

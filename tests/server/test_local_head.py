@@ -108,6 +108,7 @@ def test_hospitals_explain_with_their_own_heads(personal: tuple[RunFolder, Recor
 
     assert explanations["n"] == 36
     assert explanations["failed"] == {}
+    assert explanations["base_logit"] is None  # each hospital's head has its own
 
 
 def _answer(cohort: Path, cache: Path, record: RecordDict) -> RecordDict:

@@ -71,6 +71,32 @@ def test_shares_are_shown_largest_first_with_the_caution_that_their_intervals_ne
     assert lines[3] == SHARES_CAUTION
 
 
+def test_hospitals_that_did_not_explain_are_named() -> None:
+    told = StringIO()
+    entry = {"share": 0.5, "share_ci": [0.4, 0.6], "prediction_interval": None}
+    explanations = {
+        "modalities": {"vitals": entry, "static": entry},
+        "failed": {"south": "out of memory"},
+        "spread_failed": {"north": "no answer"},
+    }
+
+    print_shares(explanations, Console(file=told, width=200))
+
+    assert told.getvalue().splitlines()[:2] == [
+        "not in the explanation: south: out of memory",
+        "not in the spread between hospitals: north: no answer",
+    ]
+
+
+def test_model_that_uses_nothing_has_no_shares_to_tell() -> None:
+    told = StringIO()
+    entry = {"share": None, "share_ci": None, "prediction_interval": None}
+
+    print_shares({"modalities": {"vitals": entry, "static": entry}}, Console(file=told, width=200))
+
+    assert told.getvalue() == "explanation: the model uses none of its inputs, so there are no shares\n"
+
+
 def test_only_modality_has_no_share_to_tell() -> None:
     told = StringIO()
     entry = {"share": 1.0, "share_ci": [1.0, 1.0], "prediction_interval": None}

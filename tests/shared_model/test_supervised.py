@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -238,18 +239,19 @@ def test_detached_supervisor_is_waited_for_no_longer_than_it_needs(tmp_path: Pat
 
 
 def test_mark_reaches_processes_of_one_part_only() -> None:
+    token = uuid.uuid4().hex  # every process of the machine is looked at
     command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     processes = [
         subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=subprocess.PIPE)
-        for mark in ("token/one", "token/one-more", "token2/one")
+        for mark in (f"{token}/one", f"{token}/one-more", f"{token}2/one")
     ]
     try:
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()
-        assert [found.pid for found in marked_processes("token/one")] == [processes[0].pid]
+        assert [found.pid for found in marked_processes(f"{token}/one")] == [processes[0].pid]
 
-        assert end_marked("token") == 0
+        assert end_marked(token) == 0
 
         assert [process.poll() is None for process in processes] == [False, False, True]
     finally:

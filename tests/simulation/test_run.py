@@ -20,6 +20,7 @@ from server.study import run_study
 from shared_model.config import parse_settings
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
 from shared_model.folder_lock import hold_lock
+from shared_model.privacy.suppression import suppressed_row
 from shared_model.schema import load_schema
 from simulation.flower_run import LONGEST_TEMPORARY_FOLDER, check_temporary_folder
 from simulation.in_process import InProcessLink
@@ -320,6 +321,60 @@ def test_range_of_folds_resumes_where_it_stopped(
 
     assert [config["fold"] for config in runs] == [1]
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_hospital_that_fails_in_a_fold_is_named_with_the_pooled_folds(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    _run(cohort, tmp_path / "out", folds="3", fold="0..1")
+    one = RunFolder(tmp_path / "out" / "fold-1")
+    metrics = one.read_json("metrics.json")
+    metrics["test"]["failed"] = {"south": "no answer within 5 s"}
+    one.write_json("metrics.json", metrics)
+
+    _run(cohort, tmp_path / "out", folds="3", fold="0..1", resume=True)
+
+    assert len(runs) == 2
+    pooled = RunFolder(tmp_path / "out").read_json("metrics.json")
+    assert pooled["test"]["failed"] == {"south": "fold 1: no answer within 5 s"}
+
+
+def test_fold_that_may_not_be_told_is_not_given_back_by_the_pooled_ones(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    _run(cohort, tmp_path / "out", folds="3", fold="0..2")
+    one = RunFolder(tmp_path / "out" / "fold-1")
+    metrics = one.read_json("metrics.json")
+    metrics["test"]["pooled"] = suppressed_row()
+    one.write_json("metrics.json", metrics)
+
+    _run(cohort, tmp_path / "out", folds="3", fold="0..2", resume=True)
+
+    assert len(runs) == 3
+    pooled = RunFolder(tmp_path / "out").read_json("metrics.json")
+    assert pooled["test"] == {"pooled": suppressed_row(), "sites": {}, "failed": {}}
+
+
+def test_pooled_result_of_fewer_folds_is_gone_until_the_further_ones_have_finished(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _run(cohort, out, folds="3", fold="0..1")
+    before = (out / "metrics.json").read_bytes()
+
+    def fail(**_: object) -> None:
+        raise StudyError("too few hospitals")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(simulation.run, "run_on_flower", fail)
+        with pytest.raises(StudyError):
+            _run(cohort, out, folds="3", fold="0..2", resume=True)
+    assert [path.name for path in out.iterdir() if path.is_file() and not path.name.startswith(".")] == []
+
+    _run(cohort, out, folds="3", fold="0..1", resume=True)
+
+    assert (out / "metrics.json").read_bytes() == before
+    assert len(runs) == 2
 
 
 def test_resuming_a_finished_run_changes_nothing(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:

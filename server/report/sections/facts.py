@@ -30,7 +30,9 @@ def tell_hospitals(content: RunContent, words: Words) -> str:
     """How many took part, and who was excluded."""
     if content.config is None:
         return ""
-    return words("facts.hospitals", n=len(content.config.roster), excluded=len(content.config.excluded))
+    told = words("facts.hospitals", n=len(content.config.roster), excluded=len(content.config.excluded))
+    left = content.hospitals_left()
+    return f"{told} {words('facts.hospitals_left', n=len(left))}" if left else told
 
 
 def tell_flow(content: RunContent, words: Words) -> str:
@@ -103,14 +105,22 @@ def tell_model(content: RunContent, words: Words) -> str:
     if content.config is None:
         return ""
     config = content.config
+    is_late = _setting(config, "fusion") == "late"
+    phases = [words("facts.phase", phase=phase, strategy=_strategy(config, phase)) for phase in config.phases]
     return words(
         "facts.model",
         fusion=str(_setting(config, "fusion")),
-        strategy=str(_setting(config, "strategy")),
-        phases=", ".join(config.phases) or "-",
-        head=str(_setting(config, "head")) or words("facts.linear_head"),
+        phases=", ".join(phases) or "-",
+        head=words("facts.late_head") if is_late else str(_setting(config, "head")) or words("facts.linear_head"),
         image=str(_setting(config, "image-encoder")) if config.schema_.images else words("facts.no_images"),
     )
+
+
+def _strategy(config: Config, phase: str) -> str:
+    """Of a phase: Newton steps fit a linear head that all share, and FedAvg trains the rest (see `uses_newton`)."""
+    strategy = str(_setting(config, "strategy"))
+    fits_head = phase == "fusion" and _setting(config, "fusion") == "early" and not _setting(config, "local-head")
+    return "fedavg" if strategy == "newton" and not fits_head else strategy
 
 
 def tell_balance(content: RunContent, words: Words) -> str:

@@ -47,8 +47,12 @@ def describe_performance(content: RunContent, words: Words) -> Section:
     if test.pooled is None:
         return Section("performance", title, (Notice(words("performance.suppressed")),))
     blocks: list[Block] = [
-        Text(words("performance.intro")),
-        _metric_table(test.pooled, words),
+        Text(
+            words("performance.intro_folds", n=len(content.folds), sums=words("performance.sums"))
+            if content.folds
+            else words("performance.intro", sums=words("performance.sums"))
+        ),
+        _metric_table(test.pooled, words, are_folds=bool(content.folds)),
         Text(_describe_calibration(test, test.pooled, words)),
     ]
     curves = [draw(test, words) for draw in (_draw_roc, _draw_precision_recall, _draw_calibration, _draw_decision)]
@@ -59,7 +63,7 @@ def describe_performance(content: RunContent, words: Words) -> Section:
     return Section("performance", title, tuple(blocks))
 
 
-def _metric_table(pooled: Metrics, words: Words) -> Table:
+def _metric_table(pooled: Metrics, words: Words, *, are_folds: bool) -> Table:
     values = asdict(pooled)
     rows: list[tuple[Cell, ...]] = []
     for key in _METRICS:
@@ -70,7 +74,7 @@ def _metric_table(pooled: Metrics, words: Words) -> Table:
                 words(f"metric.{key}"),
                 number(values[key], digits=3),
                 interval(ends, digits=3) if has_interval else words("metric.no_interval"),
-                words(f"metric.{key}_note"),
+                words(f"metric.{key}_note{'_folds' if are_folds and key == 'auc_within' else ''}"),
             )
         )
     return Table(

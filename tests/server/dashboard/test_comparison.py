@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import server.dashboard
@@ -10,7 +11,7 @@ from server.dashboard.reading import RunReader
 from shared_model.pages.blocks import Cell, Notice, Table
 from shared_model.pages.document import WORDS
 from shared_model.pages.wording import Words
-from tests.server.report.run_folders import change, modality_entry, write_run, write_suppressed_run
+from tests.server.report.run_folders import change, modality_entry, write, write_run, write_suppressed_run
 
 OURS = Words(WORDS, Path(server.dashboard.__file__).parent / "english.toml")
 
@@ -89,6 +90,37 @@ def test_runs_of_other_hospitals_are_said_to_tell_by_subtraction(tmp_path: Path)
 
     assert OURS("compare.other_hospitals") not in _notices(tmp_path, "one", "two")
     assert OURS("compare.other_hospitals") in _notices(tmp_path, "one", "more")
+
+
+def test_hospital_that_did_not_answer_in_one_test_makes_it_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / name)
+    part = json.loads((tmp_path / "two" / "metrics.json").read_text())["test"]
+    write(tmp_path / "two", "metrics.json", {"test": {**part, "failed": {"south": "no answer"}}})
+
+    notices = _notices(tmp_path, "one", "two")
+
+    assert OURS("compare.other_test") in notices
+    assert OURS("compare.other_hospitals") in notices
+
+
+def test_runs_of_other_studies_may_have_other_hospitals_as_well(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", hospitals=["north", "south", "west"])
+    change(write_run(tmp_path / "two", hospitals=["north", "south"]), "config.json", schema_sha256="b" * 64)
+
+    assert _notices(tmp_path, "one", "two")[1:] == [OURS("compare.other_study"), OURS("compare.other_hospitals")]
+
+
+def test_pooled_folds_have_other_test_patients_than_one_of_them(tmp_path: Path) -> None:
+    for name in ("cv", "again"):
+        for fold in (0, 1):
+            write_run(tmp_path / name / f"fold-{fold}")
+        part = json.loads((tmp_path / name / "fold-0" / "metrics.json").read_text())["test"]
+        write(tmp_path / name, "metrics.json", {"folds": [0, 1], "test": part})
+        write(tmp_path / name, "status.json", {"state": "completed", "reason": ""})
+
+    assert OURS("compare.other_test") in _notices(tmp_path, "cv", "cv/fold-0")
+    assert OURS("compare.other_test") not in _notices(tmp_path, "cv", "again")
 
 
 def test_overlapping_intervals_are_not_said_to_show_that_runs_are_equal(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.server.dashboard.asking import Client
-from tests.server.report.run_folders import training, write_run
+from tests.server.report.run_folders import change, training, write_run
 
 HUNDRED = [f"hospital {number:03}" for number in range(100)]
 
@@ -19,3 +19,13 @@ def test_round_in_which_many_failed_names_five_and_counts_the_rest(connect: Call
     text = connect().get("/run/hundred").text
     assert "hospital 000, hospital 001, hospital 002, hospital 003, hospital 004 and 95 more" in text
     assert "Failures, the latest first (20 of 100):" in text
+
+
+def test_hospitals_that_failed_after_the_rounds_come_first(connect: Callable[..., Client], runs: Path) -> None:
+    run = write_run(runs / "late")
+    change(run, "explanations.json", failed={"south": "out of memory"}, spread_failed={"north": "no answer"})
+    text = connect().get("/run/late").text
+    assert "Failures, the latest first (2 of 2):" in text
+    spread, explained = text.index("Spread of the explanation between hospitals, "), text.index("Explanation, ")
+    assert spread < explained
+    assert "out of memory" in text[explained:]

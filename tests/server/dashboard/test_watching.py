@@ -279,10 +279,11 @@ def test_dashboard_lets_go_of_a_viewer_who_leaves(runs: Path, path: str) -> None
 
 def test_dashboard_ends_the_events_of_a_session_with_it(runs: Path) -> None:
     async def test() -> None:
-        sessions = Sessions(TOKEN, lasts_s=0.5)
+        sessions = Sessions(TOKEN, lasts_s=2.0)
+        dashboard = dashboard_of(runs, sessions)  # the first of a process takes a while, before the session begins
         viewer = Viewer("/events/plain", cookie=f"hipfed-dashboard={sessions.open(TOKEN)}")
         async with asyncio.timeout(SOON_S):
-            await dashboard_of(runs, sessions).app(viewer.scope, viewer.receive, viewer.send)
+            await dashboard.app(viewer.scope, viewer.receive, viewer.send)
         assert b"data: " in viewer.sent
 
     run(test)

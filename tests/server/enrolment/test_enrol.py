@@ -32,7 +32,7 @@ def test_enrolled_hospital_is_known_by_its_keys(registry: Registry, authority: A
     assert registry.is_active_node_key(pem)
 
 
-@pytest.mark.parametrize("key", [b"", b"\xff", ask("west").node_key.encode()])
+@pytest.mark.parametrize("key", [b"", b"\xff", ask("west").node_key.encode()], ids=["empty", "no text", "unknown"])
 def test_unknown_key_is_nobodys(registry: Registry, authority: Authority, key: bytes) -> None:
     enrol(registry, ask("east"), authority, now=LATER)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_calibration_that_chance_may_explain_is_said_to_be_so(tmp_path: Path) ->
     ("ends", "told", "said"),
     [
         ([-0.42, 0.56], "May be right on average", "intercept 0.07 (95% CI -0.42 to 0.56), where 0 is right."),
-        ([-0.02, 0.11], "May be right on average", "intercept 0.07 (95% CI -0.02 to 0.11), where 0 is right."),
+        ([-0.02, 0.12], "May be right on average", "intercept 0.07 (95% CI -0.02 to 0.12), where 0 is right."),
         ([-0.02, 0.09], "Right on average", ""),
     ],
 )
@@ -259,6 +260,43 @@ def test_excluded_hospitals_and_those_missing_in_the_test_are_counted(tmp_path: 
     assert "1 hospitals did not answer in the test: south." in screen.cautions
 
 
+def test_hospitals_missing_in_the_explanation_are_cautioned(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    change(run, "explanations.json", failed={"south": "out of memory"}, spread_failed={"north": "no answer"})
+
+    cautions = _screen(run).cautions
+
+    alone = "It is of the other hospitals' patients alone."
+    assert f"1 hospitals did not answer for the explanation: south. {alone}" in cautions
+    assert "1 hospitals did not answer for the spread of shares between hospitals: north." in cautions
+
+
+def test_hospital_that_left_before_the_run_was_resumed_is_counted(tmp_path: Path) -> None:
+    run = write_run(tmp_path, hospitals=["east", "north", "south", "west"])
+    roster = json.loads((run / "config.json").read_text())["roster"]
+    change(run, "config.json", roster=roster[:3])  # the rounds asked west, too
+    write(run, "metrics.json", {"test": scored_part(["east", "north", "south"], ["east"])})
+
+    tile = _tile(_screen(run), "Hospitals")
+
+    assert tile[0] == "3"
+    assert tile[2].endswith("all answered in the test. 1 more took part before the run was resumed without them.")
+
+
+@pytest.mark.parametrize(("events", "told"), [(33, "May be right on average"), (200, "Right on average")])
+def test_limits_of_calibration_in_the_large_are_of_the_ratio_not_of_the_log_odds(
+    events: int, told: str, tmp_path: Path
+) -> None:
+    """Half of the patients have the event: a shift of the log odds by 0.15 changes the expected events by 7 %."""
+    run = write_run(tmp_path)
+    ends = {"calibration_intercept": 0.02, "calibration_intercept_ci": [-0.15, 0.15]}
+    part = scored_part(["east"], ["east"])
+    part["curves"]["calibration"] = {"predicted": [events / 400], "observed": [events / 400], "n": [400.0]}
+    write(run, "metrics.json", {"test": {**part, "pooled": {**metrics(400, events), **ends}}})
+
+    assert _tile(_screen(run), "Calibration")[0].startswith(told)
+
+
 def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path) -> None:
     write_run(tmp_path / "all" / "fold-2")
     pooled = {"pooled": metrics(400, 40), "sites": {}, "curves": {}}
@@ -269,6 +307,9 @@ def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path
 
     assert screen.title == "Death after hip fracture"
     assert "predictions of folds 2, 3 together" in screen.subtitle
+    assert (
+        _tile(screen, "Test patients")[2] == "of all hospitals together, each scored by the model that never saw them"
+    )
     assert screen.shares_note == "Each fold has an explanation of its own, in its own run folder."
 
 

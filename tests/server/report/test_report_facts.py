@@ -63,6 +63,25 @@ def test_split_is_told_as_the_run_divided_its_patients(tmp_path: Path, folds: in
         assert parts in _told(run)[item]
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "training: phase unimodal by fedavg, phase fusion by newton; head: linear;"),
+        ({"strategy": "scaffold", "head": "8"}, "phase unimodal by scaffold, phase fusion by scaffold; head: 8;"),
+        ({"local_head": True}, "phase unimodal by fedavg, phase fusion by fedavg; head: linear;"),
+        (
+            {"fusion": "late", "head": "64"},
+            "phase unimodal by fedavg, phase fusion by fedavg; head: weighted mean of the modalities' own",
+        ),
+    ],
+)
+def test_training_is_told_as_each_phase_was_trained(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+    run = write_run(tmp_path)
+    _set(run, **settings)
+
+    assert told in _told(run)["12c"]
+
+
 def test_missing_values_are_told_as_the_preprocessing_fills_them(tmp_path: Path) -> None:
     told = _told(write_run(tmp_path))["11"]
 

@@ -134,7 +134,7 @@ def test_features_have_units_groups_of_values_and_what_is_suppressed_in_words(tm
     assert suppressed in texts_of(section)
 
 
-def test_features_whose_hidden_levels_are_counted_as_another_are_named(tmp_path: Path) -> None:
+def test_features_whose_means_leave_hidden_levels_out_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path, modalities=["static"], features=3)
     content = json.loads((run / "explanations.json").read_text())
     content["features"]["static"][1]["hidden_levels"] = True
@@ -142,7 +142,7 @@ def test_features_whose_hidden_levels_are_counted_as_another_are_named(tmp_path:
 
     text = texts_of(section_of(run, "features"))
 
-    assert "patients with a level that few have count as if they had the most common of the hidden ones" in text
+    assert "Means leave out the patients with a level that few have" in text
     assert "It concerns feature 1." in text
 
 
