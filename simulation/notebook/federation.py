@@ -35,7 +35,8 @@ class FederationExplanations:
 
         Args:
             of: modalities have share, its interval, and the spread between hospitals; features mean |phi| and mean phi
-                over the patients who have the modality (`presence`: over all), log odds, and `suppressed`.
+                over the patients who have the modality (`presence`: over all; levels: those whose level is shown), log
+                odds, and `suppressed`.
 
         Raises:
             StudyError: nothing may be told of this run, or nothing of features.
