@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server.dashboard.records import RunDetail
 from server.dashboard.time_left import TimeLeft, estimate_time_left
 from server.dashboard.views import describe_auc, describe_seconds, describe_state, describe_time, describe_took
-from server.report.records import Round
+from server.report.records import Round, only_validates
 from shared_model.pages.blocks import Block, Cell, Figure, Grid, Marked, Notice, Points, Section, Table, Text, Tile
 from shared_model.pages.escaping import isolated
 from shared_model.pages.numbers import interval, number
@@ -215,12 +215,12 @@ def describe_rounds(run: RunDetail, words: Words) -> Section:
     """The latest rounds, the last one first."""
     if not run.rounds:
         return Section("rounds", words("rounds.title"), (Text(words("rounds.none")),))
-    shown = run.rounds[-LATEST_ROUNDS:][::-1]
+    shown = range(len(run.rounds))[-LATEST_ROUNDS:][::-1]
     keys = ("round", "phase", "answered", "failed", "loss", "auc", "seconds", "down", "up")
     table = Table(
         caption=words("rounds.caption", shown=len(shown), n=len(run.rounds)),
         columns=tuple(words(f"rounds.{key}") for key in keys),
-        rows=tuple(_describe_round(one, words) for one in shown),
+        rows=tuple(_describe_round(run.rounds, i, words) for i in shown),
         name="rounds",
     )
     return Section("rounds", words("rounds.title"), (table,))
@@ -233,9 +233,10 @@ def _name_failed(names: Sequence[str], words: Words) -> str:
     return words("rounds.more", names=shown, n=len(names) - MOST_NAMED) if len(names) > MOST_NAMED else shown
 
 
-def _describe_round(one: Round, words: Words) -> tuple[Cell, ...]:
+def _describe_round(rounds: Sequence[Round], i: int, words: Words) -> tuple[Cell, ...]:
+    one = rounds[i]
     return (
-        str(one.round),
+        words("rounds.validated" if only_validates(rounds, i) else "rounds.number", round=one.round),
         one.phase,
         words("run.of", part=len(one.answered), whole=len(one.asked)),
         _name_failed(list(one.failed), words),

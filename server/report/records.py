@@ -5,7 +5,7 @@ A field that an older run lacks has a default; `None` is what may not be told (s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -108,6 +108,12 @@ class Round:
     bytes_down: int | None = None
     bytes_up: int | None = None
     explanation: RoundExplanation | None = None
+
+
+def only_validates(rounds: Sequence[Round], i: int) -> bool:
+    """Whether a line is the last of its phase: it trains nothing, and has the number of the round that it validates."""
+    one = rounds[i]
+    return i > 0 and (rounds[i - 1].round, rounds[i - 1].phase) == (one.round, one.phase)
 
 
 @_record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from server.report.content import RunContent
-from server.report.records import Round
+from server.report.records import Round, only_validates
 from shared_model.pages.blocks import Block, Figure, Folded, Grid, Section, Table, Text
 from shared_model.pages.plots import Trace, axis, layout, line
 from shared_model.pages.wording import Words
@@ -100,7 +100,7 @@ def _round_table(rounds: Sequence[Round], words: Words) -> Table:
         ),
         rows=tuple(
             (
-                str(one.round),
+                words("training.validated" if only_validates(rounds, i) else "training.number", round=one.round),
                 one.phase,
                 words("training.of", part=len(one.answered), whole=len(one.asked)),
                 "; ".join(f"{name}: {reason}" for name, reason in one.failed.items()) or words("training.nobody"),
@@ -108,7 +108,7 @@ def _round_table(rounds: Sequence[Round], words: Words) -> Table:
                 None if one.bytes_down is None else one.bytes_down / MEGABYTE,
                 None if one.bytes_up is None else one.bytes_up / MEGABYTE,
             )
-            for one in rounds
+            for i, one in enumerate(rounds)
         ),
         name="rounds",
     )

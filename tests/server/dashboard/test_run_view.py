@@ -21,6 +21,12 @@ def test_round_in_which_many_failed_names_five_and_counts_the_rest(connect: Call
     assert "Failures, the latest first (20 of 100):" in text
 
 
+def test_line_that_only_validates_is_no_round(connect: Callable[..., Client], runs: Path) -> None:
+    write_run(runs / "short", rounds=3)
+    text = connect().get("/run/short").text
+    assert [text.count(f"<bdi>{name}</bdi>") for name in ("1, validation only", "2, validation only")] == [1, 0]
+
+
 def test_hospitals_that_failed_after_the_rounds_come_first(connect: Callable[..., Client], runs: Path) -> None:
     run = write_run(runs / "late")
     change(run, "explanations.json", failed={"south": "out of memory"}, spread_failed={"north": "no answer"})

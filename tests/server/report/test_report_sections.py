@@ -214,6 +214,18 @@ def test_validation_is_drawn_at_the_rounds_that_made_its_model(tmp_path: Path) -
     assert figure_of(section, "training-unimodal-heads").data[0]["y"] == [0.9]
 
 
+def test_line_that_only_validates_is_no_round(tmp_path: Path) -> None:
+    rows = table_of(section_of(write_run(tmp_path, rounds=3), "training"), "rounds").rows
+
+    found = [(row[1], row[0]) for row in rows]
+    assert found == [
+        ("unimodal", "1"),
+        ("unimodal", "1, validation only"),
+        ("fusion", "2"),
+        ("fusion", "3"),
+    ]
+
+
 def test_rounds_table_names_who_did_not_answer_and_why(tmp_path: Path) -> None:
     table = table_of(section_of(write_failed_run(tmp_path, reason="no quorum"), "training"), "rounds")
 
