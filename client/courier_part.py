@@ -29,6 +29,7 @@ MOST_AHEAD_S, MOST_BEHIND_S = 5, 300  # what Flower tolerates of a SuperNode's c
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
 # It also ignores a message that comes just as its run ends; then it may keep the next run's answers (seen once).
 _DROPPED = re.compile(r"Failed to (receive|send) message|is not in `RUNNING` status. Ignoring (message)")
+_LOST = "A question may have been lost with a connection that broke"  # our own words, see supernode.py
 _SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
@@ -122,6 +123,8 @@ class CourierPart(Part):
         elif dropped := _DROPPED.search(line):
             what = "an answer" if dropped.group(1) == "send" else "a question"
             self._dropped = f"{what} was lost on the way; the coordinator asks again"
+        elif _LOST in line:
+            self._dropped = "a question may have been lost with a connection that broke; the coordinator asks again"
         elif question := re.search(r"Receiving: (\S+) message", line):
             self.last_question = question.group(1), now
             self._believe()

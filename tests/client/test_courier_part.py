@@ -11,6 +11,7 @@ import pytest
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 import client.courier_part
+import client.supernode
 from client.courier_part import MOST_AHEAD_S, MOST_BEHIND_S, CourierPart
 from client.courier_place import courier_place
 from client.home import HospitalHome, HospitalSettings
@@ -90,6 +91,18 @@ def test_supernode_that_dropped_a_message_must_start_anew(
     assert part.must_restart() == ""
     part.observe("INFO :      Run ID 42 is not in `RUNNING` status. Ignoring reply message 5f3a.")
     assert part.must_restart() == ""  # an answer to a run that has ended: nobody waits for it
+
+
+def test_supernode_that_may_have_lost_a_question_must_start_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = _part(tmp_path, monkeypatch, _answer())
+
+    part.observe(client.supernode.LOST)
+
+    assert part.must_restart().startswith("a question may have been lost")
+    part.forget()
+    assert part.must_restart() == ""
 
 
 def test_environment_is_the_couriers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

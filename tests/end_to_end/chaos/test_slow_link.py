@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import client.supernode
 from tests.end_to_end.chaos.conftest import FAR, HOSPITALS, Ground, standing
 from tests.end_to_end.chaos.strikes import (
     assert_completed,
     assert_no_round_lost,
     assert_same_results,
+    client_app_with_question,
     read_lines,
     running,
+    supernode_log,
     wait_until,
 )
 from tests.end_to_end.deployed import Done
@@ -104,6 +108,26 @@ def _run_over_slow_line(
         record_property(f"MB {way}", f"{n_bytes / 1e6:.1f} for a payload of {payload[way] / 1e6:.1f}")
     record_property("seconds of each round", [line["seconds"] for line in lines])
     return done, first_round[direction], payload[direction]
+
+
+def test_question_lost_with_a_line_that_breaks_is_put_again(usual: Ground, tmp_path: Path) -> None:
+    """The gateway has handed it out, and it never arrives: the hospital waits for the next, the coordinator for it."""
+    out, log = tmp_path / "run", supernode_log(usual.deployment, FAR)
+    with running(usual.deployment, out) as run:
+        run.wait_for("train", 1, hospital="east")
+        with client_app_with_question(usual.deployment, "east"):
+            wait_until(lambda: f"train: {FAR} answered" in (out / "log.txt").read_text())
+            usual.proxy.stall(60.0, ways=["down"])
+        run.wait_for("evaluate", 1, hospital="east")
+        time.sleep(3.0)  # the gateway looks for a question every second
+        usual.proxy.break_off(2.0)
+        usual.proxy.stall(0.0)
+        done = run.finish()
+
+    assert client.supernode.LOST in log.read_text()
+    assert_completed(done, out)
+    assert_no_round_lost(out, HOSPITALS)
+    assert_same_results(out, usual.expected)
 
 
 def test_line_that_is_cut_within_the_tls_handshake_costs_no_round(usual: Ground, tmp_path: Path) -> None:

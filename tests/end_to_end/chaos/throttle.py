@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 _PIECE = 16 * 1024
@@ -26,15 +27,17 @@ class ThrottlingProxy:
         self._target = target
         self.bytes_per_s: float | None = None
         self.down = self.up = 0
-        self._stalled_until = self._cut_until = 0.0
+        self._cut_until = 0.0
+        self._stalled_until = {"up": 0.0, "down": 0.0}
         self._busy_until = {"up": 0.0, "down": 0.0}
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", port))
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def stall(self, seconds: float) -> None:
-        """Nothing passes for a while, in either direction."""
-        self._stalled_until = time.monotonic() + seconds
+    def stall(self, seconds: float, *, ways: Sequence[str] = ("up", "down")) -> None:
+        """Nothing passes for a while in these directions: what comes is kept until then."""
+        for way in ways:
+            self._stalled_until[way] = time.monotonic() + seconds
 
     def break_off(self, seconds: float) -> None:
         """For a while every connection is cut, and each new one as soon as it is accepted, as a failing proxy does."""
@@ -70,6 +73,8 @@ class ThrottlingProxy:
                 if time.monotonic() < self._cut_until:
                     break
                 self._wait_turn(direction, len(piece))
+                if time.monotonic() < self._cut_until:
+                    break
                 sink.sendall(piece)
         for end in (source, sink):  # so that the other direction ends, too
             with suppress(OSError):
@@ -78,8 +83,8 @@ class ThrottlingProxy:
     def _wait_turn(self, direction: str, n_bytes: int) -> None:
         with self._lock:
             setattr(self, direction, getattr(self, direction) + n_bytes)
-            begin = max(self._busy_until[direction], time.monotonic(), self._stalled_until)
+            begin = max(self._busy_until[direction], time.monotonic())
             self._busy_until[direction] = begin + (n_bytes / self.bytes_per_s if self.bytes_per_s else 0.0)
             ready = self._busy_until[direction]
-        while (left := max(ready, self._stalled_until) - time.monotonic()) > 0:
+        while (left := max(ready, self._stalled_until[direction]) - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))
