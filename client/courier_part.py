@@ -114,7 +114,9 @@ class CourierPart(Part):
         line = _COLOUR.sub("", line)
         super().observe(line)
         now = datetime.now(UTC)
-        if "SuperNode ID: " in line:
+        if _LOST in line:
+            self._dropped = "a question may have been lost with a connection that broke; the coordinator asks again"
+        elif "SuperNode ID: " in line:
             self.connected_since = now
         elif "Connection attempt failed" in line:
             self._doubt_since = self._doubt_since or now
@@ -123,8 +125,6 @@ class CourierPart(Part):
         elif dropped := _DROPPED.search(line):
             what = "an answer" if dropped.group(1) == "send" else "a question"
             self._dropped = f"{what} was lost on the way; the coordinator asks again"
-        elif _LOST in line:
-            self._dropped = "a question may have been lost with a connection that broke; the coordinator asks again"
         elif question := re.search(r"Receiving: (\S+) message", line):
             self.last_question = question.group(1), now
             self._believe()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from server.explain import CommonBackground, ExplainedPart
-from server.feature_report import describe_features, tells_everything
+from server.feature_report import describe_features
 from server.plan import StudyPlan
 from server.site_rows import hide_rows
 from server.two_cuts import Band
@@ -37,7 +37,8 @@ DEFINITIONS = {
     "se_background": "mean sd of a patient's phi over background rows / sqrt(rows), log odds; an upper bound of the "
     "standard error, as the rows are spread evenly over the distribution",
     "prediction_interval": "95 % interval for the share at a further hospital",
-    "features": "means over the patients who have the modality; presence, over all patients",
+    "features": "means over the patients who have the modality, of levels and counts over those whose group is shown; "
+    "se_sampling and correlation over all who have it; presence, over all patients",
     "presence": "effect of having or lacking the modality at all, against background rows where it is the other way",
 }
 
@@ -79,21 +80,14 @@ def describe_explanation(
     if not same:
         sites = {name: dict(suppressed_row()) for name in sites}
     strata = _describe_strata(model.modalities, list_strata(plan.schema, plan.settings), total, rule) if same else {}
-    features = _describe_all_features(plan, model, total, strata) if same else {}
-    modalities = describe_modalities(model.modalities, explained, rule, sites=sites, counted=same)
-    for name, entry in modalities.items():
-        told = features.get(name)
-        # The mean phi is the sum of those of the features: less those that are told, it would give back a hidden one.
-        if not isinstance(told, list) or int(total["feature-patients"]) != n or not tells_everything(told):
-            entry["mean_phi"] = None
     content = {
         "base_logit": background.base_logit,
         "n": n if same else None,
         "events": events if same else None,
-        "modalities": modalities,
+        "modalities": describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
         "interactions": _describe_interactions(model.modalities, total),
         "feature_patients": int(total["feature-patients"]) if same and "feature-patients" in total else None,
-        "features": features,
+        "features": _describe_all_features(plan, model, total, strata) if same else {},
         "strata": strata,
         "sites": sites,
     }
@@ -193,19 +187,12 @@ def _describe_group(
             "share_probability": number_or_none(probability.share[i]),
             "mean_abs": float(total["abs"][s, i] / n),
             "mean_abs_ci": _pair(mean_interval(n, total["abs"][s, i], total["outer"][s, i, i])),
-            "mean_phi": float(total["phi"][s, i] / n),
             "alone": float(total["alone"][s, i] / n),
             "left_out": float(total["left-out"][s, i] / n),
             "se_background": float(total["se-background"][s, i] / n),
             "n_present": having[i] if counted else None,
         }
     return entries
-
-
-def _describe_stratum(names: Sequence[str], total: Sums, s: int, rule: SmallCellRule) -> dict[str, dict[str, Any]]:
-    """As of all patients, without mean phi: over the strata it would sum to the exact one of all."""
-    entries = _describe_group(names, total, s, rule, counted=False)
-    return {name: {key: entry[key] for key in entry if key != "mean_phi"} for name, entry in entries.items()}
 
 
 def _describe_interactions(names: Sequence[str], total: Sums) -> list[dict[str, Any]]:
@@ -251,7 +238,7 @@ def _describe_strata(
             else {
                 "n": row["n"],
                 "events": row["events"],
-                "modalities": _describe_stratum(names, total, row["s"], rule),
+                "modalities": _describe_group(names, total, row["s"], rule, counted=False),
             }
             for label, row in groups.items()
         }

@@ -59,15 +59,6 @@ def describe_features(
     return [*entries, presence]
 
 
-def tells_everything(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all of a modality's features, and its presence, are told, each over all patients who have the modality.
-
-    Args:
-        entries: as `describe_features` returns them.
-    """
-    return not any(entry.get("suppressed") or entry.get("hidden_levels") for entry in entries)
-
-
 def _is_crossed(
     name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule, bands: Mapping[str, Sequence[Band]]
 ) -> bool:
@@ -92,20 +83,21 @@ def _describe_feature(
     unknown = tuple(float(total[f"{name}/group-{part}"][j, missing]) for part in ("phi", "square"))
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]
     groups = _shown_groups(histogram, rule) & (not groupless)
+    counted = rule.shown_count(int(n), int(total["feature-patients"])) is not None
     told = _told_sums(name, feature, j, total, groups)
-    if told.n < rule.min_patients:
+    # A mean of few values of phi would tell how many patients it is over.
+    if told.n < rule.min_patients or (feature.has_few_values and not counted):
         return {"name": feature.name, **suppressed_row()}
     interval = mean_interval(told.n, told.size, told.square)
-    known_spread = told.n == n and np.isfinite(interval).all()
-    counted = rule.shown_count(int(n), int(total["feature-patients"])) is not None
+    varies = not feature.has_few_values or groups.sum() > 1
     return {
         "name": feature.name,
         "unit": feature.unit,
         "n": int(told.n) if counted else None,
         "mean_abs": told.size / told.n,
-        "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if known_spread else None,
+        "mean_abs_ci": [max(interval[0], 0.0), interval[1]] if varies and np.isfinite(interval).all() else None,
         "mean_phi": told.phi / told.n,
-        "hidden_levels": told.n < n,
+        "hidden_values": told.n < n,
         "se_sampling": of("se") / n,
         "correlation": None if feature.levels and not feature.binary else _correlation(of, unknown, rule),
         "groups": [] if groupless else _describe_groups(name, feature, j, total, groups, counted=counted),
@@ -131,22 +123,17 @@ class _ToldSums:
 
 
 def _told_sums(name: str, feature: Feature, j: int, total: Sums, shown: Bool[np.ndarray, "group"]) -> _ToldSums:
-    """Sums of one feature: of levels over the patients whose level is shown, else over all who have the modality.
+    """Sums of one feature: of levels and counts over the patients whose group of values is shown, else over all.
 
-    With a linear head all patients who share a level share its phi, which anybody can compute from the published
-    weights and background: a mean over all patients would be an equation for the counts of the hidden levels. Over the
-    shown ones it tells what their groups tell. Of numbers, a mean tells at most the mean of the hidden values.
+    With a linear head all patients who share a value share its phi, which anybody can compute from the published
+    weights and background: a mean over all patients would be an equation for the counts of hidden values. Over the
+    shown groups it tells what they tell. Of other numbers a mean tells the mean of the hidden values.
     """
-    n, size, phi, square = (float(total[f"{name}/{part}"][j]) for part in ("n", "abs", "phi", "square"))
-    if not feature.levels:
-        return _ToldSums(n, size, phi, square)
-    hidden = np.flatnonzero(~shown)
-    sizes = total[f"{name}/histogram"][j].sum(axis=1)[hidden]
-    phis, squares = (total[f"{name}/group-{part}"][j][hidden] for part in ("phi", "square"))
-    # |phi| of a level is the root of its mean square, exactly where all its patients share it.
-    size -= float(np.sqrt(sizes * np.maximum(squares, 0.0)).sum())
-    phi, square = phi - float(phis.sum()), square - float(squares.sum())
-    return _ToldSums(n - float(sizes.sum()), max(size, abs(phi)), phi, square)
+    if not feature.has_few_values:
+        return _ToldSums(*(float(total[f"{name}/{part}"][j]) for part in ("n", "abs", "phi", "square")))
+    groups = np.flatnonzero(shown)
+    n = float(total[f"{name}/histogram"][j, groups].sum())
+    return _ToldSums(n, *(float(total[f"{name}/group-{part}"][j, groups].sum()) for part in ("abs", "phi", "square")))
 
 
 def _correlation(of: Callable[[str], float], unknown: tuple[float, ...], rule: SmallCellRule) -> float | None:

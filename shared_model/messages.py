@@ -30,7 +30,7 @@ from shared_model.config import Phase
 from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_SITES
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"

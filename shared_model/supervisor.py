@@ -152,6 +152,8 @@ class Supervisor:
             self._wait(slot, slot.part.explain(slot.process.returncode))
         elif reason := slot.part.must_restart():
             self._end(slot)
+            if slot.state == "ready":
+                slot.failures = 0  # it had been well: nothing speaks for patience
             self._wait(slot, Ending(reason))
         elif slot.state == "starting":
             self._await_ready(slot, now)

@@ -15,7 +15,7 @@ from server.evaluation import describe_scores
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.report.writing import REPORT
-from server.run_folder import RunFolder
+from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
 from server.site_rows import hide_rows
 from server.study import check_settings
@@ -65,6 +65,8 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
         done = [
             is_done(part, settings, schema_sha256=schema.sha256) for part, settings in zip(parts, plans, strict=True)
         ]
+        if (out / CONFIG).exists():
+            raise SettingsError(f"{out}: expected the folder of a run of folds, got one of a single run. Give another.")
         if not all(done):
             _forget_pooled(out)
         for part, settings, finished in zip(parts, plans, done, strict=True):

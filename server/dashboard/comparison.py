@@ -59,13 +59,16 @@ def _list_cautions(runs: Sequence[RunDetail]) -> list[str]:
 
 def _counted(run: RunDetail, config: Config) -> frozenset[str]:
     """Hospitals whose patients the run's numbers count, or will count."""
-    failed = run.summary.tested.failed if run.summary.tested else {}
+    tested = run.summary.tested
+    # One that failed in a fold is counted in the others.
+    failed = tested.failed if tested is not None and not tested.folds else {}
     return frozenset(member.site for member in config.roster) - frozenset(failed)
 
 
 def _test_patients(run: RunDetail, config: Config) -> tuple[str, ...]:
     """What decides which of a hospital's patients are tested; the config of pooled folds is the first one's."""
-    fold = ",".join(name.rpartition("-")[2] for name in run.folds) or str(config.settings.get("fold"))
+    pooled = run.summary.tested.folds if run.summary.tested else ()
+    fold = ",".join(map(str, pooled)) or str(config.settings.get("fold"))
     return (str(config.settings.get("seed")), str(config.settings.get("folds")), fold)
 
 

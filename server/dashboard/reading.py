@@ -32,7 +32,7 @@ TAIL_BYTES = 256 * 1024  # of rounds.jsonl, for its last line
 
 _TIMES = ("status.json", CONFIG, "rounds.jsonl", "metrics.json", "explanations.json", "log.txt")
 _ROUND, _CONFIG = TypeAdapter(Round), TypeAdapter(Config)
-_TEST, _EXPLANATION = TypeAdapter(TestPart), TypeAdapter(Explanation)
+_TEST, _EXPLANATION, _FOLDS = TypeAdapter(TestPart), TypeAdapter(Explanation), TypeAdapter(tuple[int, ...])
 
 NOT_HELD = "No process of this machine works on the run. Where it was stopped or killed, --resume continues it."
 NO_STATUS = (
@@ -207,8 +207,7 @@ def _parse_tested(content: bytes) -> Tested | None:
     if not isinstance(part, dict):
         raise StudyError("expected an object at test, got another value.")
     test = _validate(_TEST.validate_python, {**part, "curves": {}, "sites": {}})
-    folds = metrics.get("folds", ())
-    return Tested(test.pooled, test.failed, len(folds) if isinstance(folds, list) else 0)
+    return Tested(test.pooled, test.failed, _validate(_FOLDS.validate_python, metrics.get("folds", ())))
 
 
 def _parse_explanation(content: bytes) -> Explanation:

@@ -22,12 +22,12 @@ class Tested:
     Attributes:
         pooled: of all hospitals together; None where it may not be told.
         failed: hospitals that did not answer, and why.
-        n_folds: how many folds were pooled; 0 for a single run.
+        folds: whose predictions were pooled; empty for a single run.
     """
 
     pooled: Metrics | None
     failed: Mapping[str, str]
-    n_folds: int
+    folds: tuple[int, ...]
 
 
 @dataclass(frozen=True)

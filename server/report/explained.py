@@ -23,7 +23,6 @@ class ModalityEntry:
     share_present: Number = None
     mean_abs: Number = None
     mean_abs_ci: Ends = None
-    mean_phi: Number = None
     alone: Number = None
     left_out: Number = None
     se_background: Number = None
@@ -77,7 +76,7 @@ class FeatureEntry:
     mean_abs: Number = None
     mean_abs_ci: Ends = None
     mean_phi: Number = None
-    hidden_levels: bool = False
+    hidden_values: bool = False
     se_sampling: Number = None
     correlation: Number = None
     groups: tuple[ValueGroup, ...] = ()

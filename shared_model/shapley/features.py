@@ -62,6 +62,11 @@ class Feature:
         return bool(self.levels or self.edges)
 
     @property
+    def has_few_values(self) -> bool:
+        """Whether many patients share a value: levels and counts."""
+        return bool(self.levels) or self.logarithmic
+
+    @property
     def n_groups(self) -> int:
         """Value groups, the last one for missing values; one for all patients if the feature has no value."""
         return (len(self.levels) or len(self.edges) + 1) + 1 if self.has_value else 1

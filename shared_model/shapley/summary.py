@@ -95,6 +95,8 @@ def _features_agree(arrays: Mapping[str, np.ndarray], name: str, *, slack: float
         and (known <= n).all()
         and (arrays[f"{name}/abs"] <= n * MAX_PHI + slack).all()
         and (np.abs(arrays[f"{name}/phi"]) <= arrays[f"{name}/abs"] + slack).all()
+        and (np.abs(arrays[f"{name}/group-phi"]) <= arrays[f"{name}/group-abs"] + slack).all()
+        and (arrays[f"{name}/group-abs"].sum(axis=1) <= arrays[f"{name}/abs"] + slack).all()
         and (arrays[f"{name}/square"] <= n * MAX_PHI**2 + slack).all()
         and (np.abs(arrays[f"{name}/z"]) <= known * MAX_Z + slack).all()
     )
@@ -177,6 +179,7 @@ def feature_quantities(features: Mapping[str, Sequence[Feature]]) -> Quantities:
         n, groups = len(own), _n_groups(own)
         quantities |= {f"{name}/{part}": Quantity((n,), *limit) for part, limit in limits.items()}
         quantities[f"{name}/group-phi"] = Quantity((n, groups), phi)
+        quantities[f"{name}/group-abs"] = Quantity((n, groups), phi, 0)
         quantities[f"{name}/group-square"] = Quantity((n, groups), square, 0)
         quantities[f"{name}/histogram"] = Quantity((n, groups, len(PHI_EDGES) + 1), MAX_PATIENTS, 0)
         quantities[f"{name}/presence-abs"] = Quantity((), phi, 0)
@@ -210,16 +213,18 @@ def feature_sums(
         "se": found.se.sum(axis=0),
     }
     histogram = np.zeros((n, groups, len(PHI_EDGES) + 1))
-    by_group, by_group_square = np.zeros((n, groups)), np.zeros((n, groups))
+    by_group, by_group_abs, by_group_square = (np.zeros((n, groups)) for _ in range(3))
     bins = np.searchsorted(PHI_EDGES, phi, side="right")
     for j in range(n):
         own = values.group[:, j]
         np.add.at(histogram[j], (own, bins[:, j]), 1.0)
         np.add.at(by_group[j], own, phi[:, j])
+        np.add.at(by_group_abs[j], own, np.abs(phi[:, j]))
         np.add.at(by_group_square[j], own, np.square(phi[:, j]))
     named = {f"{name}/{part}": np.asarray(value) for part, value in sums.items()}
     return named | {
         f"{name}/group-phi": by_group,
+        f"{name}/group-abs": by_group_abs,
         f"{name}/group-square": by_group_square,
         f"{name}/histogram": histogram,
         f"{name}/presence-abs": np.asarray(np.abs(presence).sum()),

@@ -35,8 +35,8 @@ class FederationExplanations:
 
         Args:
             of: modalities have share, its interval, and the spread between hospitals; features mean |phi| and mean phi
-                over the patients who have the modality (`presence`: over all; levels: those whose level is shown), log
-                odds, and `suppressed`.
+                over the patients who have the modality (`presence`: over all; levels and counts: those whose group is
+                shown), log odds, and `suppressed`.
 
         Raises:
             StudyError: nothing may be told of this run, or nothing of features.
@@ -104,7 +104,6 @@ class FederationExplanations:
                 "mean_local_share": entry.mean_local_share,
                 "mean_abs": entry.mean_abs,
                 **_ends("mean_abs", entry.mean_abs_ci),
-                "mean_phi": entry.mean_phi,
                 "se_background": entry.se_background,
                 "n_present": entry.n_present,
                 "tau": entry.tau,

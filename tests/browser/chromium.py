@@ -30,6 +30,7 @@ CUT = """[...document.querySelectorAll(".tile, .tile dt, .tile dd, .share-row dt
 
 def texts_cut(page: Page) -> dict[int, list[str]]:
     """Texts of the first screen that do not fit their place, by width in pixels of the window."""
+    assert page.locator(".tile dd").count()
     found = {}
     for width in range(320, 1700, 40):
         page.set_viewport_size({"width": width, "height": 900})

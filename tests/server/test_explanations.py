@@ -119,13 +119,14 @@ def test_background_is_the_file_beside_it(content: Content, uneven_run: RunFolde
 # ------------------------------------------------------------------------------------------------------------ features
 
 
-@pytest.mark.parametrize("name", MODALITIES)
-def test_features_and_presence_sum_to_the_modality(name: str, content: Content) -> None:
-    *features, presence = content["features"][name]
-    n = content["n"]
-    total = sum(feature["mean_phi"] * feature["n"] for feature in features) / n + presence["mean_phi"]
-    assert presence["name"] == "presence"
-    assert total == pytest.approx(content["modalities"][name]["mean_phi"], abs=1e-3)  # four digits each
+def test_means_of_levels_are_those_of_their_shown_groups(content: Content) -> None:
+    levels = [one for one in content["features"]["static"] if "level" in (one.get("groups") or [{}])[0]]
+    for feature in levels:
+        groups = [group for group in feature["groups"] if not group.get("suppressed")]
+        assert feature["n"] == sum(group["n"] for group in groups)
+        total = sum(group["mean_phi"] * group["n"] for group in groups)
+        assert feature["mean_phi"] == pytest.approx(total / feature["n"], abs=1e-3)  # four digits each
+    assert levels
 
 
 def test_features_are_listed_by_size(content: Content) -> None:
@@ -250,7 +251,7 @@ def test_constant_model_has_no_shares_and_valid_json(cohort: Path, tmp_path: Pat
     entry = content["modalities"]["static"]
     for name in ("share", "share_ci", "share_present", "share_probability", "tau", "i2", "site_mean", "hospitals"):
         assert entry[name] is None, name
-    assert (entry["mean_abs"], entry["mean_phi"], entry["alone"], entry["left_out"]) == (0, 0, 0, 0)
+    assert (entry["mean_abs"], entry["alone"], entry["left_out"]) == (0, 0, 0)
     assert all(feature["mean_abs"] == 0 for feature in content["features"]["static"])
     assert all(feature.get("correlation") is None for feature in content["features"]["static"])
 
@@ -273,8 +274,8 @@ def test_explanation_without_features_has_none(cohort: Path, tmp_path: Path) -> 
     content = read_explanations(run_small_study(cohort, tmp_path / "run", settings=settings))
     assert content["features"] == {}
     assert content["drift"] == []
-    # Beside a run with features it would give back a feature's hidden level.
-    assert [entry["mean_phi"] for entry in content["modalities"].values()] == [None]
+    # Beside a run with features a mean phi would give back a feature's hidden value.
+    assert "mean_phi" not in content["modalities"]["static"]
 
 
 def test_study_without_explanation_writes_none(cohort: Path, tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_hospital_that_is_evaluated_but_not_explained_is_not_given_back_by_the_o
     assert (told["n"], told["events"], told["feature_patients"], told["features"], told["strata"]) == (
         None, None, None, {}, {},
     )  # fmt: skip
-    assert [(entry["n_present"], entry["mean_phi"]) for entry in told["modalities"].values()] == 3 * [(None, None)]
+    assert [entry["n_present"] for entry in told["modalities"].values()] == [None, None, None]
     assert sum(entry["share"] for entry in told["modalities"].values()) == pytest.approx(1.0, abs=2e-3)
 
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from server.feature_report import describe_features, tells_everything
+from server.feature_report import describe_features
 from server.reduce import PlainSum
 from server.two_cuts import Band
 from shared_model.privacy.suppression import SmallCellRule
@@ -30,6 +31,7 @@ def report(
     hospitals: int = 1,
     bands: Mapping[str, Sequence[Band]] = MappingProxyType({}),
     without_groups: Sequence[str] = (),
+    lacking: int = 0,
 ) -> dict[str, Any]:
     """What is shown of one feature whose sums travelled from some hospitals of the same patients."""
     known = group < feature.n_groups - 1
@@ -41,7 +43,7 @@ def report(
     total = PlainSum(feature_quantities({"static": [feature]}))
     for _ in range(hospitals):
         total.add(feature_sums("static", [feature], found, presence=np.zeros(len(phi))), where="test")
-    n_patients = float(len(phi) * hospitals)
+    n_patients = float(len(phi) * hospitals + lacking)
     sums = {**total.total(), "n": np.array([n_patients]), "feature-patients": np.array(n_patients)}
     told = describe_features("static", [feature], sums, RULE, bands=bands, without_groups=without_groups)
     return told[0]
@@ -191,16 +193,17 @@ def linear(sizes: Sequence[int]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("hidden", [(4, 1, 6), (6, 5, 0), (5, 6, 0), (0, 2, 9), (3, 4, 4)])
-def test_hidden_levels_of_other_sizes_are_told_alike(hidden: Sequence[int]) -> None:
+def test_hidden_values_of_other_sizes_are_told_alike(hidden: Sequence[int]) -> None:
     """Of eleven patients nothing is told but that they have some of these levels: nobody may have one."""
     first, second = linear((60, 40, 1, 1, 9)), linear((60, 40, *hidden))
 
     assert [HIDDEN.items() <= row.items() for row in first["groups"]] == [False, False, True, True, True]
     for part in ("mean_abs", "mean_phi"):
         assert first[part] == pytest.approx(second[part], abs=1e-7), part
-    for part in ("n", "mean_abs_ci", "hidden_levels", "groups", "histogram"):
+    for part in ("n", "mean_abs_ci", "hidden_values", "groups", "histogram"):
         assert first[part] == second[part], part
-    assert (first["n"], first["hidden_levels"], first["mean_abs_ci"]) == (100, True, None)
+    assert (first["n"], first["hidden_values"]) == (100, True)
+    assert first["mean_abs_ci"] is not None
 
 
 @pytest.mark.parametrize("sizes", [(60, 40, 1, 1, 9), (900, 600, 5, 6, 0)])
@@ -212,12 +215,12 @@ def test_means_are_over_the_patients_whose_level_is_shown(sizes: Sequence[int]) 
     assert entry["mean_abs"] == pytest.approx(shown @ np.abs(LEVEL_PHI) / shown.sum(), abs=1e-7)
 
 
-def test_means_without_hidden_levels_are_those_of_all_patients() -> None:
+def test_means_without_hidden_values_are_those_of_all_patients() -> None:
     sizes = np.array((900, 600, 12, 10, 28))
 
     entry = linear(sizes.tolist())
 
-    assert (entry["n"], entry["hidden_levels"]) == (1550, False)
+    assert (entry["n"], entry["hidden_values"]) == (1550, False)
     assert entry["mean_phi"] == pytest.approx(sizes @ LEVEL_PHI / 1550, abs=1e-8)
     assert entry["mean_abs"] == pytest.approx(sizes @ np.abs(LEVEL_PHI) / 1550, abs=1e-8)
     assert entry["mean_abs_ci"] is not None
@@ -241,23 +244,44 @@ def test_levels_beside_a_hidden_stratum_are_not_told_in_a_mean() -> None:
     assert report(MALE, phi, z, group, without_groups=("male",)) == {"name": "male", **HIDDEN}
 
 
-def test_mean_size_of_other_heads_is_never_below_the_mean() -> None:
-    """Patients of a level differ: the sum of their |phi| is not known, only that of the squares."""
-    group = np.repeat(np.arange(5), (60, 40, 1, 1, 9))
-    phi = LEVEL_PHI[group] + np.random.default_rng(5).normal(scale=0.2, size=len(group))
+@pytest.mark.parametrize("feature", [FOUR, replace(AGE, logarithmic=True)])
+def test_means_of_other_heads_are_over_the_patients_who_are_shown(feature: Feature) -> None:
+    """Patients who share a value differ in phi."""
+    sizes = (60, 40, 1, 1, 9) if feature is FOUR else (60, 200, 4, 30)  # 30 are hidden with the 4 above
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    phi = np.random.default_rng(5).normal(scale=0.4, size=len(group))
 
-    entry = report(FOUR, phi, np.zeros(len(group)), group)
+    entry = report(feature, phi, np.zeros(len(group)), group)
 
     shown = phi[group < 2]
+    assert (entry["n"], entry["hidden_values"]) == (len(shown), True)
     assert entry["mean_phi"] == pytest.approx(shown.mean(), abs=1e-7)
-    assert abs(entry["mean_phi"]) <= entry["mean_abs"]
-    assert entry["mean_abs"] == pytest.approx(np.abs(shown).mean(), rel=0.02)
+    assert entry["mean_abs"] == pytest.approx(np.abs(shown).mean(), abs=1e-7)
+    low, high = entry["mean_abs_ci"]
+    assert low < entry["mean_abs"] < high
 
 
-@pytest.mark.parametrize(
-    ("entries", "told"), [([{"name": "a"}], True), ([{"hidden_levels": True}], False), ([dict(HIDDEN)], False)]
-)
-def test_modality_tells_everything_only_if_each_of_its_features_does(
-    entries: Sequence[dict[str, Any]], *, told: bool
-) -> None:
-    assert tells_everything([{"name": "b", "hidden_levels": False}, *entries]) is told
+def test_mean_of_a_number_is_over_all_patients() -> None:
+    """It tells the mean of the hidden values, not how many have which; without the largest it would be far off."""
+    group = np.repeat(np.arange(4), (60, 200, 4, 30))
+    phi = np.array([-0.3, 0.1, 1.5, 0.2])[group]
+
+    entry = report(AGE, phi, np.zeros(len(group)), group)
+
+    assert (entry["n"], entry["hidden_values"]) == (294, False)
+    assert entry["mean_abs"] == pytest.approx(np.abs(phi).mean(), abs=1e-7)
+
+
+def test_level_that_is_shown_alone_has_no_interval() -> None:
+    group = np.repeat(np.arange(3), (60, 20, 4))  # of 20 and 4 one would give the other
+    entry = report(MALE, np.array([-0.1, 0.4, 0.2])[group], group.astype(float), group)
+    assert (entry["n"], entry["mean_abs"], entry["mean_abs_ci"]) == (60, pytest.approx(0.1, abs=1e-7), None)
+
+
+@pytest.mark.parametrize(("feature", "told"), [(MALE, False), (replace(AGE, logarithmic=True), False), (AGE, True)])
+def test_levels_and_counts_of_a_modality_that_few_lack_are_not_told(feature: Feature, *, told: bool) -> None:
+    """Their means are of few values of phi, and would tell how many lack it."""
+    group = np.repeat(np.arange(2), (60, 40))
+    entry = report(feature, np.array([-0.1, 0.4])[group], group.astype(float), group, lacking=4)
+    assert (entry == {"name": feature.name, **HIDDEN}) is not told
+    assert entry.get("n") is None

@@ -377,6 +377,19 @@ def test_pooled_result_of_fewer_folds_is_gone_until_the_further_ones_have_finish
     assert len(runs) == 2
 
 
+def test_range_of_folds_leaves_the_folder_of_a_single_run_alone(
+    cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    _run(cohort, tmp_path / "out", folds="3")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+    with pytest.raises(SettingsError, match="expected the folder of a run of folds, got one of a single run"):
+        _run(cohort, tmp_path / "out", folds="3", fold="0..1", resume=True)
+
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    assert len(runs) == 1
+
+
 def test_resuming_a_finished_run_changes_nothing(cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]) -> None:
     _run(cohort, tmp_path / "out")
     before = (tmp_path / "out" / "metrics.json").stat().st_mtime_ns

@@ -69,9 +69,9 @@ def _describe_modality(i: int, modality: str, entries: Sequence[FeatureEntry], w
                 tuple(describe_feature(f"{i}-{j}", entry, words) for j, entry in enumerate(shown)),
             )
         )
-    approximate = [entry.name for entry in shown if entry.hidden_levels]
-    if approximate:
-        blocks.append(Text(words("features.hidden_levels", names=", ".join(approximate))))
+    n_partial = sum(entry.hidden_values for entry in shown)
+    if n_partial:
+        blocks.append(Text(words("features.hidden_values", n=n_partial, of=len(shown))))
     if hidden:
         blocks.append(Text(words("features.hidden", n=len(hidden), names=", ".join(hidden))))
     blocks.extend(Text(_describe_presence(entry, words)) for entry in presence)

@@ -101,7 +101,7 @@ def _share_axis(words: Words) -> Trace:
 
 
 _SHARES = ("mean_local_share", "mean_local_share_ci", "share_present")
-_SIZES = ("mean_abs", "mean_abs_ci", "mean_phi", "alone", "left_out", "se_background", "n_present")
+_SIZES = ("mean_abs", "mean_abs_ci", "alone", "left_out", "se_background", "n_present")
 
 
 def _detail_table(explanation: Explanation, words: Words, *, keys: tuple[str, ...]) -> Table:
@@ -114,7 +114,6 @@ def _detail_table(explanation: Explanation, words: Words, *, keys: tuple[str, ..
             "share_present": percent(entry.share_present),
             "mean_abs": entry.mean_abs,
             "mean_abs_ci": None if ends is None or None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}",
-            "mean_phi": entry.mean_phi,
             "alone": entry.alone,
             "left_out": entry.left_out,
             "se_background": entry.se_background,

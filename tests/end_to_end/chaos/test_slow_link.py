@@ -16,6 +16,7 @@ from tests.end_to_end.chaos.strikes import (
     assert_no_round_lost,
     assert_same_results,
     client_app_with_question,
+    log_end,
     read_lines,
     running,
     supernode_log,
@@ -113,6 +114,7 @@ def _run_over_slow_line(
 def test_question_lost_with_a_line_that_breaks_is_put_again(usual: Ground, tmp_path: Path) -> None:
     """The gateway has handed it out, and it never arrives: the hospital waits for the next, the coordinator for it."""
     out, log = tmp_path / "run", supernode_log(usual.deployment, FAR)
+    start = log_end(log)
     with running(usual.deployment, out) as run:
         run.wait_for("train", 1, hospital="east")
         with client_app_with_question(usual.deployment, "east"):
@@ -124,7 +126,7 @@ def test_question_lost_with_a_line_that_breaks_is_put_again(usual: Ground, tmp_p
         usual.proxy.stall(0.0)
         done = run.finish()
 
-    assert client.supernode.LOST in log.read_text()
+    assert client.supernode.LOST.encode() in log.read_bytes()[start:]
     assert_completed(done, out)
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, usual.expected)

@@ -123,6 +123,24 @@ def test_pooled_folds_have_other_test_patients_than_one_of_them(tmp_path: Path) 
     assert OURS("compare.other_test") not in _notices(tmp_path, "cv", "again")
 
 
+def test_folds_that_were_pooled_count_not_those_that_lie_beside_them(tmp_path: Path) -> None:
+    for name in ("two", "more"):
+        for fold in (0, 1, 2):
+            write_run(tmp_path / name / f"fold-{fold}")
+        part = json.loads((tmp_path / name / "fold-0" / "metrics.json").read_text())["test"]
+        pooled = {
+            "folds": [0, 1] if name == "two" else [0, 1, 2],
+            "test": {**part, "failed": {"south": "fold 1: late"}},
+        }
+        write(tmp_path / name, "metrics.json", pooled)
+        write(tmp_path / name, "status.json", {"state": "completed", "reason": ""})
+    write_run(tmp_path / "without", hospitals=["east", "north"])
+
+    assert OURS("compare.other_test") in _notices(tmp_path, "two", "more")
+    assert OURS("compare.other_hospitals") not in _notices(tmp_path, "two", "more")
+    assert OURS("compare.other_hospitals") in _notices(tmp_path, "two", "without")
+
+
 def test_overlapping_intervals_are_not_said_to_show_that_runs_are_equal(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_run(tmp_path / name)

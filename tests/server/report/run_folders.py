@@ -228,7 +228,6 @@ def modality_entry(share: float, *, spread: bool = True) -> dict[str, Any]:
         "share_present_ci": None,
         "mean_abs": 2 * share,
         "mean_abs_ci": [1.9 * share, 2.1 * share],
-        "mean_phi": -0.01,
         "alone": 2 * share,
         "left_out": 2 * share,
         "se_background": 0.01,

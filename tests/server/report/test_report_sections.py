@@ -130,20 +130,19 @@ def test_features_have_units_groups_of_values_and_what_is_suppressed_in_words(tm
     histogram = table_of(section, "histogram-0-0")
     assert histogram.columns[1:] == ("below 0", "0 or more")
     assert histogram.rows[0] == ("below 90 g/L", 0, 150)
-    suppressed = "Suppressed, as too few patients have the modality or one of the feature's levels (1): rare."
-    assert suppressed in texts_of(section)
+    assert "or as a hidden group would be given back (1): rare." in texts_of(section)
 
 
-def test_features_whose_means_leave_hidden_levels_out_are_named(tmp_path: Path) -> None:
+def test_features_whose_means_leave_hidden_values_out_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path, modalities=["static"], features=3)
     content = json.loads((run / "explanations.json").read_text())
-    content["features"]["static"][1]["hidden_levels"] = True
+    content["features"]["static"][1]["hidden_values"] = True
     (run / "explanations.json").write_text(json.dumps(content))
 
     text = texts_of(section_of(run, "features"))
 
-    assert "Means leave out the patients with a level that few have" in text
-    assert "It concerns feature 1." in text
+    assert "Means leave out patients with a level or count that few have" in text
+    assert "That concerns 1 of these 3 features." in text
 
 
 def test_overview_of_values_places_groups_from_low_to_high(tmp_path: Path) -> None:
@@ -224,6 +223,18 @@ def test_line_that_only_validates_is_no_round(tmp_path: Path) -> None:
         ("fusion", "2"),
         ("fusion", "3"),
     ]
+
+
+def test_round_that_was_trained_again_is_one(tmp_path: Path) -> None:
+    """A round without a quorum keeps its line, and a resumed run trains it anew."""
+    run = write_run(tmp_path, rounds=2)
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    lines.insert(-1, {**lines[-1], "train_loss": None, "answered": []})
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    rows = table_of(section_of(run, "training"), "rounds").rows
+
+    assert [row[0] for row in rows] == ["1", "1, validation only", "2", "2"]
 
 
 def test_rounds_table_names_who_did_not_answer_and_why(tmp_path: Path) -> None:
