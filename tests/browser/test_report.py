@@ -99,18 +99,20 @@ def _open_table(page: Page, name: str) -> None:
 
 
 def _scroll_through(page: Page) -> None:
-    """To the end, so that every figure comes near the screen."""
+    """To each figure that is not folded away, until it is drawn; on a busy machine that takes a while."""
     _wait_for_figures(page)
     page.evaluate(
         """async () => {
-            for (let y = 0; y < document.documentElement.scrollHeight; y += 900) {
-                scrollTo(0, y);
-                await new Promise((done) => setTimeout(done, 20));
+            const open = (holder) => !holder.closest("details:not([open])");
+            for (const holder of [...document.querySelectorAll("[data-figure]")].filter(open)) {
+                holder.scrollIntoView();
+                for (let i = 0; i < 500 && !holder.querySelector("svg.main-svg"); i += 1) {
+                    await new Promise((done) => setTimeout(done, 20));
+                }
             }
             scrollTo(0, 0);
         }"""
     )
-    page.wait_for_timeout(300)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
