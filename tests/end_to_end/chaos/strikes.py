@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -216,14 +217,16 @@ def kill_client_app_as_it_starts(deployment: Deployment, hospital: str) -> None:
 
 
 @contextmanager
-def client_app_with_question(deployment: Deployment, hospital: str) -> Iterator[list[psutil.Process]]:
-    """The ClientApp's processes, one of which has handed its question to a worker that stands still."""
-    folder = deployment.hospital(hospital).folder
+def client_app_with_question(deployment: Deployment, *hospitals: str) -> Iterator[list[psutil.Process]]:
+    """The first one's ClientApp's processes; each hospital's has handed its question to a worker that stands still."""
+    folders = [deployment.hospital(name).folder for name in hospitals]
     # The supervisor stands still too: it asks the worker's socket whether the worker is there.
-    with stopped(supervisor(folder / "processes"), hospital_part(deployment, hospital, "worker")):
-        processes = wait_for_client_apps(deployment, hospital)
-        wait(lambda: _is_waiting_in(folder / "worker"), timeout_s=30, poll_s=0.02)
-        yield processes
+    supervisors = [supervisor(folder / "processes") for folder in folders]
+    with stopped(*supervisors, *(hospital_part(deployment, name, "worker") for name in hospitals)):
+        processes = [wait_for_client_apps(deployment, name) for name in hospitals]
+        for folder in folders:
+            wait(partial(_is_waiting_in, folder / "worker"), timeout_s=30, poll_s=0.02)
+        yield processes[0]
 
 
 def _is_waiting_in(folder: Path) -> bool:

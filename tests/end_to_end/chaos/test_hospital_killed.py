@@ -62,8 +62,7 @@ def test_client_app_and_supernode_killed_at_a_step_cost_no_round(usual: Ground, 
         put_again: Counter[str] = Counter()  # by kind
         for step in SLOW_STEPS:
             run.wait_for(step.kind, step.nth + put_again[step.kind], hospital="east")
-            with client_app_with_question(deployment, "east") as client_app:
-                run.wait_for(step.kind, step.nth + put_again[step.kind], hospital="north")
+            with client_app_with_question(deployment, "east", "north") as client_app:
                 strike(hospital_part(deployment, "north", "supernode"))
                 for process in client_app:
                     strike(process)
