@@ -323,14 +323,16 @@ def test_range_of_folds_resumes_where_it_stopped(
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+def _change_test(fold: Path, **changes: object) -> None:
+    metrics = RunFolder(fold).read_json("metrics.json")
+    RunFolder(fold).write_json("metrics.json", {**metrics, "test": {**metrics["test"], **changes}})
+
+
 def test_hospital_that_fails_in_a_fold_is_named_with_the_pooled_folds(
     cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
 ) -> None:
     _run(cohort, tmp_path / "out", folds="3", fold="0..1")
-    one = RunFolder(tmp_path / "out" / "fold-1")
-    metrics = one.read_json("metrics.json")
-    metrics["test"]["failed"] = {"south": "no answer within 5 s"}
-    one.write_json("metrics.json", metrics)
+    _change_test(tmp_path / "out" / "fold-1", failed={"south": "no answer within 5 s"})
 
     _run(cohort, tmp_path / "out", folds="3", fold="0..1", resume=True)
 
@@ -343,10 +345,7 @@ def test_fold_that_may_not_be_told_is_not_given_back_by_the_pooled_ones(
     cohort: Path, tmp_path: Path, runs: list[dict[str, Any]]
 ) -> None:
     _run(cohort, tmp_path / "out", folds="3", fold="0..2")
-    one = RunFolder(tmp_path / "out" / "fold-1")
-    metrics = one.read_json("metrics.json")
-    metrics["test"]["pooled"] = suppressed_row()
-    one.write_json("metrics.json", metrics)
+    _change_test(tmp_path / "out" / "fold-1", pooled=suppressed_row())
 
     _run(cohort, tmp_path / "out", folds="3", fold="0..2", resume=True)
 
