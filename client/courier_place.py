@@ -87,7 +87,7 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
 
     Raises:
         SiteError: ca.crt is missing, there is no such user, or the folders cannot be made or given to it, or are
-            those of a former SuperNode's user.
+            another user's, such as a former SuperNode's.
         KeyFileError: the node's key is missing, open to others or damaged.
     """
     read_node_key(home.node_key)
@@ -106,7 +106,7 @@ def prepare_courier(home: HospitalHome, *, courier_user: str | None) -> CourierP
             _make(place.node_key.parent, mode=0o711, owner=None)  # so that the copies cannot be exchanged
             for source, copy in ((home.authority, place.authority), (home.node_key, place.node_key)):
                 replace_whole(copy, source.read_bytes(), private=True)
-                os.chown(copy, account.pw_uid, account.pw_gid)
+                os.chown(copy, account.pw_uid, account.pw_gid, follow_symlinks=False)
         for folder in (place.state, place.flower, place.temporary):
             _make(folder, mode=0o700, owner=None if courier_user is None else pwd.getpwnam(courier_user))
     except KeyError as error:
@@ -136,10 +136,18 @@ def _refuse_former_user(place: CourierPlace, account: pwd.struct_passwd) -> None
 
 
 def _make(folder: Path, *, mode: int, owner: pwd.struct_passwd | None) -> None:
-    """Make a folder or take the one that is there, but no link: what is in the SuperNode's state it can exchange."""
+    """Make a folder or take the one that is there, but no link: what is in the SuperNode's state it can exchange.
+
+    Raises:
+        SiteError: it is to be this user's own and is another's, who could exchange what is in it.
+    """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        if owner is None and os.fstat(handle).st_uid != os.geteuid():
+            raise SiteError(
+                f"{folder}: expected a folder of this user, got another user's. Remove it (rm -r {folder})."
+            )
         os.fchmod(handle, mode)
         if owner is not None:
             os.fchown(handle, owner.pw_uid, owner.pw_gid)

@@ -1,4 +1,4 @@
-"""Flower's SuperNode, with an end, and with a word where a question may have been lost.
+"""Flower's SuperNode, with an end, with a word where a question may have been lost, and with pieces that go once.
 
 Flower's own command stays, connected to nobody, where its loop was left by an exception (such as a connection that a
 proxy cuts within the TLS handshake), because the thread that serves the ClientApp goes on (flwr 1.41). The interpreter
@@ -18,6 +18,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 if TYPE_CHECKING:
     from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+    from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 
 LOST = "A question may have been lost with a connection that broke"
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -48,9 +49,36 @@ def tell_lost_questions() -> None:
     FleetHttpClient.PullMessages = watched  # type: ignore[method-assign,assignment]
 
 
+def take_stored_pieces() -> None:
+    """Take a piece of an answer as stored where that was told over a connection that broke.
+
+    The SuperLink takes each piece once and says of the second try that it is not stored (flwr 1.41), for which Flower
+    would give the whole answer up. Where it is indeed not, as after a long break, the answer's session has expired: the
+    coordinator hears of that by itself, and asks again.
+    """
+    push = FleetHttpClient.PushObject
+    in_doubt: set[tuple[str, str]] = set()
+
+    def watched(client: FleetHttpClient, request: PushObjectRequest) -> PushObjectResponse:
+        piece = (request.session_id, request.object_id)
+        try:
+            response = push(client, request)
+        except httpx.HTTPError as error:
+            if not isinstance(error, _NOTHING_SENT):
+                in_doubt.add(piece)
+            raise
+        if piece in in_doubt:
+            in_doubt.discard(piece)
+            response.stored = True
+        return response
+
+    FleetHttpClient.PushObject = watched  # type: ignore[method-assign,assignment]
+
+
 def main() -> None:
     """Run Flower's command with this process's options; the process ends with it, whatever threads are left."""
     tell_lost_questions()
+    take_stored_pieces()
     try:
         flower_supernode()
     except Exception:  # noqa: BLE001 - shown, and the process ends

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -104,6 +105,11 @@ def parse_enrolled(text: str) -> dict[int, str] | None:
 def _explain(error: BaseException, folder: RunFolder) -> str:
     if isinstance(error, OSError) and is_full(error):
         return f"{folder.path}: expected room on its disk, got none left. Make room, then continue with --resume."
+    if isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error:
+        return (
+            f"SuperLink: expected an answer, got HTTP {error.response.status_code}. Its disk may be full (see its "
+            "log); mend that, then continue with --resume."
+        )
     return f"{type(error).__name__}: {error}"
 
 

@@ -21,7 +21,6 @@ from shared_model.shapley.summary import PHI_EDGES
 
 Sums = Mapping[str, np.ndarray]
 MISSING, ALL = "missing", "all"
-SMALLEST_CELL = 3
 
 
 def describe_features(
@@ -101,7 +100,9 @@ def _describe_feature(
         "se_sampling": of("se") / n,
         "correlation": None if feature.levels and not feature.binary else _correlation(of, unknown, rule),
         "groups": [] if groupless else _describe_groups(name, feature, j, total, groups, counted=counted),
-        "histogram": _coarsen(histogram, groups, n=int(told.n)) if counted else dict(suppressed_row()),
+        "histogram": _coarsen(histogram, groups, n=int(told.n), fewest=rule.min_patients)
+        if counted
+        else dict(suppressed_row()),
     }
 
 
@@ -198,21 +199,25 @@ def group_labels(feature: Feature) -> list[dict[str, Any]]:
 
 
 def _coarsen(
-    histogram: Float64[np.ndarray, "group bin"], shown: Bool[np.ndarray, "group"], *, n: int
+    histogram: Float64[np.ndarray, "group bin"], shown: Bool[np.ndarray, "group"], *, n: int, fewest: int
 ) -> dict[str, Any]:
-    """Counts by value group and phi, bins of phi merged until there are at most n / 10 cells.
+    """Counts by value group and phi: at most n / 10 cells, each of them empty or of `fewest` patients.
 
-    Neighbouring bins with the fewest patients are merged first. Cells of fewer than SMALLEST_CELL are shown as 0.
+    Neighbouring bins of phi with the fewest patients are merged, as far as most patients can be told. A group with a
+    smaller cell is left out: its size stands beside its mean, so a cell that is hidden alone is what the others lack.
     """
     groups = np.flatnonzero(shown)
-    n_bins = histogram_bins_allowed(n) // max(len(groups), 1)
-    if n_bins < 2 or not len(groups):
-        return dict(suppressed_row())
-    counts, edges = histogram[groups].copy(), list(PHI_EDGES)
-    while counts.shape[1] > n_bins:
+    most_bins = histogram_bins_allowed(n) // max(len(groups), 1)
+    counts, edges = histogram[groups], list(PHI_EDGES)
+    found, most_told = dict(suppressed_row()), 0.0
+    while edges:
+        told = ((counts == 0) | (counts >= fewest)).all(axis=1)
+        if len(edges) < most_bins and counts[told].sum() > most_told:
+            most_told = counts[told].sum()
+            cells = counts[told].astype(int).tolist()
+            found = {"groups": groups[told].tolist(), "phi_edges": edges.copy(), "counts": cells}
         sizes = counts.sum(axis=0)
         i = int(np.argmin(sizes[:-1] + sizes[1:]))
         counts = np.concatenate([counts[:, :i], counts[:, i : i + 1] + counts[:, i + 1 : i + 2], counts[:, i + 2 :]], 1)
         edges.pop(i)
-    counts = np.where(counts < SMALLEST_CELL, 0, counts).astype(int)
-    return {"groups": groups.tolist(), "phi_edges": edges, "counts": counts.tolist()}
+    return found

@@ -7,10 +7,12 @@ with the program that held it is put again: an answer changes nothing that a sec
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -47,7 +49,9 @@ class _Round:
         kind: message kind.
         questions: one record a node.
         end: the deadline, on the monotonic clock.
-        waiting: node by id of the message put to it.
+        unanswered: nodes whose answer is still to come; the first one of a node counts.
+        waiting: node by id of each message that was put to it.
+        since: by node, since when its SuperNode was connected when it was asked, as Flower writes it.
         lost: by node whose question is to be put again, Flower's error code.
         losses: how often a node lost its question while it was connected.
     """
@@ -55,7 +59,9 @@ class _Round:
     kind: str
     questions: Mapping[int, RecordDict]
     end: float
+    unanswered: set[int]
     waiting: dict[str, int] = field(default_factory=dict)
+    since: dict[int, str] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     losses: dict[int, int] = field(default_factory=dict)
 
@@ -77,6 +83,7 @@ class FlowerLink:
     def __init__(self, grid: Grid, *, return_s: float = RETURN_S) -> None:
         self._grid, self._return_s = grid, return_s
         self._gone_since: dict[int, float] = {}
+        self._looked = -math.inf
 
     def nodes(self) -> frozenset[int]:
         """Ids of the connected SuperNodes."""
@@ -84,22 +91,49 @@ class FlowerLink:
 
     def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
         """As `Link.ask`; a failed or silent node is named by what Flower's error code means, or by the deadline."""
-        asked = _Round(kind, questions, time.monotonic() + deadline_s)
+        asked = _Round(kind, questions, time.monotonic() + deadline_s, unanswered=set(questions))
         replies = Replies(self._grid)
         try:
+            self._note_returned(asked, self._look())
             yield from self._put(asked, sorted(questions), replies)
-            while (asked.waiting or asked.lost) and asked.left_s > 0:
+            while asked.unanswered and asked.left_s > 0:
                 yield from self._hear(asked, replies)
-                if asked.lost:
-                    connected = self.nodes()
-                    yield from self._put(asked, connected & asked.lost.keys(), replies)
-                    yield from self._give_up(asked, asked.lost.keys() - connected)
+                if time.monotonic() - self._looked > LOOK_S:
+                    connected = self._look()
+                    self._note_returned(asked, connected)
+                    yield from self._put(asked, connected.keys() & asked.lost.keys(), replies)
+                    yield from self._give_up(asked, asked.lost.keys() - connected.keys())
         finally:
             replies.close()
-        for node in asked.waiting.values():
-            yield Answer(node, None, f"no answer within {deadline_s:g} s")
-        for node, code in asked.lost.items():
-            yield Answer(node, None, describe_failure(code))
+        for node in sorted(asked.unanswered):
+            code = asked.lost.get(node)
+            yield Answer(node, None, f"no answer within {deadline_s:g} s" if code is None else describe_failure(code))
+
+    def _look(self) -> Mapping[int, str]:
+        """Connected SuperNodes, and since when as Flower writes it."""
+        self._looked = time.monotonic()
+        try:
+            connected = {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_server_error:
+                raise
+            return {}  # its database was busy: at the next look
+        for node in connected:
+            self._gone_since.pop(node, None)
+        return connected
+
+    def _note_returned(self, asked: _Round, connected: Mapping[int, str]) -> None:
+        """Take the questions of SuperNodes that started anew as lost: Flower says so only if asked while they are away.
+
+        One that was only cut off may still answer the first: it counts, and the second is not heard.
+        """
+        for node in asked.unanswered & connected.keys():
+            if asked.since.setdefault(node, connected[node]) == connected[node]:
+                continue
+            asked.since[node] = connected[node]
+            if node not in asked.lost:
+                asked.lost[node] = ErrorCode.NODE_UNAVAILABLE
+                log.warning("%s: node %d was away; the question is put again", asked.kind, node)
 
     def _put(self, asked: _Round, nodes: Collection[int], replies: Replies) -> Iterator[Answer]:
         """Put the question to some nodes; yields those to which it cannot be sent."""
@@ -116,23 +150,29 @@ class FlowerLink:
                 asked.waiting[message_id] = node
                 replies.await_also([message_id])
             else:
+                asked.unanswered.discard(node)
                 yield Answer(node, None, "the message could not be sent")
 
     def _hear(self, asked: _Round, replies: Replies) -> Iterator[Answer]:
         """The next reply's answer, if one comes soon; it is let go before the one after it is taken."""
         reply = replies.next(timeout_s=min(asked.left_s, LOOK_S))
         if reply is not None and (answer := self._judge(asked, reply)):
+            asked.unanswered.discard(answer.node)
+            asked.lost.pop(answer.node, None)
             yield answer
 
     def _judge(self, asked: _Round, reply: Message) -> Answer | None:
-        """The answer that a reply is; None if the question is to be put again."""
+        """The answer that a reply is; None if there was one, or another is to come."""
         node = asked.waiting.pop(reply.metadata.reply_to_message_id)
+        if node not in asked.unanswered:
+            return None
         if not reply.has_error():
-            self._gone_since.pop(node, None)
             return Answer(node, reply.content)
         code = reply.error.code
         if code != ErrorCode.NODE_UNAVAILABLE:
             asked.losses[node] = asked.losses.get(node, 0) + 1
+        if node in asked.lost or node in asked.waiting.values():
+            return None
         if code in _LOST and asked.losses.get(node, 0) < MOST_LOSSES:
             asked.lost[node] = code
             log.warning("%s: the question to node %d is put again: %s", asked.kind, node, describe_failure(code))
@@ -145,6 +185,7 @@ class FlowerLink:
         now = time.monotonic()
         for node in gone:
             if now - self._gone_since.setdefault(node, now) > self._return_s:
+                asked.unanswered.discard(node)
                 yield Answer(node, None, describe_failure(asked.lost.pop(node)))
 
 

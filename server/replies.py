@@ -88,7 +88,8 @@ class Replies:
             try:
                 come = [*self._grid.pull_messages([message_id])]
             except httpx.HTTPStatusError as error:
-                # The SuperLink gives up on its own database after 5 s, as on a busy disk; it has handed nothing out.
+                # The SuperLink gives up on its own database after 5 s, as on a busy disk. If a reply was lost with
+                # that, Flower tells so later, by code 3.
                 come = [] if error.response.is_server_error else [error]
             except Exception as error:  # noqa: BLE001 - raised where the replies are taken
                 come = [error]

@@ -14,6 +14,8 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError, StudyError
 from shared_model.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, Study
 
+_LATE = "its SuperNode went away before the handshake and was not back within wait-s"
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -32,18 +34,27 @@ class Roster:
     excluded: dict[str, str]
 
 
-def wait_for_nodes(link: Link, settings: Settings, *, poll_s: float = 0.5) -> frozenset[int]:
-    """Wait until the expected hospitals are connected, or `wait-s` is over.
+def wait_for_nodes(
+    link: Link, settings: Settings, *, wanted: frozenset[int] | None = None, poll_s: float = 0.5
+) -> frozenset[int]:
+    """Wait until the expected hospitals are connected, or `wait-s` is over; the nodes to ask.
+
+    Args:
+        link: the way to the hospitals.
+        settings: of the run.
+        wanted: the nodes to wait for, and none else is asked; None for any, `expected-sites` of them.
+        poll_s: between two looks.
 
     Raises:
         StudyError: fewer than `min-sites` are connected then.
     """
-    wanted = max(settings.expected_sites, settings.min_sites)
     end = time.monotonic() + settings.wait_s
-    nodes = link.nodes()
-    while len(nodes) < wanted and time.monotonic() < end:
+    while True:
+        nodes = link.nodes() if wanted is None else link.nodes() & wanted
+        n_wanted = max(settings.expected_sites, settings.min_sites) if wanted is None else len(wanted)
+        if len(nodes) >= n_wanted or time.monotonic() >= end:
+            break
         time.sleep(poll_s)
-        nodes = link.nodes()
     if len(nodes) < settings.min_sites:
         raise StudyError(
             f"connecting: expected at least {settings.min_sites} hospitals within {settings.wait_s:g} s (min-sites), "
@@ -53,27 +64,28 @@ def wait_for_nodes(link: Link, settings: Settings, *, poll_s: float = 0.5) -> fr
 
 
 def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mapping[int, str] | None = None) -> Roster:
-    """Ask every connected node to take part.
+    """Ask every connected node, or every enrolled one, to take part.
 
     Args:
         link: the way to the hospitals.
         study: what every question repeats.
         settings: of the run.
-        enrolled: hospital's name by node, as its key was enrolled; a node that has another one, or none, is excluded.
-            None where no keys are enrolled, as in a simulation: there hospitals name themselves.
+        enrolled: the hospitals that were connected when the run was begun: name by node, as its key was enrolled. They
+            are waited for, no other node is asked, and one that has another name is excluded. None where no keys are
+            enrolled, as in a simulation: there hospitals name themselves.
 
     Raises:
         StudyError: fewer than `min-sites` agree; the message names every exclusion.
     """
-    nodes = wait_for_nodes(link, settings)
+    nodes = wait_for_nodes(link, settings, wanted=None if enrolled is None else frozenset(enrolled))
     replies: dict[int, HandshakeReply] = {}
 
     def accept(node: int, record: RecordDict) -> None:
         reply = HandshakeReply.from_record(record)
-        if enrolled is not None and reply.site != enrolled.get(node):
-            name = enrolled.get(node, "a hospital that was enrolled when the run began")
+        if enrolled is not None and reply.site != enrolled[node]:
             raise ProtocolError(
-                f"site name: expected {name}, as its key was enrolled, got {reply.site}. Mend hospital.toml there."
+                f"site name: expected {enrolled[node]}, as its key was enrolled, got {reply.site}. Mend hospital.toml "
+                "there."
             )
         if any(reply.site == other.site for other in replies.values()):
             raise ProtocolError(f"site name {reply.site}: expected a name of its own, got one that is taken.")
@@ -88,6 +100,7 @@ def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mappi
         deadline_s=settings.deadline_s,
         accept=accept,
     )
+    attendance.failed |= {name: _LATE for node, name in (enrolled or {}).items() if node not in nodes}
     require_quorum(attendance, min_sites=settings.min_sites, step="handshake")
     ordered = sorted(replies.items(), key=lambda item: item[1].site)
     return Roster(

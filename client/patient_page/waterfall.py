@@ -98,7 +98,7 @@ def list_steps(view: View, words: Words) -> Iterator[Step]:
         if not modality.present:
             label = words("step.without", modality=modality.name)
             lacks, they = words("value.lacking"), words("value.some_have")
-            yield Step(label, lacks, they, modality.phi, modality.se_background)
+            yield Step(label, lacks, they, modality.phi, None)
             continue
         yield from (_step_of(modality, feature, words) for feature in modality.features)
         if modality.presence:

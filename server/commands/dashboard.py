@@ -20,7 +20,9 @@ def dashboard(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Token to log in with, mode 0600.  [default: a new one where needed]"),
+        typer.Option(
+            dir_okay=False, help="Token to log in with, mode 0600; needs --home.  [default: a new one where needed]"
+        ),
     ] = None,
 ) -> None:
     """Show runs in a browser: how they go, their results side by side, their reports. Changes nothing."""

@@ -24,6 +24,7 @@ from server.dashboard.access import LoginLimit, Sessions
 
 LOGIN = "/login"
 EVENTS = "/events/"
+COOKIE = "__Host-hipfed-dashboard"  # no other host, and nobody without TLS, can set it or is sent it
 LONGEST_HEAD = 16 * 1024
 LONGEST_TARGET = 4096
 LONGEST_BODY = 4096
@@ -46,7 +47,7 @@ class Access:
     Attributes:
         hosts: values of the Host header that it answers to.
         is_tls: whether it speaks TLS.
-        sessions: None where no token is needed.
+        sessions: of those who know the token, by TLS only; None where no token is needed.
         limit: of wrong tokens.
     """
 
@@ -55,16 +56,10 @@ class Access:
     sessions: Sessions | None = None
     limit: LoginLimit = field(default_factory=LoginLimit)
 
-    @property
-    def cookie(self) -> str:
-        """Name of the session's cookie; under TLS one that no other host can set."""
-        return "__Host-hipfed-dashboard" if self.is_tls else "hipfed-dashboard"
-
     def describe_cookie(self, session: str) -> str:
         """The Set-Cookie header of a session."""
         age = int(self.sessions.lasts_s) if self.sessions else 0
-        secure = "; Secure" if self.is_tls else ""
-        return f"{self.cookie}={session}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        return f"{COOKIE}={session}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict; Secure"
 
     def session_end(self, headers: Headers) -> float | None:
         """When the session of a request ends, on the monotonic clock; None if it has none."""
@@ -76,7 +71,7 @@ class Access:
                 cookie.load(line)
         except CookieError:
             return None
-        return self.sessions.end_of(cookie[self.cookie].value) if self.cookie in cookie else None
+        return self.sessions.end_of(cookie[COOKIE].value) if COOKIE in cookie else None
 
 
 class Guard:

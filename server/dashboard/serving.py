@@ -1,4 +1,4 @@
-"""The dashboard's listener: loopback in the clear, anything else by TLS and a token only."""
+"""The dashboard's listener: loopback in the clear, another address by TLS and a token, a token by TLS only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def serve(runs: Path, place: Place, *, say: Callable[[str], None]) -> None:
         say: shows the user a line.
 
     Raises:
-        SettingsError: RUNS is no folder of runs, or the address cannot be served safely or at all.
+        SettingsError: RUNS is no folder of runs, or the address or token cannot be served safely or at all.
         KeyFileError: the token's file or the certificate's key is missing, or open to others.
     """
     root, is_local = open_runs(runs), place.is_loopback
@@ -84,6 +84,11 @@ def serve(runs: Path, place: Place, *, say: Callable[[str], None]) -> None:
         raise SettingsError(
             f"--address {place.address}: expected --home with a provisioned certificate, got none. Others than this "
             "machine reach the dashboard by TLS only: name the coordinator's folder, or serve 127.0.0.1."
+        )
+    if place.token_file and place.home is None:
+        raise SettingsError(
+            "--token-file: expected --home with a provisioned certificate, got none. Without TLS a browser sends the "
+            "session of a token to servers of others on other ports of this machine."
         )
     home = CoordinatorHome(place.home.absolute()) if place.home else None
     names = [*ALWAYS, place.address, *(home.read_settings().hosts if home else ())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -83,7 +83,9 @@ def run_deployed(
         folder = RunFolder(out)
         connected = wait_for_hospitals(home, settings, before=_took_part(folder), say=say)
         with watched(folder, settings=settings, n_sites=len(connected), console=console) as watch:
-            _run(home, folder, settings, study_file=study_file, resume=resume, watch=watch, say=watch.say)
+            run_config: dict[str, Scalar] = {COHORT: "", SCHEMA: str(study_file), OUT: str(out), RESUME: resume}
+            run_config |= {ENROLLED: format_enrolled(_nodes_of(home, connected)), **settings.to_config()}
+            _run(home, folder, run_config, watch=watch, say=watch.say)
 
 
 def _require_services(home: CoordinatorHome) -> None:
@@ -129,6 +131,8 @@ def wait_for_hospitals(
         late = time.monotonic() > end
         counted = 0 < settings.expected_sites <= len(connected) and not before
         if len(connected) >= settings.min_sites and (counted or late or not missing):
+            if missing and not counted:
+                say(f"going on without {', '.join(missing)}: not connected within {settings.wait_s:g} s (wait-s)")
             return connected
         if late:
             raise StudyError(
@@ -148,15 +152,11 @@ def wait_for_hospitals(
 def _run(
     home: CoordinatorHome,
     folder: RunFolder,
-    settings: Settings,
+    run_config: Mapping[str, Scalar],
     *,
-    study_file: Path,
-    resume: bool,
     watch: Callable[[], None],
     say: Callable[[str], None],
 ) -> None:
-    run_config: dict[str, Scalar] = {COHORT: "", SCHEMA: str(study_file), OUT: str(folder.path), RESUME: resume}
-    run_config |= {ENROLLED: format_enrolled(_enrolled(home)), **settings.to_config()}
     folder.write_status("running")
     try:
         with stopped_by_signals(say), (folder.path / "flower.log").open("ab") as log:
@@ -175,10 +175,11 @@ def _run(
     check_outcome(folder, flower_state=state, see=f"`hipfed-server status --home {home.folder}`")
 
 
-def _enrolled(home: CoordinatorHome) -> dict[int, str]:
+def _nodes_of(home: CoordinatorHome, hospitals: Collection[str]) -> dict[int, str]:
     with home.open_registry() as registry:
         certificate = home.read_authority_certificate()
-        return enrolled_nodes(registry, address=home.settings.superlink, certificate=certificate)
+        nodes = enrolled_nodes(registry, address=home.settings.superlink, certificate=certificate)
+    return {node: name for node, name in nodes.items() if name in hospitals}
 
 
 def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:

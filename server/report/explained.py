@@ -58,7 +58,7 @@ class ValueGroup:
 
 @_record
 class Histogram:
-    """Counts by value group and phi; cells of fewer than 3 are 0."""
+    """Counts by value group and phi, without groups one of whose cells holds few."""
 
     groups: tuple[int, ...]
     phi_edges: tuple[float, ...]

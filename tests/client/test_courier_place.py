@@ -122,3 +122,16 @@ def test_workers_folder_that_a_former_supernode_may_pass_is_refused(home: Hospit
 
     with pytest.raises(SiteError, match="got that of another user's"):
         prepare_courier(home, courier_user=OTHER)
+
+
+@as_root
+@pytest.mark.parametrize("name", ["", "keys"])
+def test_folder_that_another_user_made_first_is_refused(home: HospitalHome, name: str) -> None:
+    folder = home.folder.with_name("home-courier") / name
+    folder.mkdir(parents=True)
+    os.chown(folder, pwd.getpwnam("daemon").pw_uid, 0)
+
+    with pytest.raises(SiteError, match="expected a folder of this user, got another user's"):
+        prepare_courier(home, courier_user=OTHER)
+
+    assert not list(folder.rglob("node"))

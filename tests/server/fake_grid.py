@@ -11,6 +11,7 @@ from typing import Any
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.app.error import Error
 from flwr.app.message import make_message
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 
@@ -60,6 +61,7 @@ class FakeGrid(Grid):
         self, *, nodes: Iterable[int] = (), replies: Iterable[Coming] = (), unsent: Iterable[int] = ()
     ) -> None:
         self.nodes, self.replies, self.unsent = list(nodes), list(replies), set(unsent)
+        self.since: dict[int, str] = {}  # by node, since when it is connected
         self.sent: list[Message] = []
         self._made = time.monotonic()
         self._lock = threading.Lock()
@@ -79,6 +81,9 @@ class FakeGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         return self.nodes
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node, last_activated_at=self.since.get(node, "")) for node in self.nodes]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         new, n_before = list(messages), len(self.sent)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import httpx
 import pytest
 from flwr.app import Context
 
@@ -121,6 +122,19 @@ def test_full_disk_is_told_with_what_to_do(cohort: Path, tmp_path: Path, monkeyp
     assert (
         told == f"{tmp_path / 'run'}: expected room on its disk, got none left. Make room, then continue with --resume."
     )
+
+
+def test_superlink_that_fails_is_told_with_what_to_do(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = httpx.Request("POST", "https://127.0.0.1/v1/runtime/push-messages")
+    broken = httpx.HTTPStatusError("500", request=request, response=httpx.Response(500))
+    monkeypatch.setattr(server.app, "run_study", Mock(side_effect=broken))
+    with pytest.raises(httpx.HTTPStatusError):
+        main(FakeGrid(), _context(tmp_path / "run", cohort))
+
+    told = "SuperLink: expected an answer, got HTTP 500. Its disk may be full (see its log); mend that, then "
+    assert read_status(tmp_path / "run") == ("failed", f"{told}continue with --resume.")
 
 
 def test_leftovers_of_a_killed_app_are_removed(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

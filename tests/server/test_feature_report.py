@@ -163,9 +163,19 @@ def test_histogram_has_a_tenth_of_the_patients_cells_and_holds_the_shown_groups(
     counts = np.array(histogram["counts"])
     assert counts.size <= n // 10
     edges = [-np.inf, *histogram["phi_edges"], np.inf]
+    assert histogram["groups"]
     for g, row in zip(histogram["groups"], counts, strict=True):
-        sizes = np.histogram(phi[group == g], bins=edges)[0]
-        np.testing.assert_array_equal(row, np.where(sizes < 3, 0, sizes))
+        np.testing.assert_array_equal(row, np.histogram(phi[group == g], bins=edges)[0])
+        assert set(row[row < 10]) <= {0}
+
+
+def test_group_with_a_cell_of_few_is_left_out_of_the_histogram() -> None:
+    group = np.repeat(np.arange(2), (40, 40))
+    phi = np.repeat((-0.2, 0.2, 0.2), (40, 39, 1))
+    one_apart = np.where(np.arange(80) == 79, -0.2, phi)
+
+    assert report(MALE, phi, np.zeros(80), group)["histogram"]["groups"] == [0, 1]
+    assert report(MALE, one_apart, np.zeros(80), group)["histogram"]["groups"] == [0]
 
 
 def test_groups_cut_beside_a_stratum_that_is_shown_are_left_out_when_a_few_lie_between() -> None:

@@ -191,3 +191,62 @@ def test_link_names_a_node_that_is_still_away_at_the_deadline() -> None:
     answers = _ask(grid, deadline_s=1.0)
 
     assert answers[-1].failure.endswith("(Flower error 5)")
+
+
+def test_link_puts_the_question_again_to_a_node_that_started_anew_though_nobody_saw_it_away() -> None:
+    # Flower says that a node was away only if it is asked about the question at that time
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m0"), make_reply("m2"), make_reply("m3")])
+    threading.Timer(0.5, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
+
+    answers = _ask(grid)
+
+    assert sorted((answer.node, answer.failure) for answer in answers) == [(3, ""), (7, ""), (9, "")]
+    assert [message.metadata.dst_node_id for message in grid.sent] == [3, 7, 9, 7]
+
+
+@pytest.mark.parametrize("second", [None, 5, 8])
+def test_link_takes_one_answer_of_a_node_that_was_only_cut_off(second: int | None) -> None:
+    late = [make_reply("m1", after_s=1.0), make_reply("m3", after_s=0.8 if second else 1.2, error=second)]
+    grid = FakeGrid(nodes=NODES, replies=[*late, make_reply("m0"), make_reply("m2", after_s=1.6)])
+    threading.Timer(0.3, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
+
+    answers = _ask(grid)
+
+    assert [(answer.node, answer.failure) for answer in answers] == [(3, ""), (7, ""), (9, "")]
+
+
+def test_link_names_a_node_once_that_answers_neither_question() -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m0"), make_reply("m2")])
+    threading.Timer(0.3, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
+
+    answers = _ask(grid, deadline_s=1.0)
+
+    assert [(answer.node, answer.failure) for answer in answers][2:] == [(7, "no answer within 1 s")]
+    assert len(grid.sent) == 4
+
+
+def test_link_waits_again_for_a_node_that_was_back_in_between() -> None:
+    gone = [make_reply("m1", error=5), make_reply("m5", error=5)]
+    grid = FakeGrid(nodes=[3, 9], replies=[*gone, *map(make_reply, ("m0", "m2", "m4", "m6", "m7"))])
+    link = FlowerLink(grid, return_s=1.0)
+    questions = dict.fromkeys(NODES, QUESTION)
+    threading.Timer(0.3, grid.nodes.append, [7]).start()
+    silent = list(link.ask(TRAIN, questions, deadline_s=1.2))[-1]  # to m3, put once it was back
+    assert silent.failure == "no answer within 1.2 s"
+
+    grid.nodes.remove(7)
+    threading.Timer(0.5, grid.nodes.append, [7]).start()
+    answers = list(link.ask(TRAIN, questions, deadline_s=5.0))
+
+    assert [(answer.node, answer.failure) for answer in answers][-1] == (7, "")
+
+
+def test_link_looks_again_when_the_superlinks_database_was_busy() -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m1", error=3), *map(make_reply, ("m0", "m2", "m3"))])
+    request = httpx.Request("POST", "https://127.0.0.1/v1/runtime/get-nodes")
+    busy = httpx.HTTPStatusError("500", request=request, response=httpx.Response(500))
+    grid.get_nodes = Mock(side_effect=[busy, busy, *([DEFAULT] * 50)], wraps=grid.get_nodes)  # type: ignore[method-assign]
+
+    answers = _ask(grid)
+
+    assert all(not answer.failure for answer in answers)

@@ -63,16 +63,26 @@ def test_handshake_takes_no_other_name_than_the_one_that_the_nodes_key_was_enrol
     enrolled = {0: "east", 1: "south", 2: "north"}
     refused = Refusal(site="east", reason="no data").to_record()
 
-    link = _link(_agree("east"), _agree("east"), refused, _agree("west"))
+    link = _link(_agree("east"), _agree("east"), refused, _agree("west"))  # the last was not connected then
     roster = shake_hands(link, STUDY, small_settings(min_sites=1), enrolled=enrolled)
 
     assert roster.names == {0: "east"}
     assert roster.excluded == {
-        "node 3": "site name: expected a hospital that was enrolled when the run began, as its key was enrolled, got "
-        "west. Mend hospital.toml there.",
         "north": "no data",
         "south": "site name: expected south, as its key was enrolled, got east. Mend hospital.toml there.",
     }
+
+
+def test_handshake_waits_for_every_hospital_that_was_connected_and_names_one_that_stays_away() -> None:
+    link = _link(_agree("east"), _agree("south"), _agree("north"))
+    enrolled = {0: "east", 1: "south", 2: "north", 8: "west"}
+    come = iter([frozenset({0, 1}), frozenset({0, 1}), frozenset({0, 1, 2})])
+    link.nodes = lambda: next(come, frozenset({0, 1, 2}))  # type: ignore[method-assign]
+
+    roster = shake_hands(link, STUDY, small_settings(min_sites=2, wait_s=2.0), enrolled=enrolled)
+
+    assert sorted(roster.names.values()) == ["east", "north", "south"]
+    assert roster.excluded == {"west": "its SuperNode went away before the handshake and was not back within wait-s"}
 
 
 @pytest.mark.parametrize("name", ["", "../east", "a/b", "line\nbreak", "x" * 201])

@@ -108,12 +108,16 @@ def list_named(view: View, words: Words) -> tuple[list[str], list[str]]:
     for modality in view.modalities:
         if not modality.present:
             found.append((label_of(modality, words), modality.phi, modality.se_background))
+        elif modality.presence:
+            found.append((words("step.having", modality=modality.name), modality.presence, 0.0))
         for feature in modality.features:
             if feature.kind == "whole":
                 told = name_of(modality, feature, words)
             else:
-                middle = show_middle(feature, words)
-                told = words("summary.named", name=feature.name, value=show_value(feature, words), middle=middle)
+                value, middle = show_value(feature, words), show_middle(feature, words)
+                told = words(
+                    "summary.named" if middle else "summary.named_alone", name=feature.name, value=value, middle=middle
+                )
             found.append((told, feature.phi, feature.se))
     found = [item for item in found if abs(item[1]) > CERTAIN * item[2] and round(item[1] * PER_UNIT)]
     smallest = SMALLEST_NAMED * sum(abs(phi) for _, phi, _ in found)

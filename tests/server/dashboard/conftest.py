@@ -14,6 +14,7 @@ from tests.server.dashboard.asking import Client
 from tests.server.report.run_folders import write_run
 
 BASE = "http://127.0.0.1:8780"
+TLS_BASE = "https://127.0.0.1:8780"
 
 
 @pytest.fixture
@@ -32,6 +33,6 @@ def connect(runs: Path) -> Callable[..., Client]:
         local = Access(hosts=name_hosts(["127.0.0.1", "localhost"], 8780, is_tls=False))
         reader = RunReader(folder.resolve(), locked=frozenset)
         dashboard = Dashboard(reader, access=access or local)
-        return Client(dashboard.app, BASE)
+        return Client(dashboard.app, BASE if access is None or not access.is_tls else TLS_BASE)
 
     return make

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from server.dashboard.access import ALL_TRIES, TRIES, LoginLimit, Sessions, read_token
-from server.dashboard.guard import Access, name_hosts
+from server.dashboard.guard import COOKIE, Access, name_hosts
 from server.dashboard.serving import Place, serve
 from shared_model.errors import KeyFileError, SettingsError
 from tests.server.dashboard.asking import Client
-from tests.server.dashboard.conftest import BASE
+from tests.server.dashboard.conftest import TLS_BASE
 
 TOKEN = "a-token-that-is-long-enough"  # noqa: S105 - of a test
 PAGES = ("/", "/run/plain", "/report/plain", "/compare?run=plain", "/events/", "/events/plain", "/nowhere")
@@ -35,8 +35,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def guarded(connect: Connect, clock: Clock) -> Client:
-    hosts = name_hosts(["127.0.0.1"], 8780, is_tls=False)
-    return connect(Access(hosts, sessions=Sessions(TOKEN, clock=clock), limit=LoginLimit(clock=clock)))
+    hosts = name_hosts(["127.0.0.1"], 8780, is_tls=True)
+    return connect(Access(hosts, is_tls=True, sessions=Sessions(TOKEN, clock=clock), limit=LoginLimit(clock=clock)))
 
 
 def log_in(client: Client, token: str = TOKEN) -> int:
@@ -60,9 +60,9 @@ def test_wrong_token_opens_no_session(guarded: Client) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Referer": f"{BASE}/?token={TOKEN}"},
+        {"Referer": f"{TLS_BASE}/?token={TOKEN}"},
         {"Authorization": f"Bearer {TOKEN}"},
-        {"Cookie": f"hipfed-dashboard={TOKEN}"},
+        {"Cookie": f"{COOKIE}={TOKEN}"},
         {"X-Token": TOKEN},
     ],
 )
@@ -78,14 +78,9 @@ def test_token_is_not_accepted_in_a_query(guarded: Client) -> None:
 def test_right_token_opens_a_session_that_no_script_and_no_other_site_gets(guarded: Client) -> None:
     answer = guarded.post("/login", data={"token": TOKEN})
     assert answer.status_code == 303
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(answer.headers["set-cookie"].split("; "))
+    assert answer.headers["set-cookie"].startswith("__Host-")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/", "Secure"} <= set(answer.headers["set-cookie"].split("; "))
     assert guarded.get("/run/plain").status_code == 200
-
-
-def test_cookie_is_secure_under_tls() -> None:
-    access = Access(frozenset(), is_tls=True, sessions=Sessions(TOKEN))
-    assert access.describe_cookie("x").startswith("__Host-hipfed-dashboard=x; ")
-    assert access.describe_cookie("x").endswith("; Secure")
 
 
 def test_session_ends_after_its_time_however_it_is_used(guarded: Client, clock: Clock) -> None:
@@ -178,6 +173,11 @@ def test_report_runs_apart_from_the_dashboard(connect: Connect) -> None:
 def test_another_address_than_loopback_needs_a_certificate(runs: Path) -> None:
     with pytest.raises(SettingsError, match="by TLS only"):
         serve(runs, Place("0.0.0.0", 0), say=print)  # noqa: S104 - it is refused
+
+
+def test_token_needs_a_certificate_on_loopback_too(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--token-file: expected --home"):
+        serve(runs, Place("127.0.0.1", 0, token_file=tmp_path / "token"), say=print)
 
 
 def test_token_file_must_be_private_and_long(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from starlette.types import Message, Scope
 
 from server.dashboard.access import Sessions
 from server.dashboard.app import Dashboard
-from server.dashboard.guard import Access, name_hosts
+from server.dashboard.guard import COOKIE, Access, name_hosts
 from server.dashboard.reading import RunReader
 from server.dashboard.watching import Watcher
 from tests.server.report.run_folders import change
@@ -281,7 +281,7 @@ def test_dashboard_ends_the_events_of_a_session_with_it(runs: Path) -> None:
     async def test() -> None:
         sessions = Sessions(TOKEN, lasts_s=2.0)
         dashboard = dashboard_of(runs, sessions)  # the first of a process takes a while, before the session begins
-        viewer = Viewer("/events/plain", cookie=f"hipfed-dashboard={sessions.open(TOKEN)}")
+        viewer = Viewer("/events/plain", cookie=f"{COOKIE}={sessions.open(TOKEN)}")
         async with asyncio.timeout(SOON_S):
             await dashboard.app(viewer.scope, viewer.receive, viewer.send)
         assert b"data: " in viewer.sent

@@ -100,7 +100,10 @@ def test_fewer_than_expected_are_enough_after_the_wait_if_min_sites_are_there(ho
     _connect(home, "east", "north")
     settings = parse_settings({"wait-s": 0.1, "min-sites": 2, "expected-sites": 3})
 
-    assert wait_for_hospitals(home, settings, before=frozenset(), say=lambda _: None) == ["east", "north"]
+    said: list[object] = []
+
+    assert wait_for_hospitals(home, settings, before=frozenset(), say=said.append) == ["east", "north"]
+    assert said[-1] == "going on without south: not connected within 0.1 s (wait-s)"
 
 
 def test_run_waits_for_all_that_are_enrolled_unless_it_expects_fewer(home: CoordinatorHome) -> None:

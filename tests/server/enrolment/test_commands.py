@@ -219,6 +219,11 @@ def test_audit_prints_the_log_and_warns_of_certificates(
     assert f"The log is whole: 2 entries.\nhead, to be noted elsewhere: 2:{entries[1].hash}" in result.output
     assert "Warning" not in result.output
     assert "Warning: the server's certificate expires in 9 days" in run("audit").output
+    (provisioned.tls / "server.crt").unlink()
+    without = run("audit")
+    assert without.exit_code == 0  # the log is whole
+    assert "The log is whole: 3 entries." in without.output
+    assert "Warning: " in without.output
 
 
 @pytest.mark.parametrize(
