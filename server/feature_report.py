@@ -209,7 +209,8 @@ def _coarsen(
     groups = np.flatnonzero(shown)
     most_bins = histogram_bins_allowed(n) // max(len(groups), 1)
     counts, edges = histogram[groups], list(PHI_EDGES)
-    found, most_told = dict(suppressed_row()), 0.0
+    found: dict[str, Any] = dict(suppressed_row())
+    most_told = 0.0
     while edges:
         told = ((counts == 0) | (counts >= fewest)).all(axis=1)
         if len(edges) < most_bins and counts[told].sum() > most_told:
