@@ -32,7 +32,7 @@ class Case:
         rows: embeddings of the patient, one row.
         logit: log odds that the model predicts, the event weight taken out.
         correction: that is in it.
-        local: the hospital's own background.
+        local: the hospital's own background; None where it has no other patients for one.
         local_rows: its rows in the hospital's arrays.
     """
 
@@ -44,7 +44,7 @@ class Case:
     rows: Rows
     logit: float
     correction: float
-    local: Background
+    local: Background | None
     local_rows: Int64[np.ndarray, "background"]
 
     def batch(self, rows: Int64[np.ndarray, "row"]) -> Batch:
@@ -99,7 +99,7 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
         rows=Rows(encoded.embeddings, encoded.present),
         logit=float(logit[0]),
         correction=correction,
-        local=_local_background(run, site, local_rows),
+        local=_local_background(run, site, local_rows) if len(local_rows) else None,
         local_rows=local_rows,
     )
 

@@ -60,6 +60,8 @@ class Compared:
 
 def compare(case: Case, name: str, *, n: int) -> Compared | None:
     """Choose n background rows, at equally spaced ranks of the modality's value against them; None if none has it."""
+    if case.local is None:
+        return None
     modality = case.modality_game(name, case.local)
     values = modality.values()
     having = torch.nonzero(modality.both_present).squeeze(1)

@@ -1,8 +1,8 @@
 """One patient's prediction and what made it: for the clinician who treats them. It never leaves the hospital.
 
 Modalities and features are given against two backgrounds: the common one, which all hospitals share and the global
-explanation uses, and other patients of this hospital, whom the run's split puts in training. What is inside images and
-series needs real recordings to compare with, so it is given against the hospital's own only.
+explanation uses, and other patients of this hospital, whom the run's split puts in training, where there are any. What
+is inside images and series needs real recordings to compare with, so it is given against the hospital's own only.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def effect_sizes(phi: Float64[np.ndarray, "patient modality"]) -> Float64[np.nda
 
 
 def _backgrounds(case: Case) -> dict[str, Background]:
-    return {"common": case.run.background, "local": case.local}
+    return {"common": case.run.background} | ({} if case.local is None else {"local": case.local})
 
 
 def _describe_view(case: Case, background: Background) -> dict[str, Any]:

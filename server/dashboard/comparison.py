@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail
 from server.report.cautions import SHARES_CAUTION
-from server.report.explained import Explanation
+from server.report.explained import PRESENCE, Explanation
 from server.report.records import Config
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
@@ -167,7 +167,7 @@ def _tabulate_features(explained: dict[str, Explanation], words: Words) -> Table
         for modality, features in one.features.items():
             for feature in features or ():
                 key = (modality, feature.name)
-                if feature.mean_abs is None:
+                if feature.mean_abs is None or feature.name == PRESENCE:
                     continue
                 ends = f" ({interval(feature.mean_abs_ci, digits=3)})" if feature.mean_abs_ci else ""
                 found.setdefault(key, {})[run] = number(feature.mean_abs, digits=3) + ends

@@ -121,11 +121,12 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
     members = [member.site for member in run.config.roster] if run.config else []
     excluded = dict(run.config.excluded) if run.config else {}
     names = sorted({*members, *asked, *latest} - set(excluded))
+    left = {*names} - {*members} if members else set()
     last = run.rounds[-1] if run.rounds else None
     rows: list[tuple[Cell, ...]] = [
         (
             name,
-            _describe_answer(name, last, words),
+            Marked(words("hospitals.left"), "unknown") if name in left else _describe_answer(name, last, words),
             words("run.of", part=answered.get(name, 0), whole=asked.get(name, 0)),
             words("hospitals.failure", round=latest[name][0], reason=latest[name][1]) if name in latest else "",
         )
@@ -133,7 +134,7 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
     ]
     rows += [(name, Marked(words("hospitals.excluded"), "red"), "", why) for name, why in sorted(excluded.items())]
     columns = tuple(words(f"hospitals.{key}") for key in ("name", "last", "rounds", "reason"))
-    caption = words("hospitals.caption", n=len(names), excluded=len(excluded))
+    caption = words("hospitals.caption", n=len(names) - len(left), excluded=len(excluded))
     blocks: list[Block] = (
         [Table(caption, columns, tuple(rows), "hospitals")] if rows else [Text(words("hospitals.none"))]
     )

@@ -9,6 +9,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from server.report.records import Ends, Number, Released
 
+PRESENCE = "presence"  # the entry of having or lacking a modality at all, over all patients
+
 _record = checked_dataclass(frozen=True, config=ConfigDict(extra="ignore"))
 
 
@@ -125,7 +127,6 @@ class Explanation:
     model_hash: str = ""
     background_id: str = ""
     suppressed: bool = False
-    additivity_error: Number = None
     base_logit: Number = None
     n: int | None = None
     events: int | None = None

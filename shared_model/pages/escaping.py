@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 LONGEST_LABEL = 30
 _ISOLATE, _POP = "\u2068", "\u2069"  # Unicode's first strong isolate: a right-to-left name turns nothing around it
+_OPENING = {"LRI", "RLI", "FSI"}
 _TURNING = {"R", "AL", "AN", "LRE", "LRO", "RLE", "RLO", "LRI", "RLI", "FSI", "PDF", "PDI"}
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -36,8 +37,22 @@ def figure_text(text: str, *, longest: int = LONGEST_LABEL) -> str:
 
 
 def isolated(text: str) -> str:
-    """A name within a sentence: one that turns the direction of writing turns nothing around it."""
-    return f"{_ISOLATE}{text.replace(_POP, '')}{_POP}" if _turns_around(text) else text
+    """A name within a sentence: one that turns the direction of writing turns nothing around it.
+
+    It cannot end its isolation, nor leave another open; names that are isolated within the text stay so.
+    """
+    if text.isascii() or not _turns_around(text):
+        return text
+    kept, n_open = [], 0
+    for character in text:
+        if unicodedata.bidirectional(character) in _OPENING:
+            n_open += 1
+        elif character == _POP:
+            if not n_open:
+                continue
+            n_open -= 1
+        kept.append(character)
+    return f"{_ISOLATE}{''.join(kept)}{_POP * (n_open + 1)}"
 
 
 def _turns_around(text: str) -> bool:

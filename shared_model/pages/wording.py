@@ -6,6 +6,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from shared_model.pages.escaping import isolated
+
 Entry = str | Mapping[str, "Entry"] | list[dict[str, str]]
 
 
@@ -18,7 +20,7 @@ class Words:
             self._entries |= tomllib.loads(file.read_text(encoding="utf-8"))
 
     def __call__(self, key: str, /, **values: str | int) -> str:
-        """The text of a key, with values in its {places}; a value's own braces mean nothing.
+        """The text of a key, with values in its {places}: their braces mean nothing, and they turn nothing around them.
 
         Raises:
             KeyError: no text has this key, or a place has no value.
@@ -26,7 +28,8 @@ class Words:
         found = self._find(key)
         if not isinstance(found, str):
             raise KeyError(key)
-        return found.format_map(values) if values else found
+        safe = {place: isolated(value) if isinstance(value, str) else value for place, value in values.items()}
+        return found.format_map(safe) if safe else found
 
     def rows(self, key: str) -> list[dict[str, str]]:
         """The table (TOML's array of tables) of a key.

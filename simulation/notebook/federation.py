@@ -10,7 +10,7 @@ import pandas as pd
 import shap
 
 from server.report.cautions import SHARES_CAUTION
-from server.report.explained import Explanation, FeatureEntry
+from server.report.explained import PRESENCE, Explanation, FeatureEntry
 from server.report.records import Ends
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import Cell, Table
@@ -75,7 +75,7 @@ class FederationExplanations:
         if any(self.content.features.values()):
             features = self.to_frame("features")
             tables.append(self._feature_table(features))
-            if n_hidden := int(features["suppressed"].sum()):
+            if n_hidden := int(features.loc[features["feature"] != PRESENCE, "suppressed"].sum()):
                 notes.append(WORDS("notebook.hidden", n=n_hidden))
         part, background = self.content.part, self.content.background_id[:12]
         subtitle = WORDS("notebook.federation_part", part=part, background=background)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,22 @@ def test_patient_for_whom_nothing_is_used_has_no_shares(finished: FinishedRun, m
     for view in ("common", "local"):
         found = _modalities(_explain(finished, PATIENT), view)
         assert {entry["share"] for entry in found.values()} == {None}
+
+
+def test_only_patient_of_a_hospital_is_explained_against_the_common_background(
+    finished: FinishedRun, explained: dict[str, Any], tmp_path: Path
+) -> None:
+    cohort = shutil.copytree(finished.cohort, tmp_path / "cohort")
+    for file in (cohort / "east").glob("*.csv"):
+        table = pd.read_csv(file)
+        table[table["patient_id"] == PATIENT].to_csv(file, index=False)
+
+    alone = _explain(FinishedRun(finished.run, cohort, tmp_path / "cache"), PATIENT)
+
+    assert list(alone["views"]) == ["common"]
+    assert alone["views"]["common"] == explained["views"]["common"]
+    assert alone["prediction"] == explained["prediction"]
+    assert [one["unavailable"] for one in (*alone["images"].values(), *alone["series"].values())] == [
+        "no other patient of this hospital has this image",
+        "no other patient of this hospital has this series",
+    ]

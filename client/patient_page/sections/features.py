@@ -6,7 +6,7 @@ import itertools
 
 from client.patient_page.content import Explained, View
 from client.patient_page.figures import LOWERS, NEITHER, RAISES, padded, risk_axis, risk_of, row_label
-from client.patient_page.sections.modalities import VIEWS
+from client.patient_page.sections.modalities import list_views
 from client.patient_page.waterfall import Step, Waterfall, build_waterfall, list_steps, show_step
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Section, Table, Text
 from shared_model.pages.escaping import figure_text
@@ -19,7 +19,7 @@ _ROOM = 0.9  # of the steps' width, at each end: numbers beside the bars have ro
 
 def describe_features(explained: Explained, words: Words) -> Section:
     """Waterfalls against both backgrounds side by side, then all features."""
-    views = [(name, explained.views[name]) for name in VIEWS if explained.views[name].rows]
+    views = list_views(explained)
     blocks: list[Block] = [
         Text(words("features.intro")),
         Grid(tuple(_draw(explained, name, view, words) for name, view in views)),

@@ -21,10 +21,18 @@ VIEWS: tuple[Literal["common", "local"], ...] = ("common", "local")
 
 def describe_modalities(explained: Explained, words: Words) -> Section:
     """Modalities, both backgrounds side by side."""
-    blocks: list[Block] = [Text(words("modalities.intro")), _compare_views(explained, words)]
-    if explained.views["local"].rows:
-        blocks += [_draw(explained, words), Text(words("modalities.bend"))]
+    blocks: list[Block] = [
+        Text(words("modalities.intro")),
+        _compare_views(explained, words),
+        _draw(explained, words),
+        Text(words("modalities.bend")),
+    ]
     return Section("modalities", words("modalities.title"), tuple(blocks))
+
+
+def list_views(explained: Explained) -> list[tuple[Literal["common", "local"], View]]:
+    """Backgrounds; a hospital without other patients has none of its own."""
+    return [(name, explained.views[name]) for name in VIEWS if name in explained.views]
 
 
 def label_of(modality: Modality, words: Words) -> str:
@@ -45,8 +53,7 @@ def points(value: float, words: Words) -> str:
 
 def _compare_views(explained: Explained, words: Words) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for name in VIEWS:
-        view = explained.views[name]
+    for name, view in list_views(explained):
         rows.append(
             (
                 words(f"view.{name}"),
@@ -71,12 +78,12 @@ def _draw(explained: Explained, words: Words) -> Figure:
     order = by_size(explained.views["common"])
     names = [label_of(modality, words) for modality in order]
     traces: list[Trace] = []
-    for series, view in enumerate(VIEWS):
-        found = {modality.name: modality for modality in explained.views[view].modalities}
+    for series, (name, view) in enumerate(list_views(explained)):
+        found = {modality.name: modality for modality in view.modalities}
         values = [found[modality.name] for modality in order]
         traces.append(
             points_with_intervals(
-                words(f"view.{view}_short"),
+                words(f"view.{name}_short"),
                 [row + _OFFSET * (2 * series - 1) for row in range(len(order))],
                 [modality.phi for modality in values],
                 [_interval(modality) for modality in values],
@@ -104,12 +111,12 @@ def _interval(modality: Modality) -> tuple[float, float]:
 def _table(explained: Explained, order: list[Modality], words: Words) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for entry in order:
-        for view in VIEWS:
-            found = next(one for one in explained.views[view].modalities if one.name == entry.name)
+        for name, view in list_views(explained):
+            found = next(one for one in view.modalities if one.name == entry.name)
             rows.append(
                 (
                     label_of(found, words),
-                    words(f"view.{view}"),
+                    words(f"view.{name}"),
                     show_step(round(found.phi * PER_UNIT)),
                     f"{found.se_background:.3f}",
                     points(found.phi_probability, words),

@@ -17,7 +17,7 @@ def describe_data_quality(content: RunContent, words: Words) -> Section:
     title = words("quality.title")
     rows = tuple(_list_rows(content, words))
     if not rows:
-        return Section("quality", title, (Text(words("quality.none")),))
+        return Section("quality", title, (Text(words("report.folds_apart" if content.folds else "quality.none")),))
     blocks: list[Block] = [
         Text(words("quality.intro")),
         Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.report.content import RunContent
-from server.report.explained import FeatureEntry, ValueGroup
+from server.report.explained import PRESENCE, FeatureEntry, ValueGroup
 from server.report.sections.dependence import describe_feature, label_group
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Heading, Notice, Section, Table, Text
 from shared_model.pages.escaping import figure_text
@@ -25,7 +25,6 @@ from shared_model.pages.plots import (
 from shared_model.pages.wording import Words
 
 SHOWN = 15  # features in an overview; the table and the folded parts hold all
-PRESENCE = "presence"
 _LARGEST_DOT, _SMALLEST_DOT = 22.0, 5.0
 
 
@@ -35,8 +34,10 @@ def describe_features(content: RunContent, words: Words) -> Section:
     explanation = content.explanation
     if explanation is None or explanation.suppressed or not explanation.features:
         reason = "features.suppressed" if explanation is not None and _asked(content) else "features.none"
-        return Section("features", title, (Text(words(reason)),))
+        return Section("features", title, (Text(words("report.folds_apart" if content.folds else reason)),))
     blocks: list[Block] = [Text(words("features.intro"))]
+    if explanation.n and explanation.feature_patients and explanation.feature_patients < explanation.n:
+        blocks.append(Text(words("features.sample", m=explanation.feature_patients, n=explanation.n)))
     order = [name for name, _ in explanation.by_share() if name in explanation.features]
     for i, modality in enumerate(order):
         blocks.append(Heading(modality))
@@ -160,7 +161,7 @@ def _draw_values(i: int, modality: str, entries: Sequence[FeatureEntry], words: 
             dots = unordered if place is None else ordered
             dots.add(row, group, place, largest=max(sizes, default=1), label=label_group(group, entry.unit, words))
     traces = [
-        dots.trace(name, coloured=coloured)
+        dots.trace(name, words, coloured=coloured)
         for dots, name, coloured in (
             (ordered, words("features.ordered"), True),
             (unordered, words("features.unordered"), False),
@@ -227,12 +228,13 @@ class _Dots:
         self._spread.append(group.sd_phi or 0.0)
         self._labels.append(figure_text(label))
 
-    def trace(self, name: str, *, coloured: bool) -> Trace:
+    def trace(self, name: str, words: Words, *, coloured: bool) -> Trace:
         """As plotly draws it."""
         marker: Trace = {"size": self._sizes, "opacity": 0.85, "line": {"width": 1, "color": "var(--surface)"}}
         if coloured:
             marker |= {"color": self._places, "cmin": 0, "cmax": 1, "colorscale": LOW_TO_HIGH}
-            marker |= {"showscale": True, "colorbar": _COLOUR_BAR}
+            ends = [words("features.low"), words("features.high")]
+            marker |= {"showscale": True, "colorbar": _COLOUR_BAR | {"ticktext": ends}}
         else:
             marker |= {"color": GRAY, "symbol": "diamond"}
         return {
@@ -250,7 +252,6 @@ class _Dots:
 
 _COLOUR_BAR: Trace = {
     "tickvals": [0, 1],
-    "ticktext": ["low", "high"],
     "thickness": 10,
     "len": 0.8,
     "outlinewidth": 0,

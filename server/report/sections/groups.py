@@ -21,7 +21,7 @@ def describe_groups(content: RunContent, words: Words) -> Section:
     title = words("groups.title")
     explanation = content.explanation
     if explanation is None or not explanation.strata:
-        return Section("groups", title, (Text(words("groups.none")),))
+        return Section("groups", title, (Text(words("report.folds_apart" if content.folds else "groups.none")),))
     if explanation.is_single:
         return Section("groups", title, (Text(words("first.shares_single")),))
     blocks: list[Block] = [Text(words("groups.intro"))]
@@ -106,7 +106,7 @@ def describe_drift(content: RunContent, words: Words) -> Section:
     title = words("drift.title")
     explained = [(one.round, one.explanation.shares) for one in content.rounds if one.explanation is not None]
     if not explained:
-        return Section("drift", title, (Text(words("drift.none")),))
+        return Section("drift", title, (Text(words(_why_no_drift(content))),))
     shown = [(number, shares) for number, shares in explained if shares is not None]
     if not shown:
         return Section("drift", title, (Text(words("drift.suppressed")),))
@@ -140,6 +140,12 @@ def describe_drift(content: RunContent, words: Words) -> Section:
     if content.explanation is not None and content.explanation.drift:
         blocks.append(_distance_table(content.explanation, words))
     return Section("drift", title, tuple(blocks))
+
+
+def _why_no_drift(content: RunContent) -> str:
+    if content.folds:
+        return "report.folds_apart"
+    return "importance.none" if content.explanation is None else "drift.none"
 
 
 def _distance_table(explanation: Explanation, words: Words) -> Table:

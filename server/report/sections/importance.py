@@ -19,7 +19,9 @@ def describe_importance(content: RunContent, words: Words, *, shares_caution: st
     title = words("importance.title")
     explanation = content.explanation
     if explanation is None:
-        return Section("importance", title, (Text(words("importance.none")),))
+        return Section(
+            "importance", title, (Text(words("report.folds_apart" if content.folds else "importance.none")),)
+        )
     if explanation.suppressed:
         return Section("importance", title, (Notice(words("importance.suppressed")),))
     if explanation.uses_nothing:
@@ -202,7 +204,7 @@ def _describe_interactions(explanation: Explanation, words: Words) -> list[Block
         return blocks
     if not any(pair.mean_abs for pair in pairs):
         return [Text(words("importance.no_interactions"))]
-    names = [" and ".join(pair.modalities) for pair in pairs]
+    names = [words("importance.pair_of", first=pair.modalities[0], second=pair.modalities[1]) for pair in pairs]
     table = Table(
         caption=words("importance.interactions_title"),
         columns=tuple(words(f"importance.{key}") for key in ("pair", "mean_abs", "mean")),

@@ -232,11 +232,11 @@ def _describe_benefit(threshold: Sequence[float], better: Sequence[bool], words:
     if not any(better):
         return words("decision.never")
     if sum(better) == 1:
-        return words("decision.better_once", of=len(better), low=_percent(threshold[better.index(True)]))
+        return words("decision.better_once", of=len(better), low=percent(threshold[better.index(True)]))
     first, last = better.index(True), len(better) - 1 - list(reversed(better)).index(True)
     if not all(better[first : last + 1]):
         return words("decision.better_somewhere", n=sum(better), of=len(better))
-    return words("decision.better", n=sum(better), low=_percent(threshold[first]), high=_percent(threshold[last]))
+    return words("decision.better", n=sum(better), low=percent(threshold[first]), high=percent(threshold[last]))
 
 
 def _describe_hospitals(test: TestPart, pooled: Metrics, words: Words) -> list[Block]:

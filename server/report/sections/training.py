@@ -18,7 +18,11 @@ Curve = Mapping[int, float | None]
 def describe_training(content: RunContent, words: Words) -> Section:
     """Curves per phase, and the table of rounds."""
     if not content.rounds:
-        return Section("training", words("training.title"), (Text(words("training.none")),))
+        return Section(
+            "training",
+            words("training.title"),
+            (Text(words("report.folds_apart" if content.folds else "training.none")),),
+        )
     phases = list(dict.fromkeys(line.phase for line in content.rounds))
     blocks: list[Block] = [Text(words("training.intro"))]
     kept = content.model.rounds if content.model else None

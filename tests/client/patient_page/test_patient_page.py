@@ -182,6 +182,7 @@ def test_patient_of_the_training_part_comes_with_a_caution(finished: FinishedRun
 def test_sentence_names_nothing_whose_direction_is_uncertain(content: dict[str, Any]) -> None:
     changed = copy.deepcopy(content)
     for modality in changed["views"]["common"]["modalities"]:
+        modality["presence"] = 0.0
         for feature in modality["features"]:
             feature["se"] = abs(feature["phi"])
 
@@ -193,6 +194,7 @@ def test_sentence_names_nothing_whose_direction_is_uncertain(content: dict[str, 
 def test_sentence_names_the_direction_of_each_feature(content: dict[str, Any]) -> None:
     view = content["views"]["common"]
     phi = {one["name"]: one["phi"] for modality in view["modalities"] for one in modality["features"]}
+    phi |= {f"{modality['name']}: being there": modality["presence"] for modality in view["modalities"]}
 
     raising, lowering = list_named(read_explanation(content).views["common"], page_words())
 
@@ -200,6 +202,38 @@ def test_sentence_names_the_direction_of_each_feature(content: dict[str, Any]) -
     for names, sign in ((raising, 1), (lowering, -1)):
         for name in names:
             assert sign * phi.get(name.partition(" (")[0], phi["image"]) > 0
+
+
+def test_sentence_names_the_presence_of_a_modality_where_that_is_largest(content: dict[str, Any]) -> None:
+    changed = copy.deepcopy(content)
+    hip = next(one for one in changed["views"]["common"]["modalities"] if one["name"] == "hip")
+    hip["presence"] = 9.0
+
+    raising, _ = list_named(read_explanation(changed).views["common"], page_words())
+
+    assert raising == ["hip: being there"]
+
+
+def test_sentence_names_a_missing_value_without_an_empty_reference(content: dict[str, Any]) -> None:
+    changed = copy.deepcopy(content)
+    feature = next(one for one in changed["views"]["common"]["modalities"][0]["features"] if one["kind"] != "number")
+    feature |= {"value": None, "phi": 9.0, "se": 0.0}
+
+    raising, _ = list_named(read_explanation(changed).views["common"], page_words())
+
+    assert raising == [f"{feature['name']} (missing)"]
+
+
+def test_page_of_a_hospitals_only_patient_has_the_common_view_alone(
+    finished: FinishedRun, content: dict[str, Any]
+) -> None:
+    alone = content | {"views": {"common": content["views"]["common"]}}
+
+    page = parse(finished, alone)
+
+    assert "features-common" in page.tables
+    assert "features-local" not in page.tables
+    assert len(page.tables["modalities"]) == 1 + len(content["views"]["common"]["modalities"])
 
 
 def test_missing_modality_and_value_are_said_in_words(finished: FinishedRun) -> None:

@@ -35,3 +35,23 @@ def test_hospitals_that_failed_after_the_rounds_come_first(connect: Callable[...
     spread, explained = text.index("Spread of the explanation between hospitals, "), text.index("Explanation, ")
     assert spread < explained
     assert "out of memory" in text[explained:]
+
+
+def test_hospital_that_left_before_the_run_was_resumed_is_not_counted_among_those_that_take_part(
+    connect: Callable[..., Client], runs: Path
+) -> None:
+    run = write_run(runs / "resumed")
+    config = json.loads((run / "config.json").read_text())
+    change(run, "config.json", roster=[member for member in config["roster"] if member["site"] != "north"])
+
+    text = connect().get("/run/resumed").text
+
+    assert "Hospitals that take part: 2; excluded: 0" in text
+    assert "left before the run was resumed" in text
+
+
+def test_report_of_a_run_that_goes_on_is_said_to_be_of_now(connect: Callable[..., Client], runs: Path) -> None:
+    change(write_run(runs / "on"), "status.json", state="running")
+    said = "The report is written at the end of the run."
+    assert said not in connect().get("/run/plain").text
+    assert said in connect().get("/run/on").text

@@ -45,9 +45,8 @@ def test_curves_of_the_run_folder_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert (roc["x"], roc["y"]) == ([0.0, 0.2, 1.0], [0.0, 0.6, 1.0])
     assert figure_of(section, "calibration").table.rows[0][:3] == (0.04, 0.05, 200.0)
     decision = figure_of(section, "decision").caption
-    assert (
-        "At the 3 evaluated thresholds between 5% and 20% the model's net benefit is estimated the highest" in decision
-    )
+    better = "At the 3 evaluated thresholds between 5.0% and 20.0% the model's net benefit is estimated the highest"
+    assert better in decision
     assert "without an interval: differences may be chance" in decision
 
 
@@ -76,7 +75,7 @@ def test_decision_curve_that_is_better_once_names_that_threshold(tmp_path: Path)
     part["curves"]["decision"]["model"] = [0.05, 0.01, -0.02]
     write(run, "metrics.json", {"test": part})
 
-    assert "At one evaluated threshold of 3, 10%" in figure_of(section_of(run, "performance"), "decision").caption
+    assert "At one evaluated threshold of 3, 10.0%" in figure_of(section_of(run, "performance"), "decision").caption
 
 
 def test_run_without_curves_says_that_there_are_none(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.server.report.run_folders import (
     change,
     feature,
     modality_entry,
+    scored_part,
     write,
     write_failed_run,
     write_run,
@@ -344,3 +345,30 @@ def test_run_without_rounds_says_so(tmp_path: Path) -> None:
     write(tmp_path, "status.json", {"state": "failed", "reason": "nobody"})
 
     assert describe_training(read_run(tmp_path), WORDS).blocks == (Text("The run did not come to a training round."),)
+
+
+def test_sections_of_pooled_folds_send_the_reader_to_each_fold(tmp_path: Path) -> None:
+    write_run(tmp_path / "fold-0")
+    write(tmp_path, "metrics.json", {"folds": [0, 1], "test": scored_part([], [])})
+    write(tmp_path, "status.json", {"state": "completed", "reason": ""})
+
+    for name in ("training", "importance", "features", "groups", "drift", "quality"):
+        assert texts_of(section_of(tmp_path, name)) == WORDS("report.folds_apart")
+
+
+def test_run_that_explained_nothing_has_no_drift_of_a_final_model(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "explanations.json").unlink()
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    kept = [json.dumps({key: value for key, value in line.items() if key != "explanation"}) for line in lines]
+    (run / "rounds.jsonl").write_text("\n".join(kept) + "\n")
+
+    assert texts_of(section_of(run, "drift")) == "The run has no explanation."
+
+
+def test_features_of_a_sample_say_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    assert "of a sample of" not in texts_of(section_of(run, "features"))
+    change(run, "explanations.json", feature_patients=100)
+
+    assert "of a sample of 100 of the 400 explained patients" in texts_of(section_of(run, "features"))

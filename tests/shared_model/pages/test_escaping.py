@@ -48,3 +48,6 @@ def test_name_that_turns_the_direction_is_isolated_in_a_sentence() -> None:
     assert isolated("\u0645\u0633") == "\u2068\u0645\u0633\u2069"
     assert isolated("exe.\u202egnp") == "\u2068exe.\u202egnp\u2069"
     assert isolated("out\u2069 \u202ere") == "\u2068out \u202ere\u2069"  # it cannot end its isolation
+    assert isolated("\u2067open") == "\u2068\u2067open\u2069\u2069"  # nor leave another open
+    names = "\u2068\u0645\u2069, \u2068\u0633\u2069"
+    assert isolated(names) == f"\u2068{names}\u2069"

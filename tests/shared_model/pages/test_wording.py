@@ -26,6 +26,10 @@ def test_braces_and_attributes_in_a_value_mean_nothing(words: Words) -> None:
     assert words("run.told", name="{n.__class__} {0}", n=3) == "{n.__class__} {0}: 3"
 
 
+def test_name_from_right_to_left_turns_nothing_around_it_in_a_sentence(words: Words) -> None:
+    assert words("run.told", name="\u0645\u0633", n=3) == "\u2068\u0645\u0633\u2069: 3"
+
+
 @pytest.mark.parametrize("key", ["page.nothing", "page", "nothing", "page.name.further"])
 def test_words_that_are_not_there_are_an_error(words: Words, key: str) -> None:
     with pytest.raises(KeyError):
