@@ -53,8 +53,8 @@ def take_stored_pieces() -> None:
     """Take a piece of an answer as stored where that was told over a connection that broke.
 
     The SuperLink takes each piece once and says of the second try that it is not stored (flwr 1.41), for which Flower
-    would give the whole answer up. Where it is indeed not, as after a long break, the answer's session has expired: the
-    coordinator hears of that by itself, and asks again.
+    would give the whole answer up. Where it is indeed not, as after a long break, the coordinator hears of that when
+    the answer's session has expired, and asks again.
     """
     push = FleetHttpClient.PushObject
     in_doubt: set[tuple[str, str]] = set()

@@ -50,10 +50,11 @@ class _Round:
         questions: one record a node.
         end: the deadline, on the monotonic clock.
         unanswered: nodes whose answer is still to come; the first one of a node counts.
-        waiting: node by id of each message that was put to it.
+        waiting: node by id of each message that was put to it and has no reply.
+        latest: by node, id of the message that was put to it last: an error of an earlier one says nothing any more.
         since: by node, since when its SuperNode was connected when it was asked, as Flower writes it.
         lost: by node whose question is to be put again, Flower's error code.
-        losses: how often a node lost its question while it was connected.
+        losses: how often a node lost its question, other than by being away.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class _Round:
     end: float
     unanswered: set[int]
     waiting: dict[str, int] = field(default_factory=dict)
+    latest: dict[int, str] = field(default_factory=dict)
     since: dict[int, str] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     losses: dict[int, int] = field(default_factory=dict)
@@ -86,20 +88,19 @@ class FlowerLink:
         self._looked = -math.inf
 
     def nodes(self) -> frozenset[int]:
-        """Ids of the connected SuperNodes."""
-        return frozenset(self._grid.get_node_ids())
+        """Ids of the connected SuperNodes; none where the SuperLink is too busy to tell."""
+        return frozenset(self._look() or ())
 
     def ask(self, kind: str, questions: Mapping[int, RecordDict], *, deadline_s: float) -> Iterator[Answer]:
         """As `Link.ask`; a failed or silent node is named by what Flower's error code means, or by the deadline."""
         asked = _Round(kind, questions, time.monotonic() + deadline_s, unanswered=set(questions))
         replies = Replies(self._grid)
         try:
-            self._note_returned(asked, self._look())
+            self._note_returned(asked, self._look() or {})
             yield from self._put(asked, sorted(questions), replies)
             while asked.unanswered and asked.left_s > 0:
                 yield from self._hear(asked, replies)
-                if time.monotonic() - self._looked > LOOK_S:
-                    connected = self._look()
+                if time.monotonic() - self._looked > LOOK_S and (connected := self._look()) is not None:
                     self._note_returned(asked, connected)
                     yield from self._put(asked, connected.keys() & asked.lost.keys(), replies)
                     yield from self._give_up(asked, asked.lost.keys() - connected.keys())
@@ -109,15 +110,15 @@ class FlowerLink:
             code = asked.lost.get(node)
             yield Answer(node, None, f"no answer within {deadline_s:g} s" if code is None else describe_failure(code))
 
-    def _look(self) -> Mapping[int, str]:
-        """Connected SuperNodes, and since when as Flower writes it."""
+    def _look(self) -> Mapping[int, str] | None:
+        """Connected SuperNodes, and since when as Flower writes it; None while the SuperLink's database is busy."""
         self._looked = time.monotonic()
         try:
             connected = {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
         except httpx.HTTPStatusError as error:
             if not error.response.is_server_error:
                 raise
-            return {}  # its database was busy: at the next look
+            return None
         for node in connected:
             self._gone_since.pop(node, None)
         return connected
@@ -125,13 +126,15 @@ class FlowerLink:
     def _note_returned(self, asked: _Round, connected: Mapping[int, str]) -> None:
         """Take the questions of SuperNodes that started anew as lost: Flower says so only if asked while they are away.
 
-        One that was only cut off may still answer the first: it counts, and the second is not heard.
+        One that was only cut off may still answer the first: it counts, and the second is not heard. It does the work
+        of the second all the same, so that there are no more than `MOST_LOSSES` of them.
         """
         for node in asked.unanswered & connected.keys():
             if asked.since.setdefault(node, connected[node]) == connected[node]:
                 continue
             asked.since[node] = connected[node]
-            if node not in asked.lost:
+            if node not in asked.lost and asked.losses.get(node, 0) < MOST_LOSSES:
+                asked.losses[node] = asked.losses.get(node, 0) + 1
                 asked.lost[node] = ErrorCode.NODE_UNAVAILABLE
                 log.warning("%s: node %d was away; the question is put again", asked.kind, node)
 
@@ -148,6 +151,7 @@ class FlowerLink:
             asked.lost.pop(node, None)
             if message_id:
                 asked.waiting[message_id] = node
+                asked.latest[node] = message_id
                 replies.await_also([message_id])
             else:
                 asked.unanswered.discard(node)
@@ -163,16 +167,17 @@ class FlowerLink:
 
     def _judge(self, asked: _Round, reply: Message) -> Answer | None:
         """The answer that a reply is; None if there was one, or another is to come."""
-        node = asked.waiting.pop(reply.metadata.reply_to_message_id)
+        message_id = reply.metadata.reply_to_message_id
+        node = asked.waiting.pop(message_id)
         if node not in asked.unanswered:
             return None
         if not reply.has_error():
             return Answer(node, reply.content)
+        if node in asked.lost or message_id != asked.latest[node]:
+            return None
         code = reply.error.code
         if code != ErrorCode.NODE_UNAVAILABLE:
             asked.losses[node] = asked.losses.get(node, 0) + 1
-        if node in asked.lost or node in asked.waiting.values():
-            return None
         if code in _LOST and asked.losses.get(node, 0) < MOST_LOSSES:
             asked.lost[node] = code
             log.warning("%s: the question to node %d is put again: %s", asked.kind, node, describe_failure(code))

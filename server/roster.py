@@ -14,7 +14,7 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError, StudyError
 from shared_model.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, Study
 
-_LATE = "its SuperNode went away before the handshake and was not back within wait-s"
+_LATE = "its SuperNode was not connected at the handshake, nor within wait-s (see `hipfed-server status`)"
 
 
 @dataclass(frozen=True)

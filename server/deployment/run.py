@@ -84,7 +84,8 @@ def run_deployed(
         connected = wait_for_hospitals(home, settings, before=_took_part(folder), say=say)
         with watched(folder, settings=settings, n_sites=len(connected), console=console) as watch:
             run_config: dict[str, Scalar] = {COHORT: "", SCHEMA: str(study_file), OUT: str(out), RESUME: resume}
-            run_config |= {ENROLLED: format_enrolled(_nodes_of(home, connected)), **settings.to_config()}
+            nodes = _nodes_of(home, connected, at_least=settings.min_sites)
+            run_config |= {ENROLLED: format_enrolled(nodes), **settings.to_config()}
             _run(home, folder, run_config, watch=watch, say=watch.say)
 
 
@@ -175,11 +176,23 @@ def _run(
     check_outcome(folder, flower_state=state, see=f"`hipfed-server status --home {home.folder}`")
 
 
-def _nodes_of(home: CoordinatorHome, hospitals: Collection[str]) -> dict[int, str]:
+def _nodes_of(home: CoordinatorHome, hospitals: Collection[str], *, at_least: int) -> dict[int, str]:
+    """Names by Flower's node id.
+
+    Raises:
+        StudyError: Flower knows fewer of them than `at_least`, such as when one has just been revoked.
+    """
     with home.open_registry() as registry:
         certificate = home.read_authority_certificate()
         nodes = enrolled_nodes(registry, address=home.settings.superlink, certificate=certificate)
-    return {node: name for node, name in nodes.items() if name in hospitals}
+    found = {node: name for node, name in nodes.items() if name in hospitals}
+    if len(found) < at_least:
+        raise StudyError(
+            f"connecting: expected Flower to know at least {at_least} of {', '.join(hospitals)} (min-sites), got "
+            f"{', '.join(found.values()) or 'none'}. See `hipfed-server status`; a coordinator that starts tells "
+            "Flower who is enrolled."
+        )
+    return found
 
 
 def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:

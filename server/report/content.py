@@ -63,9 +63,10 @@ class RunContent:
         return names_deaths(title=study.title, outcome=study.outcome)
 
     def hospitals_left(self) -> tuple[str, ...]:
-        """Hospitals that were asked in a round and take no part any more: the run was resumed without them."""
-        taking_part = {member.site for member in self.config.roster} if self.config else set()
-        return tuple(sorted({name for one in self.rounds for name in one.asked} - taking_part))
+        """Hospitals that were asked in a round and are no more among those that take part, or were excluded."""
+        config = self.config
+        told = {*(member.site for member in config.roster), *config.excluded} if config else set()
+        return tuple(sorted({name for one in self.rounds for name in one.asked} - told))
 
     def training_counts(self) -> tuple[int, int] | None:
         """Patients and events that the preprocessing rests on; None where the run has none, or they are too few."""

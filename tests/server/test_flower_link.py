@@ -204,6 +204,39 @@ def test_link_puts_the_question_again_to_a_node_that_started_anew_though_nobody_
     assert [message.metadata.dst_node_id for message in grid.sent] == [3, 7, 9, 7]
 
 
+@pytest.mark.parametrize("error", [3, 5, 8])
+def test_link_hears_of_a_second_loss_though_the_first_message_is_never_answered(error: int) -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m3", error=error), *map(make_reply, ("m0", "m2", "m4"))])
+    threading.Timer(0.3, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
+
+    answers = _ask(grid)
+
+    assert sorted((answer.node, answer.failure) for answer in answers) == [(3, ""), (7, ""), (9, "")]
+    assert len(grid.sent) == 5
+
+
+def test_link_names_the_failure_of_the_second_message_though_the_first_is_never_answered() -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m3", error=2), *map(make_reply, ("m0", "m2"))])
+    threading.Timer(0.3, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
+    started = time.monotonic()
+
+    answers = _ask(grid)
+
+    assert answers[-1].failure.endswith("(Flower error 2)")
+    assert time.monotonic() - started < 3
+
+
+def test_link_puts_a_question_no_more_than_three_times_again_to_a_node_that_comes_and_goes() -> None:
+    grid = FakeGrid(nodes=NODES, replies=[make_reply("m0"), make_reply("m2")])
+    for i in range(8):
+        threading.Timer(0.3 * (i + 1), grid.since.update, [{7: f"2026-01-01T00:00:0{i}+00:00"}]).start()
+
+    answers = _ask(grid, deadline_s=3.5)
+
+    assert [(answer.node, answer.failure) for answer in answers][2:] == [(7, "no answer within 3.5 s")]
+    assert [message.metadata.dst_node_id for message in grid.sent] == [3, 7, 9, 7, 7, 7]
+
+
 @pytest.mark.parametrize("second", [None, 5, 8])
 def test_link_takes_one_answer_of_a_node_that_was_only_cut_off(second: int | None) -> None:
     late = [make_reply("m1", after_s=1.0), make_reply("m3", after_s=0.8 if second else 1.2, error=second)]

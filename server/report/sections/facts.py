@@ -215,7 +215,7 @@ def tell_specification(content: RunContent, words: Words) -> str:
     weights, kept = content.model.weights_sha256[:16], content.model.kept_by_hospitals
     if not kept:
         return words("facts.specification", weights=weights)
-    parts = "; ".join(words(f"facts.kept_{part}") for part in kept)
+    parts = words(f"facts.kept_{'_'.join(sorted(kept))}")
     return words("facts.specification_kept", weights=weights, parts=parts)
 
 

@@ -156,7 +156,8 @@ def run(
             return end(RunFolder(tmp_path / "run"))
 
         monkeypatch.setattr(server.deployment.run, "follow", follow)
-        monkeypatch.setattr(server.deployment.run, "enrolled_nodes", lambda *_, **__: dict(enumerate(NAMES, start=7)))
+        nodes = options.pop("nodes", dict(enumerate(NAMES, start=7)))
+        monkeypatch.setattr(server.deployment.run, "enrolled_nodes", lambda *_, **__: nodes)
         with hold_lock(home.processes, LOCK):
             run_deployed(
                 home,
@@ -174,6 +175,13 @@ def _complete(folder: RunFolder) -> str:
     folder.write_json("config.json", {"settings": parse_settings({}).to_config()})
     folder.write_status("completed")
     return "finished:completed"
+
+
+def test_run_is_refused_where_flower_knows_too_few_of_those_connected(run: Callable[..., Submitted]) -> None:
+    with pytest.raises(
+        StudyError, match=r"expected Flower to know at least 3 of east, north, south .*, got east, north\."
+    ):
+        run(_complete, nodes={7: "east", 8: "north", 12: "elsewhere"})
 
 
 def test_run_hands_flower_the_study_the_folder_and_all_settings(run: Callable[..., Submitted], tmp_path: Path) -> None:
