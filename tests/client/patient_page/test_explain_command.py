@@ -18,14 +18,9 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.patient_page.viewer.serving import listen
 from shared_model.errors import SettingsError
-from tests.client.finished_run import FinishedRun, finish_run
+from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.explained_patients import PATIENT
 from tests.client.patient_page.parsed_page import ParsedPage
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return finish_run(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from client.patient_page.page import page_words
 from client.patient_page.sections.cohort import bin_edges, count_place
 from client.patient_page.sections.features import describe_features
 from client.patient_page.sections.modalities import describe_modalities
-from client.patient_page.sections.summary import list_bars, list_named
 from client.patient_page.waterfall import build_waterfall, list_steps
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import list_figures
-from tests.client.finished_run import FinishedRun, finish_run
+from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
     LACKING,
@@ -31,32 +30,6 @@ from tests.client.patient_page.explained_patients import (
 from tests.client.patient_page.parsed_page import ParsedPage
 
 VIEWS = ("common", "local")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return finish_run(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture(scope="module")
-def content(finished: FinishedRun) -> dict[str, Any]:
-    return explain(finished, PATIENT)
-
-
-@pytest.fixture(scope="module")
-def page(finished: FinishedRun, content: dict[str, Any]) -> ParsedPage:
-    return parse(finished, content)
-
-
-def _risk(logit: float) -> float:
-    return float(1 / (1 + np.exp(-logit)))
-
-
-def test_page_shows_the_risk_of_the_explanation(content: dict[str, Any], page: ParsedPage) -> None:
-    risk, base = content["prediction"]["probability"], _risk(content["views"]["common"]["base_logit"])
-
-    assert f"the model predicts a risk of {100 * risk:.1f}%" in page.text
-    assert f"reference patients is {100 * base:.1f}%" in page.text
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -144,14 +117,6 @@ def test_cohort_is_the_other_patients_whom_training_never_saw(finished: Finished
         assert np.min(np.abs(np.array(content["cohort"]["risks"]) - risk)) < 1e-6
 
 
-def test_place_in_the_cohort_counts_lower_risks(content: dict[str, Any], finished: FinishedRun) -> None:
-    changed = copy.deepcopy(content)
-    risk = changed["prediction"]["probability"]
-    changed["cohort"]["risks"] = [risk / 3, risk / 2, risk, (1 + risk) / 2]
-
-    assert "higher than 2, equal to 1 of 4" in parse(finished, changed).text
-
-
 @pytest.mark.parametrize("risks", [[0.001, 0.02], [0.4999, 0.5], [0.0, 1.0], [0.2] * 3])
 def test_every_risk_is_in_a_bar(risks: list[float]) -> None:
     edges = bin_edges(risks)
@@ -169,59 +134,6 @@ def test_cohort_says_where_the_parts_are_not_known(finished: FinishedRun, conten
 
     assert "not known which of them training saw" in text
     assert "It is not known whether the model has learned from this patient." in text
-
-
-def test_patient_of_the_training_part_comes_with_a_caution(finished: FinishedRun, content: dict[str, Any]) -> None:
-    for part, caution in (("train", True), ("val", False), ("test", False)):
-        changed = content | {"part_of_run": part}
-        assert ("The model has learned from this patient, whose outcome it knew" in parse(finished, changed).text) == (
-            caution
-        )
-
-
-def test_sentence_names_nothing_whose_direction_is_uncertain(content: dict[str, Any]) -> None:
-    changed = copy.deepcopy(content)
-    for modality in changed["views"]["common"]["modalities"]:
-        modality["presence"] = 0.0
-        for feature in modality["features"]:
-            feature["se"] = abs(feature["phi"])
-
-    raising, lowering = list_named(read_explanation(changed).views["common"], page_words())
-
-    assert (raising, lowering) == ([], [])
-
-
-def test_sentence_names_the_direction_of_each_feature(content: dict[str, Any]) -> None:
-    view = content["views"]["common"]
-    phi = {one["name"]: one["phi"] for modality in view["modalities"] for one in modality["features"]}
-    phi |= {f"{modality['name']}: being there": modality["presence"] for modality in view["modalities"]}
-
-    raising, lowering = list_named(read_explanation(content).views["common"], page_words())
-
-    assert raising or lowering
-    for names, sign in ((raising, 1), (lowering, -1)):
-        for name in names:
-            assert sign * phi.get(name.partition(" (")[0], phi["image"]) > 0
-
-
-def test_sentence_names_the_presence_of_a_modality_where_that_is_largest(content: dict[str, Any]) -> None:
-    changed = copy.deepcopy(content)
-    hip = next(one for one in changed["views"]["common"]["modalities"] if one["name"] == "hip")
-    hip["presence"] = 9.0
-
-    raising, _ = list_named(read_explanation(changed).views["common"], page_words())
-
-    assert raising == ["hip: being there"]
-
-
-def test_sentence_names_a_missing_value_without_an_empty_reference(content: dict[str, Any]) -> None:
-    changed = copy.deepcopy(content)
-    feature = next(one for one in changed["views"]["common"]["modalities"][0]["features"] if one["kind"] != "number")
-    feature |= {"value": None, "phi": 9.0, "se": 0.0}
-
-    raising, _ = list_named(read_explanation(changed).views["common"], page_words())
-
-    assert raising == [f"{feature['name']} (missing)"]
 
 
 def test_page_of_a_hospitals_only_patient_has_the_common_view_alone(
@@ -325,40 +237,6 @@ def test_event_that_was_given_is_listed_apart(finished: FinishedRun) -> None:
     assert [row[:2] for row in tables if row[0] in {"opioid", "insulin"}] == [["opioid", "yes"], ["insulin", "no"]]
 
 
-def test_bars_of_the_first_screen_lead_from_the_reference_to_the_prediction(content: dict[str, Any]) -> None:
-    view = read_explanation(content).views["common"]
-
-    bars = list(list_bars(view, page_words()))
-
-    effects = [float(bar.effect) for bar in bars]
-    rounding = 0.0005 * len(bars) + 1e-6
-    assert view.base_logit + sum(effects) == pytest.approx(content["prediction"]["logit"], abs=rounding)
-    assert [abs(effect) for effect in effects] == sorted((abs(effect) for effect in effects), reverse=True)
-    assert all(bar.raises == (effect > 0) for bar, effect in zip(bars, effects, strict=True))
-
-
-def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
-    finished: FinishedRun, content: dict[str, Any]
-) -> None:
-    """Kinds of data add nothing in log odds, while the mean of risks is above the risk at the mean log odds."""
-    changed = copy.deepcopy(content)
-    view = changed["views"]["common"]
-    view["base_logit"] = changed["prediction"]["logit"]
-    view["base_probability"] = changed["prediction"]["probability"] + 0.25
-    for modality in view["modalities"]:
-        modality |= {"phi": 0.0, "presence": 0.0, "phi_probability": -0.25 / len(view["modalities"])}
-        for feature in modality["features"]:
-            feature["phi"] = 0.0
-
-    page = parse(finished, changed)
-
-    risk = f"{100 * changed['prediction']['probability']:.1f}%"
-    assert f"predicts a risk of {risk}; the risk at the mean log odds" in page.text
-    assert f"reference patients is {risk}" in page.text
-    assert "no single feature moves the predicted risk clearly" in page.text
-    assert {bar.length for bar in list_bars(read_explanation(changed).views["common"], page_words())} == {0.0}
-
-
 def test_effects_in_percentage_points_come_with_a_note_on_the_curve(page: ParsedPage) -> None:
     assert "signs and their order can differ from those in log odds" in page.text
     assert page.tables["backgrounds"][0][2:4] == ["risk at their mean log odds", "mean of their predicted risks"]
@@ -382,15 +260,6 @@ def test_equal_risks_are_not_counted_as_higher_or_lower() -> None:
     assert count_place([0.25] * 58, 0.25) == (0, 58)
     assert count_place([0.25 - 1e-8, 0.25 + 1e-8, 0.2, 0.3], 0.25) == (1, 2)
     assert count_place([0.2, 0.3], 0.25) == (1, 0)
-
-
-def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: dict[str, Any]) -> None:
-    text = parse(finished, content | {"outcome": "outcome"}).text
-
-    assert "calibrated by the model" not in text
-    assert "calibrated risks" not in text
-    assert "not recalibrated for this hospital" in text
-    assert "outcome outcome" not in text
 
 
 def test_page_does_not_claim_that_training_saw_the_patients_compared_with(page: ParsedPage) -> None:

@@ -13,18 +13,13 @@ from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.guard import COOKIE
 from client.patient_page.viewer.roster import KEPT_PAGES, References, Roster
 from shared_model.errors import StudyError
-from tests.client.finished_run import FinishedRun, finish_run
+from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.asgi_browser import AsgiBrowser
 from tests.client.patient_page.explained_patients import HOSTILE
 from tests.client.patient_page.parsed_page import ParsedPage
 
 PORT = 8765
 HERE = f"http://127.0.0.1:{PORT}"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return finish_run(tmp_path_factory.mktemp("finished"))
 
 
 def _roster(finished: FinishedRun, *, outcomes: bool = False) -> Roster:
