@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from server.run_folder import RunFolder
+from shared_model.pages.escaping import isolated
 from tests.browser.chromium import Opened, needs_chromium
 from tests.browser.dashboards import LOOKS, Scheme, check, opened, served
 from tests.server.report.run_folders import (
@@ -90,7 +91,7 @@ def test_hostile_names_are_text_in_a_comparison(visit: Visit, screenshots: Path)
         page = found.page
         page.goto("/")
         for name in NAMES[:6]:
-            page.get_by_label(f"Choose {name}", exact=True).check()
+            page.get_by_label(f"Choose {isolated(name)}", exact=True).check()
         page.click("#compare")
         page.wait_for_selector(".js-plotly-plot .main-svg")
         check(found, "hostile-compare", screenshots)
