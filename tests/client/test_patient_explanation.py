@@ -16,6 +16,7 @@ from client.patient_explanation import effect_sizes, explain_patient
 from shared_model.config import Scalar
 from shared_model.errors import SettingsError
 from shared_model.shapley.exact import explain_modalities
+from shared_model.splits import split_patients
 from tests.client.finished_run import FinishedRun, finish_run
 
 PATIENT = "east-004"
@@ -210,13 +211,24 @@ def test_patient_for_whom_nothing_is_used_has_no_shares(finished: FinishedRun, m
         assert {entry["share"] for entry in found.values()} == {None}
 
 
-def test_only_patient_of_a_hospital_is_explained_against_the_common_background(
+def test_patient_without_others_in_training_is_explained_against_the_common_background(
     finished: FinishedRun, explained: dict[str, Any], tmp_path: Path
 ) -> None:
+    patients, settings = finished.site().patients, finished.model().settings
+    outcome = dict(zip(patients.patient_ids, patients.outcome, strict=True))
+
+    def is_apart(other: str) -> bool:
+        """Whether the split puts the other in another part than training; a hospital needs an event."""
+        pair = sorted([PATIENT, other])
+        outcomes = np.array([outcome[one] for one in pair])
+        split = split_patients(pair, outcomes, fold=settings.fold, folds=settings.folds, seed=settings.seed)
+        return bool(outcomes.any()) and pair.index(other) not in split.train
+
+    other = next(one for one in patients.patient_ids if one != PATIENT and is_apart(one))
     cohort = shutil.copytree(finished.cohort, tmp_path / "cohort")
     for file in (cohort / "east").glob("*.csv"):
         table = pd.read_csv(file)
-        table[table["patient_id"] == PATIENT].to_csv(file, index=False)
+        table[table["patient_id"].isin([PATIENT, other])].to_csv(file, index=False)
 
     alone = _explain(FinishedRun(finished.run, cohort, tmp_path / "cache"), PATIENT)
 

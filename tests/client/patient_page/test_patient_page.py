@@ -136,7 +136,7 @@ def test_cohort_says_where_the_parts_are_not_known(finished: FinishedRun, conten
     assert "It is not known whether the model has learned from this patient." in text
 
 
-def test_page_of_a_hospitals_only_patient_has_the_common_view_alone(
+def test_page_of_a_patient_without_others_in_training_has_the_common_view_alone(
     finished: FinishedRun, content: dict[str, Any]
 ) -> None:
     alone = content | {"views": {"common": content["views"]["common"]}}

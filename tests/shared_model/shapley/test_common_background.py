@@ -27,7 +27,8 @@ NO_LEVELS: Arrays = {}
 def drawn_patients(n: int = 4000, *, seed: int = 0) -> tuple[Arrays, Arrays]:
     """Correlated embeddings of modalities a (always there) and b (four in ten lack it), with one skewed column."""
     rng = np.random.default_rng(seed)
-    z = rng.multivariate_normal(np.zeros(5), 0.5 * np.eye(5) + 0.5, size=n)
+    # by default through a basis of equal eigenvalues, in which processors differ
+    z = rng.multivariate_normal(np.zeros(5), 0.5 * np.eye(5) + 0.5, size=n, method="cholesky")
     z[:, 1] *= -1
     z[:, 2] = np.exp(z[:, 2])
     z[:, 3] = 5 + 0.5 * z[:, 3]
@@ -124,7 +125,7 @@ def test_drawn_columns_have_the_patients_quantiles() -> None:
 
 
 def test_drawn_columns_have_the_patients_mean_and_standard_deviation() -> None:
-    """The outermost ten patients of each end are moved inward, which takes some per cent off a standard deviation."""
+    """The outermost ten patients of each end count as the tenth, which takes up to a quarter off a long tail's sd."""
     embeddings, present = drawn_patients()
 
     found = draw(sum_patients(embeddings, present))
@@ -133,7 +134,9 @@ def test_drawn_columns_have_the_patients_mean_and_standard_deviation() -> None:
         patients, rows = embeddings[name][present[name]], found.values[name][found.present[name]]
         sd = patients.std(axis=0)
         np.testing.assert_allclose(rows.mean(axis=0), patients.mean(axis=0), atol=0.05 * sd.max())
-        np.testing.assert_allclose(rows.std(axis=0) / sd, 1.0, atol=0.12)
+        ordered = np.sort(patients, axis=0)
+        inward = np.clip(patients, ordered[9], ordered[-10])
+        np.testing.assert_allclose(rows.std(axis=0) / inward.std(axis=0), 1.0, atol=0.05)
 
 
 def test_no_value_beyond_those_of_ten_patients_is_drawn() -> None:
