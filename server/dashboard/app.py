@@ -61,7 +61,7 @@ class Dashboard:
 
     @asynccontextmanager
     async def _live(self, _: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(self._pages.prepare)
+        await run_in_threadpool(self._pages.show_list)  # so that the first viewer does not wait for all files
         yield
         self.watcher.close()
 

@@ -65,12 +65,6 @@ class Pages:
         self._made = Shared()
         self._rows: dict[str, _Row] = {}
 
-    def prepare(self) -> None:
-        """Do what the first viewers would wait for: compile the templates, and read all files."""
-        for name in self._environment.list_templates():
-            self._environment.get_template(name)
-        self.show_list()
-
     def show_list(self) -> RenderedPage:
         """All runs, the one that changed last on top."""
         return self._made.get("list", self._show_list)
