@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, ImageOps
 
-from client.data.dicom import WHITE, GrayImage, decode_dicom, refuse_large, too_large
+from client.data.dicom import decode_dicom
+from client.data.gray_image import WHITE, GrayImage, refuse_large, too_large
 from client.data.problems import ImageError, fault, quote
 
 _PNG = b"\x89PNG\r\n\x1a\n"

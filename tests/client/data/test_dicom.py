@@ -12,8 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_voi_lut
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from client.data import dicom
-from client.data.dicom import decode_dicom
+from client.data.dicom import decode_dicom, decoding
 from client.data.images import decode_image
 from client.data.problems import ImageError
 
@@ -233,7 +232,7 @@ def test_decode_dicom_never_holds_the_patients_name(write_dicom: WriteDicom, mon
         held.append(dcmread(*args, **kwargs))  # type: ignore[arg-type]
         return held[-1]
 
-    monkeypatch.setattr(dicom, "dcmread", spy)
+    monkeypatch.setattr(decoding, "dcmread", spy)
     decode_dicom(write_dicom(RAMP, PatientBirthDate="19400101", AccessionNumber="A7"))
 
     keywords = {element.keyword for element in held[0]}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
-from client.data.dicom import GrayImage
+from client.data.gray_image import GrayImage
 from client.data.images import decode_image, letterbox, read_image
 from client.data.problems import ImageError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data.dicom import GrayImage
+from client.data.gray_image import GrayImage
 from client.data.images import letterbox
 from client.patient_page.pictures import LOWERS, RAISES, draw_heat_map, read_radiographs
 from client.patient_page.sections.images import sum_ninths

@@ -1,0 +1,42 @@
+"""A decoded radiograph, whatever its file's format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt16
+
+from client.data.problems import ImageError, fault
+
+WHITE = 65535
+LARGEST_PIXELS = 100_000_000  # a radiograph has 10 to 30 million; more is a damaged or hostile header
+
+
+@dataclass(frozen=True)
+class GrayImage:
+    """A radiograph before resizing.
+
+    Attributes:
+        pixels: gray values 0..65535, 0 = black, 65535 = white.
+        pixel_aspect: height of a pixel over its width.
+    """
+
+    pixels: UInt16[np.ndarray, "height width"]
+    pixel_aspect: float = 1.0
+
+
+def refuse_large(width: int, height: int) -> None:
+    """Stop before memory is taken for an image that no radiograph device makes.
+
+    Raises:
+        ImageError: more than `LARGEST_PIXELS`.
+    """
+    if width * height > LARGEST_PIXELS:
+        raise too_large(f"{width} x {height}")
+
+
+def too_large(got: str) -> ImageError:
+    """What is said of an image of more than `LARGEST_PIXELS`."""
+    detail = fault(expected=f"at most {LARGEST_PIXELS:,} pixels", got=got, remedy="Check the file")
+    return ImageError("image-too-large", detail)
