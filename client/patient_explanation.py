@@ -7,6 +7,7 @@ is inside images and series needs real recordings to compare with, so it is give
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def explain_patient(
     site: Site,
     patient_id: str,
     *,
+    evidence: Mapping[str, Any],
     cohort: CohortRisks,
     image_references: int,
     series_references: int,
@@ -46,6 +48,7 @@ def explain_patient(
         run: the finished run.
         site: the hospital.
         patient_id: of the patient.
+        evidence: from `gather_evidence`.
         cohort: risks of the hospital's patients, to set the patient's against.
         image_references: images of other patients to compare each image with.
         series_references: likewise for series.
@@ -63,6 +66,7 @@ def explain_patient(
         "site": site.name,
         "run_id": run.run_id,
         "model_hash": run.model_hash,
+        "evidence": dict(evidence),
         "patient_id": patient_id,
         "part_of_run": _part_of_run(case),
         "cohort": cohort.describe(case.row),

@@ -30,6 +30,7 @@ class RunModel:
     """What a finished run left.
 
     Attributes:
+        folder: of the run.
         run_id: of the run.
         model: in eval mode.
         settings: of the run.
@@ -42,6 +43,7 @@ class RunModel:
         embedding_key: of the run's embeddings, besides what they depend on at the hospital.
     """
 
+    folder: Path
     run_id: str
     model: MultimodalModel
     settings: Settings
@@ -96,6 +98,7 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
     model.set_weights(to_tensors(weights))
     _load_own_parts(model, site, config["run_id"], description)
     return RunModel(
+        folder=run,
         run_id=config["run_id"],
         model=model.eval(),
         settings=settings,

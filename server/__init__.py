@@ -1,1 +1,1 @@
-"""The coordinator: it asks hospitals for aggregates, combines them, and holds no patient data."""
+"""The coordinator: it asks hospitals for aggregates, combines them, and is sent no patient's record."""

@@ -23,7 +23,7 @@ for _command in (provision, enrol, revoke, hospitals, audit, study, start, statu
 
 @app.callback()
 def main(*, version: Version = False) -> None:  # noqa: ARG001 - the option acts by itself
-    """The coordinator of a federated study. It holds no patient data. Research use only."""
+    """The coordinator of a federated study. It is sent sums over patients, no records. Research use only."""
     forget_proxies()
 
 

@@ -14,6 +14,7 @@ from server.report.cautions import SHARES_CAUTION
 from server.report.content import names_deaths
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
+from shared_model.untrained_encoders import describe_encoder, is_untrained, used_images
 
 
 def print_run(path: Path, console: Console) -> None:
@@ -27,8 +28,10 @@ def print_run(path: Path, console: Console) -> None:
         raise StudyError(_describe_missing(path))
     console.print(f"{state}" + (f": {reason}" if reason else ""), markup=False)
     folder = RunFolder(path)
-    for name, why in folder.read_json("config.json").get("excluded", {}).items():
+    config = folder.read_json("config.json")
+    for name, why in config.get("excluded", {}).items():
         console.print(f"excluded: {name}: {why}", markup=False)
+    print_encoders(config, console)
     quality = folder.read_json(QUALITY_FILE)
     if quality:
         print_quality(quality, console)
@@ -68,6 +71,15 @@ def _describe_missing(path: Path) -> str:
 def _fold_number(path: Path) -> int:
     number = path.name.removeprefix("fold-")
     return int(number) if number.isdecimal() else 0
+
+
+def print_encoders(config: Mapping[str, Any], console: Console) -> None:
+    """A line where images go through a network that nobody trained."""
+    settings = config.get("settings", {})
+    images = used_images(settings, config.get("schema", {}).get("images", {}))
+    if images and is_untrained(settings):
+        told = f"images: {', '.join(images)}: {describe_encoder(settings)}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_quality(quality: Mapping[str, Any], console: Console) -> None:

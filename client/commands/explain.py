@@ -43,6 +43,7 @@ def explain(
     from client.data.screen import problems_listed
     from client.patient_explanation import explain_patient
     from client.patient_screen import print_explanation, write_private
+    from client.run_evidence import gather_evidence
     from client.run_model import open_run
     from client.site import Site
 
@@ -54,6 +55,7 @@ def explain(
             model,
             site,
             patient,
+            evidence=gather_evidence(model, site),
             cohort=unseen_risks(model, site),
             image_references=image_references,
             series_references=series_references,

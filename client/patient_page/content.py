@@ -173,6 +173,64 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class Test:
+    """How good the model was on patients of all hospitals whom training never saw; None is suppressed or not there."""
+
+    n: int | None
+    events: int | None
+    auc: float | None
+    auc_ci: tuple[float, float] | None
+    calibration_slope: float | None
+    calibration_slope_ci: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check of data quality found in a hospital.
+
+    Attributes:
+        hospital: where.
+        check: its name.
+        modality: of what; "" for the outcome.
+        grade: how bad.
+        items: columns, channels or regions; none for the whole modality.
+        value: the worst number; None where it may not be told.
+        accepted: the coordinator let the hospital take part in spite of it.
+    """
+
+    hospital: str
+    check: str
+    modality: str
+    grade: Literal["amber", "red"]
+    items: tuple[str, ...]
+    value: float | None
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against the model's predictions here.
+
+    Attributes:
+        site: what this hospital is called.
+        is_judged: the run names the hospital, and judged its data.
+        test: how good the model is.
+        findings: of the hospitals that the model learned from, and of this one.
+        unused: kinds of data that the model does not use.
+        untrained: images that go through a network with random weights that nobody trained.
+        encoder: that network, in words.
+    """
+
+    site: str
+    is_judged: bool
+    test: Test
+    findings: tuple[Finding, ...]
+    unused: tuple[str, ...]
+    untrained: tuple[str, ...]
+    encoder: str
+
+
+@dataclass(frozen=True)
 class Explained:
     """One patient's explanation."""
 
@@ -181,6 +239,7 @@ class Explained:
     site: str
     run_id: str
     model_hash: str
+    evidence: Evidence
     patient_id: str
     part_of_run: Part | None
     prediction: Prediction

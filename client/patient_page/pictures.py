@@ -48,13 +48,21 @@ class HeatMap:
         squares: log odds of each square.
         side: of a square in pixels; the last row and column may have fewer.
         colours: red, green, blue, opacity of each pixel of the model's grid.
-        limit: log odds at which a colour is full.
     """
 
     squares: Float64[np.ndarray, "row column"]
     side: int
     colours: UInt8[np.ndarray, "size size 4"]
-    limit: float
+
+    @property
+    def raising(self) -> float:
+        """Sum of the squares that raise the risk."""
+        return float(self.squares[self.squares > 0].sum())
+
+    @property
+    def lowering(self) -> float:
+        """Sum of the squares that lower the risk."""
+        return float(self.squares[self.squares < 0].sum())
 
 
 def read_radiographs(site: Site, row: int) -> dict[str, Radiograph]:
@@ -97,19 +105,23 @@ def _to_gray(pixels: UInt16[np.ndarray, "side side"]) -> UInt8[np.ndarray, "side
     return np.asarray(np.rint(pixels / 257), dtype=np.uint8)
 
 
-def draw_heat_map(pixels: Float64[np.ndarray, "size size"]) -> HeatMap:
-    """Squares of pixels, the stronger the more opaque; orange raises the risk, blue lowers it."""
+def draw_heat_map(pixels: Float64[np.ndarray, "size size"], *, full: float) -> HeatMap:
+    """Squares of pixels, the stronger the more opaque; orange raises the risk, blue lowers it.
+
+    Args:
+        pixels: attribution in log odds.
+        full: log odds from which a colour is full, the same for every picture of the page.
+    """
     size = len(pixels)
     side = max(1, round(size / SQUARES))
     first = np.arange(0, size, side)
     squares = np.add.reduceat(np.add.reduceat(pixels, first, axis=0), first, axis=1)
-    limit = float(np.abs(squares).max())
-    strength = squares / limit if limit else np.zeros_like(squares)
+    strength = np.clip(squares / full, -1.0, 1.0)
     whole = np.repeat(np.repeat(strength, side, axis=0), side, axis=1)[:size, :size]
     colours = np.zeros((size, size, 4), dtype=np.uint8)
     colours[..., :3] = np.where(whole[..., None] > 0, RAISES, LOWERS)
     colours[..., 3] = np.rint(255 * np.abs(whole))
-    return HeatMap(squares, side, colours, limit)
+    return HeatMap(squares, side, colours)
 
 
 def png_uri(pixels: UInt8[np.ndarray, "..."]) -> str:

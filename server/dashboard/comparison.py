@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail
-from server.report.cautions import SHARES_CAUTION
 from server.report.explained import PRESENCE, Explanation
 from server.report.records import Config
+from server.report.shares import tell_range, tell_share
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.escaping import isolated
-from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
+from shared_model.pages.numbers import SUPPRESSED, interval, number
 from shared_model.pages.plots import axis, layout, name_axis, points_with_intervals, reference_line, rows_height
 from shared_model.pages.wording import Words
 
@@ -136,7 +136,7 @@ def _draw_shares(explained: dict[str, Explanation], words: Words) -> Figure:
         rows = [row + step * (i - (len(explained) - 1) / 2) for row in range(len(modalities))]
         values, ends = (
             [e.share if e else None for e in entries],
-            [e.share_ci if e and not one.is_single else None for e in entries],
+            [e.share_range if e and not (one.is_single or e.is_unused) else None for e in entries],
         )
         traces.append(points_with_intervals(run, rows, values, ends, series=i))
     cells = tuple((name, *(_show_share(one, name, words) for one in explained.values())) for name in modalities)
@@ -144,7 +144,7 @@ def _draw_shares(explained: dict[str, Explanation], words: Words) -> Figure:
         name="compared-shares",
         title=words("compare.shares_title"),
         alt=words("compare.shares_alt", n=len(modalities), runs=len(explained)),
-        caption=words("compare.shares_caption", caution=SHARES_CAUTION),
+        caption=words("compare.shares_caption"),
         data=traces,
         layout=layout(axis(words("compare.shares_axis"), rangemode="tozero", tickformat=".0%"), name_axis(modalities)),
         table=Table(words("compare.shares_title"), (words("compare.modality"), *explained), cells, "compared-shares"),
@@ -156,8 +156,8 @@ def _show_share(one: Explanation, name: str, words: Words) -> str:
     entry = one.modalities.get(name)
     if entry is None:
         return words("compare.absent")
-    ends = f" ({percent_interval(entry.share_ci)})" if entry.share_ci and not one.is_single else ""
-    return percent(entry.share) + ends
+    beside = "" if one.is_single else tell_range(entry, words)
+    return tell_share(entry, words) + (f" ({beside})" if beside else "")
 
 
 def _tabulate_features(explained: dict[str, Explanation], words: Words) -> Table:

@@ -9,6 +9,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from server.report.records import Ends, Number, Released
 
+SMALLEST_SHARE = 0.0005  # below, a share would be written as 0.0%
+FEWEST_PREDICTING = 5  # hospitals: of three or four, an interval for the next one says nothing
 PRESENCE = "presence"  # the entry of having or lacking a modality at all, over all patients
 
 _record = checked_dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -20,6 +22,8 @@ class ModalityEntry:
 
     share: Number = None
     share_ci: Ends = None
+    share_range: Ends = None
+    evidence: bool | None = None
     mean_local_share: Number = None
     mean_local_share_ci: Ends = None
     share_present: Number = None
@@ -35,6 +39,31 @@ class ModalityEntry:
     site_mean: Number = None
     site_mean_ci: Ends = None
     prediction_interval: Ends = None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether the model does not use the modality: its share would be written as 0.0%."""
+        return self.share is not None and self.share < SMALLEST_SHARE
+
+    @property
+    def lacks_evidence(self) -> bool:
+        """Whether the training patients gave no evidence that it helps: refits tell, or that it is not used."""
+        return self.is_unused if self.evidence is None else not self.evidence
+
+    @property
+    def next_hospital(self) -> Ends:
+        """Where the share at a further hospital is expected; None where too few hospitals tell, or nothing is used."""
+        enough = self.hospitals is not None and self.hospitals >= FEWEST_PREDICTING
+        return self.prediction_interval if enough and not self.is_unused else None
+
+
+@_record
+class ShareInterval:
+    """How `share_range` was made; `reason` says why there is none."""
+
+    method: str = ""
+    replicates: int = 0
+    reason: str | None = None
 
 
 @_record
@@ -132,6 +161,7 @@ class Explanation:
     events: int | None = None
     feature_patients: int | None = None
     part: str = "test"
+    share_interval: ShareInterval | None = None
     modalities: Mapping[str, ModalityEntry] = Field(default_factory=dict)
     interactions: tuple[Interaction, ...] = ()
     features: Mapping[str, Features] = Field(default_factory=dict)

@@ -9,24 +9,35 @@ from dataclasses import dataclass
 from server.report.cautions import list_cautions
 from server.report.content import RunContent
 from server.report.records import TestPart
+from server.report.shares import tell_range, tell_share
 from shared_model.metric_intervals import Interval
 from shared_model.metrics import Metrics
 from shared_model.pages.blocks import Tile
-from shared_model.pages.numbers import SUPPRESSED, interval, number, percent, percent_interval
+from shared_model.pages.numbers import SUPPRESSED, interval, number, percent
 from shared_model.pages.wording import Words
 
 SLOPE_RIGHT = (0.9, 1.1)  # what is called right: our own words for a number that stands beside them
 RATIO_RIGHT = (0.9, 1.1)  # expected by observed events, the same
+CHANCE = 0.5  # an AUC
 _PERHAPS = "_perhaps"  # of words for what chance alone may explain
 
 
 @dataclass(frozen=True)
 class ShareBar:
-    """A modality's share, drawn; lengths are percent of the width. No interval ("") where one has no meaning."""
+    """A modality's share, drawn; lengths are percent of the width.
+
+    Attributes:
+        name: of the modality.
+        share: in percent, or that it is not used.
+        beside: its range over refits, or that there is no evidence; "" where there is neither.
+        length: of the bar.
+        low: where the range begins; with `high` the end of the bar where there is none.
+        high: where it ends.
+    """
 
     name: str
     share: str
-    interval: str
+    beside: str
     length: float
     low: float
     high: float
@@ -55,17 +66,11 @@ class FirstScreen:
     cautions: tuple[str, ...]
 
 
-def describe_first_screen(content: RunContent, words: Words, *, shares_caution: str) -> FirstScreen:
-    """The first screen of a run.
-
-    Args:
-        content: of the run folder.
-        words: of the report.
-        shares_caution: what intervals of shares leave out; it stands wherever shares do.
-    """
+def describe_first_screen(content: RunContent, words: Words) -> FirstScreen:
+    """The first screen of a run."""
     study = content.config.schema_.study if content.config else None
     cautions = list_cautions(content, words)
-    bars = tuple(_list_bars(content))
+    bars = tuple(_list_bars(content, words))
     is_single = content.explanation is not None and content.explanation.is_single
     return FirstScreen(
         title=(study.title or study.name) if study else words("first.unknown_study"),
@@ -73,11 +78,17 @@ def describe_first_screen(content: RunContent, words: Words, *, shares_caution: 
         failure=content.reason if content.state == "failed" else "",
         tiles=tuple(_list_tiles(content, words)),
         bars=bars,
-        shares_note=words(f"first.shares_{'single' if is_single else 'note'}")
-        if bars
-        else _why_no_shares(content, words),
-        cautions=(shares_caution, *cautions) if bars and not is_single else cautions,
+        shares_note=_tell_shares(bars, is_single=is_single, words=words) if bars else _why_no_shares(content, words),
+        cautions=cautions,
     )
+
+
+def _tell_shares(bars: tuple[ShareBar, ...], *, is_single: bool, words: Words) -> str:
+    """What the bars are, and what the lines in them where there are any."""
+    if is_single:
+        return words("first.shares_single")
+    has_lines = any(bar.low != bar.high for bar in bars)
+    return " ".join(words("first.shares_note", line=words("first.line") if has_lines else "").split())
 
 
 def _describe_run(content: RunContent, words: Words) -> str:
@@ -117,7 +128,8 @@ def _hospitals(content: RunContent, words: Words) -> Tile:
     if content.hospitals_left():
         notes.append(words("first.hospitals_left", n=len(content.hospitals_left())))
     if config.excluded:
-        notes.append(words("first.hospitals_excluded", n=len(config.excluded)))
+        names = ", ".join(config.excluded)
+        notes.append(words("first.hospitals_excluded", n=len(config.excluded), names=names))
     return Tile(words("first.hospitals"), str(len(taking_part)), " ".join(notes) or words("first.hospitals_note"))
 
 
@@ -126,6 +138,8 @@ def _auc(pooled: Metrics, content: RunContent, words: Words) -> Tile:
         return Tile(words("first.auc"), words("first.not_defined"), in_words=True)
     meaning = "first.auc_note_deaths" if content.counts_deaths else "first.auc_note"
     note = words(meaning, pairs=str(round(100 * pooled.auc)))
+    if pooled.auc_ci is not None and pooled.auc_ci[0] <= CHANCE:
+        note = f"{words('first.auc_chance')} {note}"
     ends = words("first.ci", ci=interval(pooled.auc_ci))
     return Tile(words("first.auc"), number(pooled.auc), note, beside=ends, wide=True)
 
@@ -198,18 +212,19 @@ def expected_events(test: TestPart) -> float | None:
     return sum(risk * n for risk, n in zip(predicted, sizes, strict=True))
 
 
-def _list_bars(content: RunContent) -> Iterator[ShareBar]:
+def _list_bars(content: RunContent, words: Words) -> Iterator[ShareBar]:
     explanation = content.explanation
     if explanation is None or explanation.suppressed or explanation.uses_nothing:
         return
     for name, entry in explanation.by_share():
         share = entry.share or 0.0
-        low, high = (None if explanation.is_single else entry.share_ci) or (share, share)
+        is_drawn = not (explanation.is_single or entry.is_unused)
+        low, high = (entry.share_range if is_drawn else None) or (share, share)
         yield ShareBar(
             name=name,
-            share=percent(entry.share),
-            interval="" if explanation.is_single else percent_interval(entry.share_ci),
-            length=_on_scale(share),
+            share=tell_share(entry, words),
+            beside="" if explanation.is_single else tell_range(entry, words),
+            length=0.0 if entry.is_unused else _on_scale(share),
             low=_on_scale(share if low is None else low),
             high=_on_scale(share if high is None else high),
         )

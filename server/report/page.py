@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import describe_first_screen
 from server.report.sections.data_quality import describe_data_quality
@@ -39,7 +38,7 @@ def render_report(path: Path) -> str:
         "report.html",
         words=words,
         sections=list_sections(content, words),
-        first=describe_first_screen(content, words, shares_caution=SHARES_CAUTION),
+        first=describe_first_screen(content, words),
     )
 
 
@@ -47,7 +46,7 @@ def list_sections(content: RunContent, words: Words) -> tuple[Section, ...]:
     """The page below its first screen; every run has all sections, and one without numbers says why."""
     return (
         describe_performance(content, words),
-        describe_importance(content, words, shares_caution=SHARES_CAUTION),
+        describe_importance(content, words),
         describe_features(content, words),
         describe_groups(content, words),
         describe_drift(content, words),

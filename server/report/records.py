@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from shared_model.config import Scalar
 from shared_model.metrics import Metrics
 from shared_model.privacy.suppression import suppressed_row
+from shared_model.untrained_encoders import used_images
 
 T = TypeVar("T")
 
@@ -82,6 +83,10 @@ class Config:
     excluded: Mapping[str, str] = Field(default_factory=dict)
     python: str = ""
     packages: Mapping[str, str] = Field(default_factory=dict)
+
+    def images(self) -> list[str]:
+        """The study's images that the run uses."""
+        return used_images(self.settings, self.schema_.images)
 
 
 @_record

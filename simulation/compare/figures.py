@@ -50,7 +50,12 @@ def draw_figures(
     shown = differences.dropna(subset=["difference"])
     if len(shown):
         drawn["differences.png"] = _forest(
-            shown, "difference", "low", "high", label="AUC less that of the arm compared with (95 %, paired)", line=0.0
+            shown,
+            "difference",
+            "low",
+            "high",
+            label="AUC less that of the arm compared with (models as they are)",
+            line=0.0,
         )
     curves = {one.arm.name: score(one.mean) for one in arms if one.arm.name in CURVES}
     drawn["calibration.png"] = _calibration(curves)

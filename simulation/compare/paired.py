@@ -16,13 +16,16 @@ from simulation.compare.predictions import KEY
 
 @dataclass(frozen=True)
 class Difference:
-    """AUC of one arm less that of another, over the same patients.
+    """AUC of one arm less that of another, over the same patients: a description, from which no verdict follows.
+
+    DeLong's interval is for one fixed score a model. Here every fold has a model of its own, whose scores are pooled,
+    so patients share models and are not independent; and models that other training patients would give are not in it.
 
     Attributes:
         n: patients that both arms predict.
         events: deaths among them.
         difference: of the AUCs.
-        low: lower end of the 95 % interval; likewise `high`.
+        low: lower end of DeLong's 95 % interval, the models taken as fixed; likewise `high`.
     """
 
     n: int
@@ -30,13 +33,6 @@ class Difference:
     difference: float
     low: float
     high: float
-
-    @property
-    def verdict(self) -> str:
-        """What may be claimed."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference shown"
 
 
 def pair_tables(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

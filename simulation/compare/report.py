@@ -29,6 +29,13 @@ from simulation.compare.tables import (
 
 Row = Mapping[str, Any]
 
+CAUTION = (
+    "Differences are of the same patients, with DeLong's interval for paired AUCs. They describe; they are no test, "
+    "and nothing here is called better, worse or significant. DeLong's interval takes each arm as one fixed model with "
+    "independent patients, while these predictions are pooled over models of different folds; and models trained on "
+    "other patients would differ, which no interval here holds. So it is too narrow to choose an arm by."
+)
+
 
 def write_report(
     out: Path,
@@ -107,11 +114,8 @@ def _head(
         ),
         "",
         (
-            f"With {events} events an AUC of {auc:.3f} has a standard error of {error:.3f} (Hanley and McNeil): two "
-            f"unpaired AUCs must differ by {2 * 1.96 * error / 2**0.5:.3f} before it means anything. Differences below "
-            "are paired (DeLong). Where the interval holds 0 no difference is shown, which is not the same as no "
-            f"difference; among {len(metrics) - 1} comparisons about one in twenty looks real by chance. The intervals "
-            "are for patients drawn anew, with the models as they are: models of other seeds differ besides."
+            f"With {events} events an AUC of {auc:.3f} has a standard error of {error:.3f} (Hanley and McNeil). "
+            f"{CAUTION} {len(metrics) - 1} differences stand below, of which some are large by chance alone."
         ),
     ]
     lines += [f"\n**{arm} could not be trained**: {reason}" for arm, reason in failed.items()]
@@ -119,8 +123,8 @@ def _head(
 
 
 _ARM_COLUMNS = (
-    *("arm", "n", "AUC", "within hospitals", "one seed", "difference", "from", "verdict"),
-    *("difference within hospitals", "verdict", "Brier", "slope"),
+    *("arm", "n", "AUC", "within hospitals", "one seed", "difference", "from"),
+    *("difference within hospitals", "Brier", "slope"),
 )
 
 
@@ -137,9 +141,7 @@ def _arms_section(metrics: pd.DataFrame, differences: pd.DataFrame) -> str:
             f"| {row['arm']}: {row['description']} | {row['n']} | {_interval(row, 'auc', 'auc_low', 'auc_high')} "
             f"| {_number(row['auc_within'])} | {_number(row['single_seed_auc'])} "
             f"| {_interval(difference, 'difference', 'low', 'high', sign=True)} | {difference.get('against', '')} "
-            f"| {difference.get('verdict', '')} "
             f"| {_interval(difference, 'within_difference', 'within_low', 'within_high', sign=True)} "
-            f"| {_text(difference, 'within_verdict')} "
             f"| {_number(row['brier'], 4)} | {_number(row['calibration_slope'], 2)} |"
         )
     lines += [
@@ -207,7 +209,7 @@ def _evidence_section(evidence: pd.DataFrame, arms: Sequence[Finished]) -> str:
         "",
         (
             "A share says what a model uses, a loss whether another modality can stand in for it: a modality with a "
-            "share and no loss that is shown is one that others can replace, one that is used in vain, or one whose "
+            "share and hardly a loss is one that others can replace, one that is used in vain, or one whose "
             "loss is too small for this many events. A share of 0 is that of a modality whose weights the evidence "
             "shrank to nothing; its interval in a run's explanations is for the model as it is."
         ),
@@ -267,11 +269,6 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _number(value: Any, digits: int = 3) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _text(row: Row, key: str) -> str:
-    found = row.get(key)
-    return found if isinstance(found, str) else ""
 
 
 def _interval(row: Row, value: str, low: str, high: str, *, sign: bool = False) -> str:

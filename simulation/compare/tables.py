@@ -92,7 +92,8 @@ def metrics_table(arms: Sequence[Finished]) -> pd.DataFrame:
 def differences_table(arms: Sequence[Finished]) -> pd.DataFrame:
     """Every arm less the one that it is compared with, over the patients that both predict.
 
-    No claim where the interval holds 0. Where the arm to compare with failed, the federated one takes its place.
+    A description, without a verdict: see `Difference`. Where the arm to compare with failed, the federated one takes
+    its place.
     """
     by_name = {one.arm.name: one for one in arms}
     rows = []
@@ -107,10 +108,9 @@ def differences_table(arms: Sequence[Finished]) -> pd.DataFrame:
             if found is not None:
                 row |= {"n": found.n, "events": found.events}
                 row |= {f"{prefix}difference": found.difference, f"{prefix}low": found.low, f"{prefix}high": found.high}
-                row[f"{prefix}verdict"] = found.verdict
         rows.append(row)
     columns = ["arm", "group", "against", "n", "events"]
-    columns += [f"{prefix}{key}" for prefix in ("", "within_") for key in ("difference", "low", "high", "verdict")]
+    columns += [f"{prefix}{key}" for prefix in ("", "within_") for key in ("difference", "low", "high")]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import shap
 
-from server.report.cautions import SHARES_CAUTION
 from server.report.explained import PRESENCE, Explanation, FeatureEntry
 from server.report.records import Ends
+from server.report.shares import tell_interval_meaning, tell_range, tell_share
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import Cell, Table
-from shared_model.pages.numbers import percent, percent_interval
 from simulation.notebook.showing import WORDS, Of, Shown, check_of
 
 TOP = 10  # features that an object shows of itself; the table holds all
@@ -71,7 +70,7 @@ class FederationExplanations:
         if self.content.suppressed:
             return Shown(self._heading(), WORDS("notebook.suppressed")).to_html()
         tables = [self._modality_table()]
-        notes = [WORDS("notebook.shares_note"), SHARES_CAUTION]
+        notes = [WORDS("notebook.shares_note"), tell_interval_meaning(self.content, WORDS)]
         if any(self.content.features.values()):
             features = self.to_frame("features")
             tables.append(self._feature_table(features))
@@ -118,7 +117,7 @@ class FederationExplanations:
 
     def _modality_table(self) -> Table:
         rows = tuple(
-            (name, percent(entry.share), percent_interval(entry.share_ci), entry.mean_abs, entry.n_present)
+            (name, tell_share(entry, WORDS), tell_range(entry, WORDS), entry.mean_abs, entry.n_present)
             for name, entry in self.content.by_share()
         )
         columns = ("modality", "share", "share_ci", "mean_abs", "having")

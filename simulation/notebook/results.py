@@ -12,7 +12,6 @@ import torch
 
 from client.run_model import open_run
 from client.site import Site
-from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import describe_first_screen
 from shared_model.errors import StudyError
@@ -97,9 +96,9 @@ class RunResults:
         return f"RunResults({str(self.path)!r}, {self.content.state})"
 
     def _repr_html_(self) -> str:
-        first = describe_first_screen(self.content, WORDS, shares_caution=SHARES_CAUTION)
+        first = describe_first_screen(self.content, WORDS)
         columns = tuple(WORDS(f"notebook.{name}") for name in ("modality", "share", "share_ci"))
-        rows = tuple((bar.name, bar.share, bar.interval) for bar in first.bars)
+        rows = tuple((bar.name, bar.share, bar.beside) for bar in first.bars)
         return Shown(
             title=first.title,
             subtitle=first.subtitle,

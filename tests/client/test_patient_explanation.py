@@ -13,6 +13,7 @@ import pytest
 from client.cohort_risks import unseen_risks
 from client.patient_case import open_case
 from client.patient_explanation import effect_sizes, explain_patient
+from client.run_evidence import gather_evidence
 from shared_model.config import Scalar
 from shared_model.errors import SettingsError
 from shared_model.shapley.exact import explain_modalities
@@ -35,7 +36,15 @@ def explained(finished: FinishedRun) -> dict[str, Any]:
 def _explain(finished: FinishedRun, patient: str) -> dict[str, Any]:
     run, site = finished.model(), finished.site()
     cohort = unseen_risks(run, site)
-    return explain_patient(run, site, patient, cohort=cohort, image_references=3, series_references=5)
+    return explain_patient(
+        run,
+        site,
+        patient,
+        evidence=gather_evidence(run, site),
+        cohort=cohort,
+        image_references=3,
+        series_references=5,
+    )
 
 
 def _patient_lacking(finished: FinishedRun, modality: str) -> str:

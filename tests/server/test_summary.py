@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from server.report.cautions import SHARES_CAUTION
 from server.run_folder import RunFolder
 from server.summary import print_run, print_shares
 from shared_model.errors import StudyError
-from tests.server.report.run_folders import scored_part, write, write_run
+from tests.server.report.run_folders import change, scored_part, write, write_run
 
 
 def test_show_of_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
@@ -104,3 +105,15 @@ def test_only_modality_has_no_share_to_tell() -> None:
     print_shares({"modalities": {"static": entry}}, Console(file=told, width=200))
 
     assert told.getvalue() == "explanation: static is the only modality: its share is 100% by construction\n"
+
+
+@pytest.mark.parametrize(("weights", "is_told"), [("", True), ("resnet18.pt", False)])
+def test_images_through_a_random_network_are_told(tmp_path: Path, weights: str, *, is_told: bool) -> None:
+    run, told = write_run(tmp_path), StringIO()
+    settings = json.loads((run / "config.json").read_text())["settings"]
+    change(run, "config.json", settings=settings | {"image-encoder": "resnet18", "image-weights": weights})
+
+    print_run(run, Console(file=told, width=200))
+
+    line = "images: hip: ResNet-18 with random weights, never trained; 16 principal components of its output"
+    assert (line in told.getvalue()) == is_told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.patient_page.content import Explained, Feature, Modality
+from client.patient_page.effects import Scale
 from client.patient_page.values import show_reference
 from shared_model.pages.blocks import Block, Cell, Folded, Section, Table, Text
 from shared_model.pages.numbers import significant
@@ -15,18 +16,20 @@ def describe_events(explained: Explained, words: Words) -> tuple[Section, ...]:
     """A section for each set of events."""
     found = [one for one in explained.views["common"].modalities if one.kind in EVENTS]
     return tuple(
-        Section(f"events-{i}", words("events.title", name=one.name), _describe(one, words))
+        Section(f"events-{i}", words("events.title", name=one.name), _describe(one, words, scale=Scale.of(explained)))
         for i, one in enumerate(found)
     )
 
 
-def _describe(modality: Modality, words: Words) -> tuple[Block, ...]:
+def _describe(modality: Modality, words: Words, *, scale: Scale) -> tuple[Block, ...]:
     if not modality.present:
         return (Text(words("events.lacking", name=modality.name)),)
     ordered = sorted(modality.features, key=lambda feature: -abs(feature.phi))
     given = [feature for feature in ordered if feature.value]
     rest = [feature for feature in ordered if not feature.value]
     blocks: list[Block] = [Text(words(f"events.intro_{modality.kind}"))]
+    if not scale.has_effect(modality.phi, *(feature.phi for feature in ordered)):
+        blocks.append(Text(words("events.no_effect", name=modality.name, **scale.tell())))
     if given:
         blocks.append(_table(modality, given, words("events.given", n=len(given)), words))
     else:

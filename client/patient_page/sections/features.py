@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 from client.patient_page.content import Explained, View
+from client.patient_page.effects import Scale
 from client.patient_page.figures import LOWERS, NEITHER, RAISES, padded, risk_axis, risk_of, row_label
 from client.patient_page.sections.modalities import list_views
-from client.patient_page.waterfall import Step, Waterfall, build_waterfall, list_steps, show_step
+from client.patient_page.waterfall import PER_UNIT, Step, Waterfall, build_waterfall, list_steps, show_step
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Section, Table, Text
 from shared_model.pages.escaping import figure_text
 from shared_model.pages.numbers import percent
@@ -22,6 +23,7 @@ def describe_features(explained: Explained, words: Words) -> Section:
     views = list_views(explained)
     blocks: list[Block] = [
         Text(words("features.intro")),
+        Text(words("scale.intro", **Scale.of(explained).tell())),
         Grid(tuple(_draw(explained, name, view, words) for name, view in views)),
         *(Folded(words(f"features.all_{name}"), (_list_all(name, view, words),)) for name, view in views),
     ]
@@ -46,14 +48,14 @@ def _draw(explained: Explained, name: str, view: View, words: Words) -> Figure:
         title=words(f"features.figure_{name}"),
         alt=words("features.alt", base=base, end=end, told=told, rest=show_step(fall.rest)),
         caption=words(f"features.caption_{name}", n=view.rows, base=base, mean=percent(view.base_probability)),
-        data=[_bars(steps, levels), _ends(levels, base, end)],
+        data=[_bars(steps, levels, Scale.of(explained)), _ends(levels, base, end)],
         layout=layout(risk_axis(words("features.axis"), low, high), name_axis(labels), showlegend=False, bargap=0.3),
         table=_table(name, fall, words, base=base, end=end),
         height=rows_height(len(labels)) - 24,
     )
 
 
-def _bars(steps: tuple[int, ...], levels: list[float]) -> Trace:
+def _bars(steps: tuple[int, ...], levels: list[float], scale: Scale) -> Trace:
     return {
         "type": "bar",
         "orientation": "h",
@@ -66,13 +68,15 @@ def _bars(steps: tuple[int, ...], levels: list[float]) -> Trace:
         "cliponaxis": False,
         "constraintext": "none",
         "textfont": {"color": INK},
-        "marker": {"color": [_colour(step) for step in steps]},
+        "marker": {"color": [_colour(step, scale) for step in steps]},
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def _colour(step: int) -> str:
-    return RAISES if step > 0 else LOWERS if step < 0 else NEITHER
+def _colour(step: int, scale: Scale) -> str:
+    if not scale.has_effect(step / PER_UNIT):
+        return NEITHER
+    return RAISES if step > 0 else LOWERS
 
 
 def _ends(levels: list[float], base: str, end: str) -> Trace:

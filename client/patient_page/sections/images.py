@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from client.patient_page.content import Explained, Image
+from client.patient_page.effects import Scale
 from client.patient_page.pictures import Radiograph, draw_heat_map, png_uri
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Block, Cell, Own, Section, Table, Text
@@ -48,7 +49,7 @@ def describe_images(explained: Explained, pictures: Mapping[str, Radiograph], wo
         return None
     lacking = [name for name in names if name not in pictures]
     shown = tuple(
-        _show(f"radiograph-{i}", name, picture, explained.images.get(name, Image()), words)
+        _show(f"radiograph-{i}", name, picture, explained.images.get(name, Image()), words, scale=Scale.of(explained))
         for i, (name, picture) in enumerate(pictures.items())
         if name in names
     )
@@ -59,33 +60,32 @@ def describe_images(explained: Explained, pictures: Mapping[str, Radiograph], wo
     return Section("images", words("images.title"), tuple(blocks))
 
 
-def _show(key: str, name: str, picture: Radiograph, found: Image, words: Words) -> Shown:
+def _show(key: str, name: str, picture: Radiograph, found: Image, words: Words, *, scale: Scale) -> Shown:
     alt = words("images.alt", name=name)
     base = Shown(key, name, png_uri(picture.gray), alt, picture.size)
     if not found.pixels:
         reason = words("images.unavailable", reason=found.unavailable or words("images.no_attribution"))
         return replace(base, reason=reason)
     pixels = np.asarray(found.pixels, dtype=np.float64)
-    heat = draw_heat_map(pixels)
-    total = show_step(round(float(pixels.sum()) * PER_UNIT))
+    heat = draw_heat_map(pixels, full=scale.unit)
     parts = sum_ninths(pixels)
-    raising, lowering = float(heat.squares[heat.squares > 0].sum()), float(heat.squares[heat.squares < 0].sum())
-    numbers = {
-        "raising": show_step(round(raising * PER_UNIT)),
-        "lowering": show_step(round(lowering * PER_UNIT)),
-        "total": total,
-    }
+    sums = {"raising": heat.raising, "lowering": heat.lowering, "total": float(pixels.sum())}
+    numbers = {key: show_step(round(value * PER_UNIT)) for key, value in sums.items()}
+    base = replace(base, table=_table(name, parts, found, words))
+    if not scale.has_effect(heat.raising, heat.lowering):
+        return replace(base, reason=words("images.no_effect", **numbers, unit=scale.tell()["unit"]))
     strongest = words(f"images.ninth_{int(np.abs(parts).argmax())}")
     caption = words("images.caption", side=heat.side, n=found.references, seen=picture.size, **numbers)
     caption += " " + words("images.whole", phi=show_step(round(found.phi * PER_UNIT)))
+    largest = float(heat.squares.flat[np.abs(heat.squares).argmax()])
+    caption += " " + words("images.faint", strongest=show_step(round(largest * PER_UNIT)), unit=scale.tell()["unit"])
     caption += words("images.sharp" if picture.is_sharp else "images.as_seen", seen=picture.size)
     return replace(
         base,
         heat=png_uri(heat.colours),
         heat_alt=words("images.heat_alt", name=name, strongest=strongest, **numbers),
         caption=caption,
-        limit=f"{heat.limit:.3f}",
-        table=_table(name, parts, found, words),
+        limit=f"{scale.unit:.3f}",
     )
 
 

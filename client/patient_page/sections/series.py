@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from client.patient_page.content import Explained, Recording
+from client.patient_page.effects import Scale
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Grid, Heading, Section, Table, Text
 from shared_model.pages.plots import BLUE, GRAY, INK, LINE, ORANGE, Trace, axis, layout
 from shared_model.pages.wording import Words
-
-_FULL = 0.98  # quantile of |phi| from which a colour is full: one extreme would leave the others gray
 
 
 def describe_series(explained: Explained, words: Words) -> Section | None:
@@ -30,15 +29,20 @@ def describe_series(explained: Explained, words: Words) -> Section | None:
         elif recording.cells is None:
             blocks.append(Text(words("series.unavailable", reason=recording.unavailable)))
         else:
-            blocks.extend(_describe(f"series-{i}", modality.name, recording, words))
+            blocks.extend(_describe(f"series-{i}", modality.name, recording, words, scale=Scale.of(explained)))
     return Section("series", words("series.title"), tuple(blocks))
 
 
-def _describe(key: str, name: str, recording: Recording, words: Words) -> Iterator[Block]:
-    whole, n = show_step(round(recording.phi * PER_UNIT)), recording.references
-    limit = float(np.quantile(np.abs(_cells(recording)), _FULL))
-    yield Text(words("series.intro", name=name, phi=whole, n=n, limit=_show(limit)))
-    yield Grid(tuple(_draw(f"{key}-{c}", recording, c, limit, words) for c in range(len(recording.channels))))
+def _describe(key: str, name: str, recording: Recording, words: Words, *, scale: Scale) -> Iterator[Block]:
+    phi = np.asarray(_cells(recording))
+    raising, lowering = float(phi[phi > 0].sum()), float(phi[phi < 0].sum())
+    has_effect = scale.has_effect(raising, lowering)
+    texts = {"phi": recording.phi, "raising": raising, "lowering": lowering}
+    told = {part: show_step(round(value * PER_UNIT)) for part, value in texts.items()}
+    told |= {"name": name, "limit": f"{scale.unit:.3f}"}
+    yield Text(words(f"series.{'intro' if has_effect else 'no_effect'}", n=recording.references, **told))
+    full = scale.unit if has_effect else None
+    yield Grid(tuple(_draw(f"{key}-{c}", recording, c, full, words) for c in range(len(recording.channels))))
     yield _part_table(key, recording, words)
     if recording.segments is not None:
         yield Folded(words("series.segments"), (_segment_table(key, recording, words),))
@@ -48,7 +52,7 @@ def _cells(recording: Recording) -> tuple[tuple[float, ...], ...]:
     return recording.cells.phi if recording.cells is not None else ()
 
 
-def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) -> Figure:
+def _draw(key: str, recording: Recording, c: int, full: float | None, words: Words) -> Figure:
     channel = recording.channels[c]
     label = f"{channel.name} ({channel.unit})" if channel.unit else channel.name
     values = [row[c] for row in recording.measured]
@@ -60,7 +64,7 @@ def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) ->
         title=label,
         alt=words("series.alt", name=label, **_span(values, words)) + " " + sums,
         caption=sums,
-        data=[_trace(recording, values, phi, limit or 1.0)],
+        data=[_trace(recording, values, phi, full)],
         layout=layout(axis(words("series.time", unit=recording.time_unit), zeroline=False), axis("", zeroline=False)),
         table=Table(
             caption=label,
@@ -75,8 +79,8 @@ def _draw(key: str, recording: Recording, c: int, limit: float, words: Words) ->
     )
 
 
-def _trace(recording: Recording, values: list[float | None], phi: list[float], scale: float) -> Trace:
-    """Points along time; the colour is full where |phi| is `scale`."""
+def _trace(recording: Recording, values: list[float | None], phi: list[float], full: float | None) -> Trace:
+    """Points along time; the colour is full from a |phi| of `full` on, and there is none where that is None."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -84,24 +88,28 @@ def _trace(recording: Recording, values: list[float | None], phi: list[float], s
         "y": values,
         "connectgaps": False,
         "line": {"color": GRAY, "width": 1},
-        "marker": {
-            "size": 7,
-            "color": phi,
-            "colorscale": [[0, BLUE], [0.5, LINE], [1, ORANGE]],
-            "cmin": -scale,
-            "cmax": scale,
-            "line": {"color": GRAY, "width": 0.5},
-            "showscale": True,
-            "colorbar": {
-                "tickvals": [-scale, 0, scale],
-                "ticktext": [_show(-scale), "0", _show(scale)],
-                "thickness": 9,
-                "outlinewidth": 0,
-                "tickfont": {"color": INK},
-            },
-        },
+        "marker": {"size": 7, "line": {"color": GRAY, "width": 0.5}, **_colours(phi, full)},
         "text": [_show(part) for part in phi],
         "hovertemplate": "%{x:.4~g}: %{y:.4~g}; %{text}<extra></extra>",
+    }
+
+
+def _colours(phi: list[float], full: float | None) -> Trace:
+    if full is None:
+        return {"color": LINE}
+    return {
+        "color": phi,
+        "colorscale": [[0, BLUE], [0.5, LINE], [1, ORANGE]],
+        "cmin": -full,
+        "cmax": full,
+        "showscale": True,
+        "colorbar": {
+            "tickvals": [-full, 0, full],
+            "ticktext": [_show(-full), "0", _show(full)],
+            "thickness": 9,
+            "outlinewidth": 0,
+            "tickfont": {"color": INK},
+        },
     }
 
 

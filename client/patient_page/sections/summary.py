@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from client.patient_page.content import Explained, View
+from client.patient_page.effects import Scale
 from client.patient_page.figures import risk_of
 from client.patient_page.sections.cohort import count_place
 from client.patient_page.sections.modalities import by_size, label_of
+from client.patient_page.sections.verdict import Verdict, describe_verdict
 from client.patient_page.values import name_of, show_middle, show_value
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import percent
 from shared_model.pages.wording import Words
 
+Direction = Literal["raises", "lowers", "none"]
 NAMED = 3  # features a direction in the sentence
 SMALLEST_NAMED = 0.03  # of the sum of all |phi|: less is not worth a clinician's attention
 CERTAIN = 2  # standard errors
+FULL_BAR = 10  # units of the page's scale: a bar that fills its half has at least so many
 FEW = 20  # patients: a rank among fewer says little
 
 
@@ -27,7 +32,7 @@ class Bar:
 
     name: str
     effect: str
-    raises: bool
+    direction: Direction
     start: float
     length: float
 
@@ -38,6 +43,7 @@ class Summary:
 
     patient_id: str
     subtitle: str
+    verdict: Verdict
     tiles: tuple[Tile, ...]
     sentences: tuple[str, ...]
     bars_note: str
@@ -50,14 +56,16 @@ def describe_summary(explained: Explained, words: Words) -> Summary:
     return Summary(
         patient_id=explained.patient_id,
         subtitle=words("summary.subtitle", site=explained.site, study=explained.study),
+        verdict=describe_verdict(explained, words),
         tiles=tuple(_list_tiles(explained, words)),
         sentences=tuple(_list_sentences(explained, words)),
         bars_note=words(
             "summary.modalities_note",
+            **Scale.of(explained).tell(),
             base=f"{explained.views['common'].base_logit:.3f}",
             end=f"{explained.prediction.logit:.3f}",
         ),
-        bars=tuple(list_bars(explained.views["common"], words)),
+        bars=tuple(list_bars(explained.views["common"], words, scale=Scale.of(explained))),
         cautions=tuple(_list_cautions(explained, words)),
     )
 
@@ -133,14 +141,22 @@ def _enumerate(names: list[str], words: Words) -> str:
     return words("summary.and", first="; ".join(isolated[:-1]), last=isolated[-1])
 
 
-def list_bars(view: View, words: Words) -> Iterator[Bar]:
-    """The kinds of data, the largest first: in log odds, which add up; the risk bends, and with it signs and ranks."""
+def list_bars(view: View, words: Words, *, scale: Scale) -> Iterator[Bar]:
+    """The kinds of data, the largest first: in log odds, which add up; the risk bends, and with it signs and ranks.
+
+    What has no effect on the prediction has no colour, and says so; where nothing has, no bar is long.
+    """
     shown = [(modality, round(modality.phi * PER_UNIT)) for modality in by_size(view)]
-    largest = max((abs(step) for _, step in shown), default=0)
+    full = max((abs(modality.phi) for modality in view.modalities), default=0.0)
+    full = max(full, FULL_BAR * scale.unit)
     for modality, step in shown:
-        length = 50 * abs(step) / largest if largest else 0.0
+        length = 50 * abs(modality.phi) / full
         start = 50 if step > 0 else 50 - length
-        yield Bar(label_of(modality, words), show_step(step), step > 0, round(start, 2), round(length, 2))
+        effect = show_step(step)
+        direction: Direction = "raises" if step > 0 else "lowers"
+        if not scale.has_effect(modality.phi):
+            effect, direction = f"{effect}, {words('scale.none')}", "none"
+        yield Bar(label_of(modality, words), effect, direction, round(start, 2), round(length, 2))
 
 
 def _list_cautions(explained: Explained, words: Words) -> Iterator[str]:
@@ -149,6 +165,3 @@ def _list_cautions(explained: Explained, words: Words) -> Iterator[str]:
         yield words(f"caution.{explained.part_of_run or 'unknown'}")
     if explained.cohort.risks and len(explained.cohort.risks) < FEW:
         yield words("caution.few", n=len(explained.cohort.risks))
-    lacking = [one.modality for one in explained.missing if one.feature is None]
-    if lacking:
-        yield words("caution.lacking", names=", ".join(lacking))

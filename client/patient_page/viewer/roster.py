@@ -13,6 +13,7 @@ from client.patient_explanation import explain_patient
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
 from client.patient_page.rows import Row
+from client.run_evidence import gather_evidence
 from client.run_model import RunModel
 from client.site import Site
 
@@ -43,6 +44,7 @@ class Roster:
         self._run, self._site, self._references = run, site, references
         self._lock = threading.Lock()
         self._pages: OrderedDict[int, str] = OrderedDict()
+        self._evidence = gather_evidence(run, site)
         everyone = np.arange(len(site.patients))
         risk, parts = predict_risks(run, site, everyone), parts_of_run(run, site)
         self._cohort = CohortRisks(None, everyone, risk)
@@ -93,6 +95,7 @@ class Roster:
             self._run,
             self._site,
             self.rows[row].patient_id,
+            evidence=self._evidence,
             cohort=self._cohort,
             image_references=self._references.images,
             series_references=self._references.series,

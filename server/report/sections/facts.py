@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 from server.report.content import RunContent
 from server.report.records import Config
+from server.report.shares import tell_interval_meaning, tell_modality
 from shared_model.config import Scalar
 from shared_model.metric_intervals import Interval
-from shared_model.pages.numbers import interval, number, percent, percent_interval
+from shared_model.pages.numbers import interval, number, percent
 from shared_model.pages.wording import Words
+from shared_model.untrained_encoders import describe_encoder
 
 Fact = Callable[[RunContent, Words], str]
 
@@ -31,6 +33,8 @@ def tell_hospitals(content: RunContent, words: Words) -> str:
     if content.config is None:
         return ""
     told = words("facts.hospitals", n=len(content.config.roster), excluded=len(content.config.excluded))
+    if content.config.excluded:
+        told += " " + words("facts.excluded", names=", ".join(content.config.excluded))
     left = content.hospitals_left()
     return f"{told} {words('facts.hospitals_left', n=len(left))}" if left else told
 
@@ -112,7 +116,7 @@ def tell_model(content: RunContent, words: Words) -> str:
         fusion=str(_setting(config, "fusion")),
         phases=", ".join(phases) or "-",
         head=words("facts.late_head") if is_late else str(_setting(config, "head")) or words("facts.linear_head"),
-        image=str(_setting(config, "image-encoder")) if config.schema_.images else words("facts.no_images"),
+        image=describe_encoder(config.settings) if config.images() else words("facts.no_images"),
     )
 
 
@@ -152,7 +156,11 @@ def tell_spread_of_performance(content: RunContent, words: Words) -> str:
 def _tell_spread_of_shares(content: RunContent, words: Words) -> str:
     explanation = content.explanation
     shares = explanation.by_share() if explanation is not None and not explanation.is_single else []
-    known = [f"{name} {percent(entry.i2, digits=0)}" for name, entry in shares if entry.i2 is not None]
+    known = [
+        f"{name} {percent(entry.i2, digits=0)}"
+        for name, entry in shares
+        if entry.i2 is not None and not entry.is_unused
+    ]
     return words("facts.i2", told=", ".join(known)) if known else ""
 
 
@@ -188,11 +196,8 @@ def tell_shares(content: RunContent, words: Words) -> str:
         return ""
     if content.explanation.uses_nothing or content.explanation.is_single:
         return words(f"first.shares_{'unused' if content.explanation.uses_nothing else 'single'}")
-    told = ", ".join(
-        f"{name} {percent(entry.share)} ({percent_interval(entry.share_ci)})"
-        for name, entry in content.explanation.by_share()
-    )
-    return words("facts.shares", told=told)
+    told = "; ".join(tell_modality(name, entry, words) for name, entry in content.explanation.by_share())
+    return words("facts.shares", told=told) + " " + tell_interval_meaning(content.explanation, words)
 
 
 def tell_subgroups(content: RunContent, words: Words) -> str:

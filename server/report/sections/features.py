@@ -61,9 +61,12 @@ def _describe_modality(i: int, modality: str, entries: Sequence[FeatureEntry], w
     blocks: list[Block] = []
     if shown:
         blocks.append(_draw_sizes(i, modality, shown, words))
-        with_groups = [entry for entry in shown[:SHOWN] if _known_groups(entry)]
-        if with_groups:
-            blocks.append(_draw_values(i, modality, with_groups, words))
+        top = shown[:SHOWN]
+        if any(_known_groups(entry) for entry in top):
+            blocks.append(_draw_values(i, modality, top, words))
+        without = [entry.name for entry in top if not _known_groups(entry)]
+        if without:
+            blocks.append(Notice(words("features.values_hidden", n=len(without), names=", ".join(without))))
         blocks.append(
             Folded(
                 words("features.each", modality=modality, n=len(shown)),
@@ -146,6 +149,10 @@ def _with_unit(entry: FeatureEntry) -> str:
     return f"{entry.name} ({entry.unit})" if entry.unit else entry.name
 
 
+def _say_suppressed(entry: FeatureEntry, words: Words) -> str:
+    return words("features.row_suppressed", name=entry.name)
+
+
 def _known_groups(entry: FeatureEntry) -> list[tuple[int, ValueGroup]]:
     return [(g, group) for g, group in enumerate(entry.groups) if not group.suppressed and group.mean_phi is not None]
 
@@ -168,7 +175,7 @@ def _draw_values(i: int, modality: str, entries: Sequence[FeatureEntry], words: 
         )
         if dots.x
     ]
-    names = [_with_unit(entry) for entry in entries]
+    names = [_with_unit(entry) if _known_groups(entry) else _say_suppressed(entry, words) for entry in entries]
     return Figure(
         name=f"values-{i}",
         title=words("features.values_title", modality=modality),
@@ -188,6 +195,8 @@ def _draw_values(i: int, modality: str, entries: Sequence[FeatureEntry], words: 
 
 def _value_rows(entry: FeatureEntry, words: Words) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
+    if not entry.groups:
+        rows.append((entry.name, words("features.all_values"), SUPPRESSED, SUPPRESSED, SUPPRESSED))
     for group in entry.groups:
         label = label_group(group, entry.unit, words)
         if group.suppressed:

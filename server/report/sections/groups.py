@@ -25,6 +25,9 @@ def describe_groups(content: RunContent, words: Words) -> Section:
     if explanation.is_single:
         return Section("groups", title, (Text(words("first.shares_single")),))
     blocks: list[Block] = [Text(words("groups.intro"))]
+    unused = [name for name, entry in explanation.by_share() if entry.is_unused]
+    if unused:
+        blocks.append(Text(words("groups.unused", names=", ".join(unused))))
     for i, (variable, groups) in enumerate(explanation.strata.items()):
         labels = _labels(variable, groups, content, words)
         blocks.append(_describe_variable(i, variable, labels, groups, explanation, words))
@@ -51,7 +54,7 @@ def _describe_variable(
     explanation: Explanation,
     words: Words,
 ) -> Block:
-    modalities = [name for name, _ in explanation.by_share()]
+    modalities = [name for name, entry in explanation.by_share() if not entry.is_unused]
     shown = [(label, row) for label, row in groups.items() if row is not None]
     table = Table(
         caption=words("groups.variable", name=variable),

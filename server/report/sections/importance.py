@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from server.report.content import RunContent
-from server.report.explained import Explanation, GroupEntry, ModalityEntry
+from server.report.explained import FEWEST_PREDICTING, Explanation, GroupEntry, ModalityEntry
+from server.report.shares import tell_interval_meaning, tell_modality, tell_range, tell_share
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, number, percent, percent_interval
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height
@@ -14,7 +15,7 @@ from shared_model.pages.wording import Words
 _OFFSET = 0.17  # rows above and below a name
 
 
-def describe_importance(content: RunContent, words: Words, *, shares_caution: str) -> Section:
+def describe_importance(content: RunContent, words: Words) -> Section:
     """Shares with intervals, forest plots, interactions."""
     title = words("importance.title")
     explanation = content.explanation
@@ -31,7 +32,7 @@ def describe_importance(content: RunContent, words: Words, *, shares_caution: st
         return Section("importance", title, (Notice(words("first.shares_single")), sizes))
     blocks: list[Block] = [
         Text(words("importance.intro")),
-        Notice(shares_caution),
+        Notice(tell_interval_meaning(explanation, words)),
         _draw_shares(explanation, words),
         Folded(words("importance.more"), (_detail_table(explanation, words, keys=(*_SHARES, *_SIZES)),)),
         *_describe_spread(explanation, words),
@@ -49,22 +50,22 @@ def _draw_shares(explanation: Explanation, words: Words) -> Figure:
             words("importance.share"),
             [row - _OFFSET for row in rows],
             [entry.share for _, entry in ordered],
-            [entry.share_ci for _, entry in ordered],
+            [None if entry.is_unused else entry.share_range for _, entry in ordered],
             series=0,
         )
     ]
-    has_spread = any(entry.prediction_interval is not None for _, entry in ordered)
+    has_spread = any(entry.next_hospital is not None for _, entry in ordered)
     if has_spread:
         traces.append(
             points_with_intervals(
                 words("importance.next"),
                 [row + _OFFSET for row in rows],
-                [entry.site_mean if entry.prediction_interval else None for _, entry in ordered],
-                [entry.prediction_interval for _, entry in ordered],
+                [entry.site_mean if entry.next_hospital else None for _, entry in ordered],
+                [entry.next_hospital for _, entry in ordered],
                 series=1,
             )
         )
-    told = ", ".join(f"{name} {percent(entry.share)} ({percent_interval(entry.share_ci)})" for name, entry in ordered)
+    told = "; ".join(tell_modality(name, entry, words) for name, entry in ordered)
     return Figure(
         name="shares",
         title=words("importance.shares_title"),
@@ -75,24 +76,39 @@ def _draw_shares(explanation: Explanation, words: Words) -> Figure:
         table=Table(
             caption=words("importance.shares_title"),
             columns=tuple(words(f"importance.{key}") for key in _SHARE_COLUMNS),
-            rows=tuple(_share_row(name, entry) for name, entry in ordered),
+            rows=tuple(_share_row(name, entry, words) for name, entry in ordered),
             name="shares",
         ),
         height=rows_height(len(names)) + 12 * len(names),
     )
 
 
-_SHARE_COLUMNS = ("modality", "share", "share_ci", "site_mean", "site_mean_ci", "prediction_interval", "tau", "i2")
+_SHARE_COLUMNS = (
+    "modality",
+    "share",
+    "share_range",
+    "share_ci",
+    "site_mean",
+    "site_mean_ci",
+    "prediction_interval",
+    "tau",
+    "i2",
+)
 
 
-def _share_row(name: str, entry: ModalityEntry) -> tuple[Cell, ...]:
+def _share_row(name: str, entry: ModalityEntry, words: Words) -> tuple[Cell, ...]:
+    """A modality that is not used has no other number: zeros with zeros around them look like certainty."""
+    if entry.is_unused:
+        return (name, tell_share(entry, words), tell_range(entry, words), *("",) * (len(_SHARE_COLUMNS) - 3))
+    few = entry.hospitals is not None and entry.hospitals < FEWEST_PREDICTING
     return (
         name,
-        percent(entry.share),
+        tell_share(entry, words),
+        tell_range(entry, words) or words("shares.no_range"),
         percent_interval(entry.share_ci),
         percent(entry.site_mean),
         percent_interval(entry.site_mean_ci),
-        percent_interval(entry.prediction_interval),
+        words("shares.few_hospitals", n=FEWEST_PREDICTING) if few else percent_interval(entry.next_hospital),
         percent(entry.tau),
         percent(entry.i2, digits=0),
     )
@@ -138,9 +154,9 @@ def _describe_spread(explanation: Explanation, words: Words) -> list[Block]:
     figures = [
         _draw_forest(order, name, entry, shown, explanation.sites, words)
         for order, (name, entry) in enumerate(explanation.by_share())
-        if entry.share is not None
+        if entry.share is not None and not entry.is_unused
     ]
-    if not shown:
+    if not shown or not figures:
         return [Text(words("importance.forest_none"))]
     blocks.append(figures[0])
     if len(figures) > 1:
@@ -160,9 +176,9 @@ def _draw_forest(
 ) -> Figure:
     lines = {words("importance.all_patients"): (entry.share, entry.share_ci)}
     lines |= {site: _of(row, name) for site, row in shown.items()}
-    if entry.prediction_interval is not None:
+    if entry.next_hospital is not None:
         lines[words("importance.mean_hospital")] = (entry.site_mean, entry.site_mean_ci)
-        lines[words("importance.next_hospital")] = (entry.site_mean, entry.prediction_interval)
+        lines[words("importance.next_hospital")] = (entry.site_mean, entry.next_hospital)
     own = points_with_intervals(
         name,
         list(range(len(lines))),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from server.report.content import RunContent
-from server.report.explained import FeatureEntry
+from server.report.explained import PRESENCE, FeatureEntry
 from shared_model.pages.blocks import Block, Section, Table, Text
 from shared_model.pages.wording import Words
-
-MOST_NAMES = 12
 
 
 def describe_withheld(content: RunContent, words: Words) -> Section:
@@ -50,6 +48,15 @@ def _list_withheld(content: RunContent, words: Words) -> Iterator[tuple[str, int
         hidden = [name for name, row in content.quality.hospitals.items() if row is None]
         if hidden:
             yield _row("hospital_quality", hidden, words)
+        rows = {name: row for name, row in content.quality.hospitals.items() if row is not None}
+        numbers = [f"{name}: {one.check}" for name, row in rows.items() for one in row.findings if one.value is None]
+        if numbers:
+            yield _row("quality_numbers", numbers, words)
+    if content.test is not None and content.test.pooled is not None and not any(content.test.curves.values()):
+        yield _row("curves", [], words)
+    rounds = [str(one.round) for one in content.rounds if one.explanation and one.explanation.shares is None]
+    if rounds:
+        yield _row("rounds", rounds, words)
     yield from _list_of_explanation(content, words)
 
 
@@ -73,21 +80,29 @@ def _list_of_explanation(content: RunContent, words: Words) -> Iterator[tuple[st
         "value_groups": [
             f"{modality}: {entry.name}"
             for modality, entry in _entries(content)
-            if any(group.suppressed for group in entry.groups)
+            if _is_shown(entry) and (not entry.groups or any(group.suppressed for group in entry.groups))
+        ],
+        "levels": [f"{modality}: {entry.name}" for modality, entry in _entries(content) if entry.hidden_values],
+        "counts": [
+            *(name for name, entry in explanation.modalities.items() if entry.n_present is None),
+            *(f"{modality}: {entry.name}" for modality, entry in _entries(content) if _is_shown(entry) and not entry.n),
         ],
         "histograms": [
             f"{modality}: {entry.name}"
             for modality, entry in _entries(content)
-            if entry.histogram is None and entry.groups and not entry.suppressed
+            if entry.histogram is None and _is_shown(entry)
         ],
     }
     for key, names in hidden.items():
         if names:
             yield _row(key, names, words)
-    if not explanation.is_single and all(
-        entry.prediction_interval is None for entry in explanation.modalities.values()
-    ):
+    if not explanation.is_single and all(entry.i2 is None for entry in explanation.modalities.values()):
         yield _row("spread", [], words)
+
+
+def _is_shown(entry: FeatureEntry) -> bool:
+    """Whether it is a feature of which something is told; having the modality at all has no values."""
+    return not entry.suppressed and entry.name != PRESENCE
 
 
 def _entries(content: RunContent) -> Iterator[tuple[str, FeatureEntry]]:
@@ -98,12 +113,9 @@ def _entries(content: RunContent) -> Iterator[tuple[str, FeatureEntry]]:
 
 
 def _row(key: str, names: list[str], words: Words) -> tuple[str, int, str, str]:
-    shown = ", ".join(names[:MOST_NAMES])
-    if len(names) > MOST_NAMES:
-        shown += words("withheld.and_more", n=len(names) - MOST_NAMES)
     return (
         words(f"withheld.{key}"),
         max(len(names), 1),
-        shown or words("withheld.all"),
+        ", ".join(names) or words("withheld.all"),
         words(f"withheld.{key}_reason"),
     )

@@ -9,6 +9,7 @@ from client.cohort_risks import unseen_risks
 from client.patient_explanation import explain_patient
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
+from client.run_evidence import gather_evidence
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.parsed_page import ParsedPage
 
@@ -20,7 +21,15 @@ HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>\'"&\u202e\u05
 def explain(finished: FinishedRun, patient: str) -> dict[str, Any]:
     run, site = finished.model(), finished.site()
     cohort = unseen_risks(run, site)
-    return explain_patient(run, site, patient, cohort=cohort, image_references=3, series_references=5)
+    return explain_patient(
+        run,
+        site,
+        patient,
+        evidence=gather_evidence(run, site),
+        cohort=cohort,
+        image_references=3,
+        series_references=5,
+    )
 
 
 def render(finished: FinishedRun, content: dict[str, Any], patient: str = PATIENT) -> str:

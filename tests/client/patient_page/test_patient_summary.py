@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.patient_page.content import read_explanation
+from client.patient_page.effects import Scale
 from client.patient_page.page import page_words
 from client.patient_page.sections.summary import list_bars, list_named
 from tests.client.finished_run import FinishedRun
@@ -93,13 +94,14 @@ def test_sentence_names_a_missing_value_without_an_empty_reference(content: dict
 def test_bars_of_the_first_screen_lead_from_the_reference_to_the_prediction(content: dict[str, Any]) -> None:
     view = read_explanation(content).views["common"]
 
-    bars = list(list_bars(view, page_words()))
+    bars = list(list_bars(view, page_words(), scale=Scale(1.0)))
 
-    effects = [float(bar.effect) for bar in bars]
+    effects = [float(bar.effect.partition(",")[0]) for bar in bars]
     rounding = 0.0005 * len(bars) + 1e-6
     assert view.base_logit + sum(effects) == pytest.approx(content["prediction"]["logit"], abs=rounding)
     assert [abs(effect) for effect in effects] == sorted((abs(effect) for effect in effects), reverse=True)
-    assert all(bar.raises == (effect > 0) for bar, effect in zip(bars, effects, strict=True))
+    directions = ["none" if abs(one) < 0.01 else "raises" if one > 0 else "lowers" for one in effects]
+    assert [bar.direction for bar in bars] == directions
 
 
 def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
@@ -121,7 +123,9 @@ def test_first_screen_does_not_take_the_bend_of_the_risk_for_an_effect(
     assert f"predicts a risk of {risk}; the risk at the mean log odds" in page.text
     assert f"reference patients is {risk}" in page.text
     assert "no single feature moves the predicted risk clearly" in page.text
-    assert {bar.length for bar in list_bars(read_explanation(changed).views["common"], page_words())} == {0.0}
+    bars = list(list_bars(read_explanation(changed).views["common"], page_words(), scale=Scale(0.0)))
+    assert {bar.length for bar in bars} == {0.0}
+    assert {bar.effect for bar in bars} == {"0.000, no effect on this prediction"}
 
 
 def test_page_does_not_call_the_risk_calibrated(finished: FinishedRun, content: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def test_share_of_a_modality_that_a_run_lacks_is_said_to_be_absent(tmp_path: Pat
 
     rows = _compare(tmp_path, "one", "two")["compared-shares"]
 
-    assert rows["static"] == ("70.0% (67.0% to 73.0%)", "100.0%")
+    assert rows["static"] == ("70.0% (range over refits 68.5% to 71.5%)", "100.0%")
     assert rows["vitals"][1] == OURS("compare.absent")
 
 

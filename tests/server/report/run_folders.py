@@ -222,6 +222,8 @@ def modality_entry(share: float, *, spread: bool = True) -> dict[str, Any]:
     entry = {
         "share": share,
         "share_ci": [round(share - half, 4), round(share + half, 4)],
+        "share_range": [round(share - half / 2, 4), round(share + half / 2, 4)],
+        "evidence": share >= 0.005,
         "mean_local_share": share,
         "mean_local_share_ci": [share, share],
         "share_present": None,
@@ -233,7 +235,7 @@ def modality_entry(share: float, *, spread: bool = True) -> dict[str, Any]:
         "se_background": 0.01,
         "n_present": None,
     }
-    between = {"tau": 0.02, "i2": 0.4, "hospitals": 3, "site_mean": share, "site_mean_ci": [share - half, share + half]}
+    between = {"tau": 0.02, "i2": 0.4, "hospitals": 5, "site_mean": share, "site_mean_ci": [share - half, share + half]}
     between["prediction_interval"] = [max(share - 2 * half, 0.0), share + 2 * half]
     nothing = dict.fromkeys(("tau", "i2", "hospitals", "site_mean", "site_mean_ci", "prediction_interval"))
     return entry | (between if spread else nothing)
@@ -290,6 +292,7 @@ def explanation(
         "events": 40,
         "feature_patients": 400,
         "part": "test",
+        "share_interval": {"method": "refits", "replicates": 50, "reason": None},
         "modalities": {name: modality_entry(share) for name, share in shares.items()},
         "interactions": [{"modalities": list(modalities[:2]), "mean": -0.02, "mean_abs": 0.05}]
         if len(modalities) > 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from server.report.cautions import SHARES_CAUTION
 from server.report.content import RunContent, read_run
 from server.report.first_screen import FirstScreen, describe_first_screen, describe_slope
 from server.report.page import WORDS_FILES
@@ -28,7 +27,7 @@ WORDS = Words(*WORDS_FILES)
 
 
 def _screen(path: Path) -> FirstScreen:
-    return describe_first_screen(read_run(path), WORDS, shares_caution=SHARES_CAUTION)
+    return describe_first_screen(read_run(path), WORDS)
 
 
 def _tile(screen: FirstScreen, label: str) -> tuple[str, str, str]:
@@ -128,20 +127,6 @@ def test_slope_is_told_with_its_meaning(slope: float | None, ends: tuple[float, 
     assert describe_slope(replace(row, calibration_slope=slope, calibration_slope_ci=ends), WORDS) == said
 
 
-def test_shares_stand_largest_first_with_their_intervals_and_the_caution(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={"vitals": modality_entry(0.25), "static": modality_entry(0.75)})
-
-    screen = _screen(run)
-
-    assert [(bar.name, bar.share, bar.interval) for bar in screen.bars] == [
-        ("static", "75.0%", "72.0% to 78.0%"),
-        ("vitals", "25.0%", "22.0% to 28.0%"),
-    ]
-    assert (screen.bars[0].length, screen.bars[0].low, screen.bars[0].high) == (75.0, 72.0, 78.0)
-    assert screen.cautions[0] == SHARES_CAUTION
-
-
 def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     part = scored_part(["east"], ["east"])
@@ -149,6 +134,7 @@ def test_few_deaths_and_an_interval_that_holds_chance_are_cautioned(tmp_path: Pa
 
     cautions = " ".join(_screen(run).cautions)
 
+    assert _tile(_screen(run), "AUC")[2].startswith("May be no better than chance")
     assert "40 deaths: with fewer than 100 deaths or 100 survivors" in cautions
     assert "The interval of the AUC (0.45 to 0.70) holds 0.5" in cautions
 
@@ -188,21 +174,13 @@ def test_hospitals_accepted_although_red_and_shares_that_differ_between_hospital
     assert any("share of static differs between hospitals: chance does not explain 80%" in one for one in cautions)
 
 
-def test_modalities_that_the_model_hardly_uses_are_named_with_what_that_means(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    shares = {"static": modality_entry(0.9995), "hip": modality_entry(0.0004), "chest": modality_entry(0.0)}
-    change(run, "explanations.json", modalities=shares)
-
-    assert any(caution.startswith("The model hardly uses: hip, chest.") for caution in _screen(run).cautions)
-
-
 def test_suppressed_run_says_so_in_words_and_shows_no_number(tmp_path: Path) -> None:
     screen = _screen(write_suppressed_run(tmp_path))
 
     assert {tile.value for tile in screen.tiles if tile.label != "Hospitals"} == {"suppressed"}
     assert screen.bars == ()
     assert screen.shares_note == "Suppressed: too few patients, deaths or hospitals to tell."
-    assert SHARES_CAUTION not in screen.cautions
+    assert not any("other patients" in caution for caution in screen.cautions)
 
 
 def test_failed_run_tells_its_reason_and_that_there_are_no_results(tmp_path: Path) -> None:
@@ -214,7 +192,7 @@ def test_failed_run_tells_its_reason_and_that_there_are_no_results(tmp_path: Pat
 
 
 def test_run_that_failed_before_the_handshake_has_a_first_screen() -> None:
-    screen = describe_first_screen(RunContent("run", "failed", "nobody came"), WORDS, shares_caution=SHARES_CAUTION)
+    screen = describe_first_screen(RunContent("run", "failed", "nobody came"), WORDS)
 
     assert screen.title.startswith("Study unknown")
     assert screen.failure == "nobody came"
@@ -256,7 +234,7 @@ def test_excluded_hospitals_and_those_missing_in_the_test_are_counted(tmp_path: 
 
     screen = _screen(run)
 
-    assert _tile(screen, "Hospitals")[2] == "took part; the test part was answered by 2. Excluded: 1."
+    assert _tile(screen, "Hospitals")[2] == "took part; the test part was answered by 2. Refused or excluded: 1 (west)."
     assert "1 hospitals did not answer in the test: south." in screen.cautions
 
 
@@ -313,35 +291,42 @@ def test_folds_are_told_and_take_the_study_from_the_first_of_them(tmp_path: Path
     assert screen.shares_note == "Each fold has an explanation of its own, in its own run folder."
 
 
-def test_share_of_a_single_modality_is_said_to_be_whole_by_construction(tmp_path: Path) -> None:
+def test_refused_hospital_is_named_with_its_reason(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={"static": modality_entry(1.0) | {"i2": 0.8}})
+    finding = {"check": "short-cut", "modality": "hip", "item": "row 3", "value": 0.91, "limit": 0.85, "grade": "red"}
+    red = {"grade": "red", "refused": True, "judged": 9, "by_outcome": True, "findings": [finding]}
+    change(run, "quality.json", hospitals={"west": red})
+    change(run, "config.json", excluded={"west": "data quality", "south-west": "schema: another one."})
 
-    screen = _screen(run)
+    cautions = _screen(run).cautions
 
-    (bar,) = screen.bars
-    assert (bar.share, bar.interval, bar.low, bar.high) == ("100.0%", "", 100.0, 100.0)
-    assert "100% by construction" in screen.shares_note
-    assert not any(SHARES_CAUTION in caution or "I²" in caution for caution in screen.cautions)
+    assert any(
+        one.startswith(
+            "west was refused, and its patients, whose number no message tells, are in none of these numbers"
+        )
+        and "short-cut of hip, row 3, 0.91" in one
+        for one in cautions
+    )
+    assert any(one.startswith("south-west took no part") and "schema: another one" in one for one in cautions)
 
 
-def test_model_that_uses_nothing_has_a_sentence_for_bars_and_a_caution(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [
+        ({"image-weights": "", "image-training": "fixed"}, True),
+        ({"image-weights": "resnet18.pt", "image-training": "fixed"}, False),
+        ({"image-weights": "", "image-training": "trained"}, False),
+        ({"image-weights": "", "image-training": "fixed", "modalities": "static"}, False),
+    ],
+)
+def test_encoder_that_nobody_trained_is_called_that(tmp_path: Path, settings: dict[str, str], *, is_told: bool) -> None:
     run = write_run(tmp_path)
-    nothing = modality_entry(0.5) | {"share": None, "share_ci": None, "mean_abs": 0.0}
-    change(run, "explanations.json", modalities={"static": nothing, "hip": nothing})
+    known = json.loads((run / "config.json").read_text())["settings"]
+    change(run, "config.json", settings=known | {"image-encoder": "resnet18", "image-embedding": 16} | settings)
 
-    screen = _screen(run)
+    said = any(
+        "go through ResNet-18 with random weights, never trained; 16 principal components of its output" in caution
+        for caution in _screen(run).cautions
+    )
 
-    assert screen.bars == ()
-    assert screen.shares_note.startswith("The model uses none of its inputs: it gives everyone the same risk")
-    assert screen.shares_note in screen.cautions
-
-
-def test_modality_without_a_share_is_not_drawn_as_one(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    nothing = modality_entry(0.5) | {"share": None, "share_ci": None}
-    change(run, "explanations.json", modalities={"static": nothing, "hip": modality_entry(0.5)})
-
-    bar = _screen(run).bars[-1]
-
-    assert (bar.share, bar.interval, bar.length) == ("not available", "not available", 0.0)
+    assert said == is_told

@@ -113,6 +113,7 @@ def test_model_card_is_filled_where_the_run_knows_and_marked_where_not(tmp_path:
     assert rows["intended use and users"] == Marked("to be written by the study's authors", "unknown")
     assert "2 static variables" in str(rows["inputs"])
     assert "image hip" in str(rows["inputs"])
+    assert "ResNet-18 with random weights, never trained; 16 principal components" in str(rows["kind of model"])
 
 
 def test_parts_that_hospitals_keep_are_said_not_to_be_in_the_run_folder(tmp_path: Path) -> None:

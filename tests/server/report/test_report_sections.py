@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from server.report.cautions import SHARES_CAUTION
 from server.report.content import read_run
 from server.report.explained import ValueGroup
 from server.report.page import list_sections
@@ -46,38 +45,6 @@ def test_forest_plots_show_released_hospitals_alone_and_tables_name_the_suppress
     ]
     assert shares.table.rows[-1] == ("north", "suppressed", "suppressed")
     assert "Hospitals whose shares are not shown: 1." in texts_of(section_of(run, "importance"))
-
-
-def test_shares_come_with_interval_and_prediction_interval_and_the_caution(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={"static": modality_entry(0.75), "hip": modality_entry(0.25)})
-
-    section = section_of(run, "importance")
-
-    figure = figure_of(section, "shares")
-    assert figure.table.rows[0][:6] == (
-        "static",
-        "75.0%",
-        "72.0% to 78.0%",
-        "75.0%",
-        "72.0% to 78.0%",
-        "69.0% to 81.0%",
-    )
-    assert figure.data[0]["x"] == [0.75, 0.25]
-    assert figure.data[1]["error_x"]["array"] == pytest.approx([0.06, 0.06])  # type: ignore[index]
-    assert SHARES_CAUTION in texts_of(section)
-
-
-def test_spread_that_may_not_be_told_is_not_drawn(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    change(run, "explanations.json", modalities={name: modality_entry(0.5, spread=False) for name in ("static", "hip")})
-
-    figure = figure_of(section_of(run, "importance"), "shares")
-
-    assert len(figure.data) == 1
-    assert figure.table.rows[0][5] == "not available"
-    rows = {row[0] for row in table_of(section_of(run, "withheld"), "withheld").rows}
-    assert "spread between hospitals" in rows
 
 
 def test_single_modality_is_told_without_interval_and_spread(tmp_path: Path) -> None:
@@ -171,6 +138,34 @@ def test_feature_whose_groups_are_withheld_has_no_curve(tmp_path: Path) -> None:
 
     assert [figure.name for figure in list_figures(section.blocks)] == ["sizes-0"]
     assert "Groups of values are not shown" in texts_of(section)
+    assert "Suppressed in the figure of values and effects (1): male." in texts_of(section)
+
+
+def test_strongest_feature_stands_in_values_and_effects_though_its_groups_are_withheld(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    hidden = feature("age", 0.9) | {"groups": [], "histogram": SUPPRESSED}
+    change(run, "explanations.json", features={"static": [hidden, feature("albumin", 0.2)]})
+
+    section = section_of(run, "features")
+
+    figure = figure_of(section, "values-0")
+    assert figure.layout["yaxis"]["ticktext"] == ["age: suppressed", "albumin (g/L)"]  # type: ignore[index]
+    assert figure.table.rows[0] == ("age", "all groups", "suppressed", "suppressed", "suppressed")
+    assert figure.data[0]["y"] == [1, 1]
+    rows = {row[0]: row[2] for row in table_of(section_of(run, "withheld"), "withheld").rows}
+    assert rows["features with groups of values that are hidden, some or all"] == "static: age, static: albumin"
+    assert rows["histograms of features"] == "static: age"
+
+
+def test_withheld_section_names_everything_that_is_hidden(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    names = [f"feature {i}" for i in range(30)]
+    change(run, "explanations.json", features={"static": [{"name": name, **SUPPRESSED} for name in names]})
+
+    rows = {row[0]: row for row in table_of(section_of(run, "withheld"), "withheld").rows}
+
+    assert rows["features"][1:3] == (30, ", ".join(f"static: {name}" for name in names))
+    assert rows["numbers of patients"][2] == "static, vitals, hip"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +299,9 @@ def test_withheld_section_states_the_rule_of_the_run_and_counts_what_it_hid(tmp_
     assert "at least 10 patients, 5 events and 5 non-events; a sum joins at least 3 hospitals" in texts_of(section)
     assert "By patients alone, with any number of events, are shown: groups of a feature's values" in texts_of(section)
     reasons = {row[0]: row[3] for row in table_of(section, "withheld").rows}
-    assert "a group that would reveal another" in str(reasons["features with hidden groups of values"])
+    assert "a group that would reveal another" in str(
+        reasons["features with groups of values that are hidden, some or all"]
+    )
     rows = {row[0]: row[1:3] for row in table_of(section, "withheld").rows}
     assert rows["hospitals' own metrics"] == (1, "north")
     assert rows["groups of patients"] == (1, "male: missing")
