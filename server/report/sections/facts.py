@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from server.report.cautions import list_cautions
 from server.report.content import RunContent
 from server.report.records import Config
 from server.report.shares import tell_interval_meaning, tell_modality
@@ -184,6 +185,11 @@ def tell_performance(content: RunContent, words: Words) -> str:
         intercept=_with_interval(pooled.calibration_intercept, pooled.calibration_intercept_ci),
         brier=_with_interval(pooled.brier, pooled.brier_ci, digits=3),
     )
+
+
+def tell_limits(content: RunContent, words: Words) -> str:
+    """Everything to be careful about that the first screen says."""
+    return " ".join(list_cautions(content, words))
 
 
 def _with_interval(value: float | None, ends: Interval | None, *, digits: int = 2) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.report.content import RunContent
-from server.report.explained import PRESENCE, FeatureEntry, ValueGroup
+from server.report.explained import PRESENCE, Explanation, FeatureEntry, ValueGroup
 from server.report.sections.dependence import describe_feature, label_group
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Heading, Notice, Section, Table, Text
 from shared_model.pages.escaping import figure_text
@@ -38,29 +38,41 @@ def describe_features(content: RunContent, words: Words) -> Section:
     blocks: list[Block] = [Text(words("features.intro"))]
     if explanation.n and explanation.feature_patients and explanation.feature_patients < explanation.n:
         blocks.append(Text(words("features.sample", m=explanation.feature_patients, n=explanation.n)))
-    order = [name for name, _ in explanation.by_share() if name in explanation.features]
-    for i, modality in enumerate(order):
+    order = [(name, entry) for name, entry in explanation.by_share() if name in explanation.features]
+    widest = _widest(explanation)
+    for i, (modality, entry) in enumerate(order):
         blocks.append(Heading(modality))
         entries = explanation.features[modality]
         if entries is None:
             blocks.append(Notice(words("features.modality_suppressed")))
-        else:
-            blocks.extend(_describe_modality(i, modality, entries, words))
+            continue
+        if entry.is_unused:
+            blocks.append(Notice(words("features.unused", name=modality)))
+        blocks.extend(_describe_modality(i, modality, entries, words, widest=widest))
     return Section("features", title, tuple(blocks))
+
+
+def _widest(explanation: Explanation) -> float:
+    """End of the axis of sizes, the same for all modalities: else the weakest looks as strong as the strongest."""
+    entries = [entry for entries in explanation.features.values() for entry in entries or ()]
+    ends = [entry.mean_abs_ci[1] for entry in entries if entry.mean_abs_ci is not None]
+    return 1.05 * max([0.0, *(entry.mean_abs or 0.0 for entry in entries), *(end or 0.0 for end in ends)])
 
 
 def _asked(content: RunContent) -> bool:
     return content.config is not None and content.config.settings.get("explain") == "features"
 
 
-def _describe_modality(i: int, modality: str, entries: Sequence[FeatureEntry], words: Words) -> list[Block]:
+def _describe_modality(
+    i: int, modality: str, entries: Sequence[FeatureEntry], words: Words, *, widest: float
+) -> list[Block]:
     presence = [entry for entry in entries if entry.name == PRESENCE]
     features = [entry for entry in entries if entry.name != PRESENCE]
     shown = [entry for entry in features if not entry.suppressed and entry.mean_abs is not None]
     hidden = [entry.name for entry in features if entry.suppressed]
     blocks: list[Block] = []
     if shown:
-        blocks.append(_draw_sizes(i, modality, shown, words))
+        blocks.append(_draw_sizes(i, modality, shown, words, widest=widest))
         top = shown[:SHOWN]
         if any(_known_groups(entry) for entry in top):
             blocks.append(_draw_values(i, modality, top, words))
@@ -90,7 +102,7 @@ def _describe_presence(entry: FeatureEntry, words: Words) -> str:
     return words("features.presence", size=f"{entry.mean_abs:.3g}")
 
 
-def _draw_sizes(i: int, modality: str, shown: Sequence[FeatureEntry], words: Words) -> Figure:
+def _draw_sizes(i: int, modality: str, shown: Sequence[FeatureEntry], words: Words, *, widest: float) -> Figure:
     top = shown[:SHOWN]
     names = [_with_unit(entry) for entry in top]
     points = points_with_intervals(
@@ -107,7 +119,7 @@ def _draw_sizes(i: int, modality: str, shown: Sequence[FeatureEntry], words: Wor
         alt=words("features.sizes_alt", modality=modality, n=len(top), largest=largest),
         caption=words("features.sizes_caption", n=len(top), of=len(shown)),
         data=[points],
-        layout=layout(axis(words("features.size_axis"), rangemode="tozero"), name_axis(names), showlegend=False),
+        layout=layout(axis(words("features.size_axis"), range=[0, widest or 1]), name_axis(names), showlegend=False),
         table=Table(
             caption=words("features.sizes_title", modality=modality),
             columns=tuple(words(f"features.{key}") for key in _SIZE_COLUMNS),

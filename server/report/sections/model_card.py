@@ -35,7 +35,8 @@ def describe_model_card(content: RunContent, words: Words) -> Section:
     for key, fact in _ROWS:
         told = fact(content, words) if fact else ""
         rows.append((words(f"card.{key}"), told or theirs))
-    rows.append((words("card.warning_title"), words("card.warning")))
+    limits = " ".join(filter(None, (words("card.warning"), facts.tell_limits(content, words))))
+    rows.append((words("card.warning_title"), limits))
     return Section(
         "card",
         words("card.title"),

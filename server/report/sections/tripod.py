@@ -37,6 +37,8 @@ _TOLD: Mapping[str, tuple[facts.Fact, ...]] = {
     "22": (facts.tell_specification,),
     "23a": (facts.tell_performance,),
     "23b": (facts.tell_spread_of_performance,),
+    "25": (facts.tell_shares,),
+    "26": (facts.tell_limits,),
 }
 _WHOLE = frozenset({"12e", "15", "21"})  # the run tells all that the item asks
 _OF_THE_TEST = frozenset({"12e", "21"})  # of them, those that ask for the test part too, which may be suppressed

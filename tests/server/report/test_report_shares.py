@@ -10,7 +10,7 @@ from server.report.content import read_run
 from server.report.first_screen import FirstScreen, describe_first_screen
 from shared_model.pages.blocks import list_figures
 from tests.server.report.reading_sections import WORDS, figure_of, section_of, table_of, texts_of
-from tests.server.report.run_folders import change, modality_entry, write_run
+from tests.server.report.run_folders import change, feature, modality_entry, write_run
 
 
 def _screen(path: Path) -> FirstScreen:
@@ -179,3 +179,29 @@ def test_modality_that_is_not_used_has_no_zeros_anywhere(tmp_path: Path) -> None
 
     assert "0.0%" not in told.replace("100.0%", "")
     assert "hip not used (no evidence that it helps: the model does not use it)" in told
+
+
+def test_sizes_of_features_share_one_axis_and_unused_modalities_are_called_that(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    shares = {"static": modality_entry(1.0), "hip": modality_entry(0.0)}
+    features = {"static": [feature("age", 0.5)], "hip": [feature("image", 0.0001)]}
+    change(run, "explanations.json", modalities=shares, features=features)
+
+    section = section_of(run, "features")
+
+    ranges = [figure_of(section, f"sizes-{i}").layout["xaxis"]["range"] for i in range(2)]  # type: ignore[index]
+    assert ranges[0] == ranges[1] == [0, pytest.approx(1.05 * 0.55)]
+    assert "The model does not use hip" in texts_of(section)
+    assert "The model does not use static" not in texts_of(section)
+
+
+def test_checklist_and_card_tell_the_limits_and_what_intervals_of_shares_mean(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+
+    told = {row[0]: str(row[4]) for row in table_of(section_of(run, "tripod"), "tripod-ai").rows}
+    card = {row[0]: str(row[1]) for row in table_of(section_of(run, "card"), "model-card").rows}
+
+    assert "Range over refits: the share in 50 models" in told["25"]
+    assert "random weights, never trained" in told["26"]
+    assert "random weights, never trained" in card["limits"]
+    assert "Range over refits: the share in 50 models" in card["what it looks at"]
