@@ -12,13 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.patient_page.content import read_explanation
+from client.patient_page.page import page_words
+from client.patient_page.sections.verdict import describe_verdict
 from shared_model.errors import SiteError
 
 N_FEATURES = 8
 
 
 def print_explanation(console: Console, content: Mapping[str, Any]) -> None:
-    """Risk, modalities and the largest features, against the common background."""
+    """Whether to trust it, then risk, modalities and the largest features, against the common background."""
+    verdict = describe_verdict(read_explanation(content), page_words())
+    console.print(Text(verdict.headline, style="bold"))
     view = content["views"]["common"]
     risk, base = content["prediction"]["probability"], view["base_probability"]
     console.print(f"risk of the outcome {risk:.1%}; mean of the reference patients {base:.1%}", highlight=False)
