@@ -16,6 +16,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.patient_page.content import read_explanation
+from client.patient_page.page import page_words
+from client.patient_page.sections.verdict import describe_verdict
 from client.patient_page.viewer.serving import listen
 from shared_model.errors import SettingsError
 from tests.client.finished_run import FinishedRun
@@ -41,6 +44,15 @@ def test_explain_writes_a_page_that_only_its_owner_reads(explain: Callable[..., 
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert PATIENT in ParsedPage(page.read_text(encoding="utf-8")).text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.html"]
+
+
+def test_explain_says_first_whether_the_prediction_can_be_trusted(
+    explain: Callable[..., Result], tmp_path: Path
+) -> None:
+    told = " ".join(explain(tmp_path / "p.json").output.split())
+
+    content = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert told.startswith(describe_verdict(read_explanation(content), page_words()).headline)
 
 
 def test_page_and_json_have_the_same_numbers(explain: Callable[..., Result], tmp_path: Path) -> None:
