@@ -250,7 +250,12 @@ class Explained:
     series: Mapping[str, Recording]
 
 
-_EXPLAINED = TypeAdapter(Explained)
+_EXPLAINED, _EVIDENCE = TypeAdapter(Explained), TypeAdapter(Evidence)
+
+
+def read_evidence(content: Mapping[str, Any]) -> Evidence:
+    """What `gather_evidence` returned."""
+    return _EVIDENCE.validate_python(content)
 
 
 def read_explanation(content: Mapping[str, Any]) -> Explained:

@@ -51,13 +51,14 @@ def render_patient(content: Mapping[str, Any], pictures: Mapping[str, Radiograph
     return _render("patient.html", sections, summary=describe_summary(explained, words), home=home)
 
 
-def render_list(rows: Sequence[Row], *, site: str, study: str) -> str:
+def render_list(rows: Sequence[Row], *, site: str, study: str, doubts: Sequence[str] = ()) -> str:
     """The hospital's patients, as HTML; links lead to patient/PLACE-IN-THE-LIST.
 
     Args:
         rows: the patients; the outcome is shown where they tell it.
         site: what the hospital is called.
         study: its title.
+        doubts: what speaks against all predictions.
     """
     with_outcomes = any(row.outcome is not None for row in rows)
     return _render(
@@ -66,6 +67,7 @@ def render_list(rows: Sequence[Row], *, site: str, study: str) -> str:
         rows=rows,
         site=site,
         study=study,
+        doubts=doubts,
         columns=("id", "risk", "in_run", "lacks", *(["outcome"] if with_outcomes else [])),
         parts=sorted({row.part or "unknown" for row in rows}),
         with_outcomes=with_outcomes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.patient_page.content import Explained, Finding, Modality
+from client.patient_page.content import Evidence, Explained, Finding, Modality, Test
 from client.patient_page.effects import Scale
 from shared_model.pages.blocks import Mark
 from shared_model.pages.numbers import interval, number, percent
@@ -36,7 +36,7 @@ class Verdict:
 def describe_verdict(explained: Explained, words: Words) -> Verdict:
     """The verdict on one patient's prediction."""
     red = [one for one in explained.evidence.findings if one.grade == "red" and _leans_on(one, explained)]
-    doubt = _doubt_of_the_model(explained)
+    doubt = _doubt_of(explained.evidence.test)
     told = [_tell_red(_worst(red, explained), explained, words)] if red else []
     if doubt:
         told.append(words(f"verdict.{'also_' if red else ''}{doubt}"))
@@ -50,9 +50,20 @@ def describe_verdict(explained: Explained, words: Words) -> Verdict:
     return Verdict("red" if red or doubt in {"chance", "unknown"} else "amber", " ".join(told), reasons)
 
 
-def _doubt_of_the_model(explained: Explained) -> str:
+def list_doubts(evidence: Evidence, words: Words) -> tuple[str, ...]:
+    """What speaks against all predictions at once, for a list of patients; their pages say more of each."""
+    doubt = _doubt_of(evidence.test)
+    red = [one for one in evidence.findings if one.grade == "red"]
+    places = [one.modality or words("kind.outcome") for one in red]
+    told = [f"{place}: {words(f'check.{one.check}')}" for place, one in zip(places, red, strict=True)]
+    return (
+        *((words(f"viewer.doubt_{doubt}"),) if doubt else ()),
+        *((words("viewer.red", found="; ".join(dict.fromkeys(told))),) if told else ()),
+    )
+
+
+def _doubt_of(test: Test) -> str:
     """What speaks against every prediction of the model: a key of the words, "" for nothing."""
-    test = explained.evidence.test
     if test.auc is None or test.auc_ci is None:
         return "unknown"
     if test.auc_ci[0] <= CHANCE:

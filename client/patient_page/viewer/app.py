@@ -48,7 +48,9 @@ def _routes(roster: Roster, *, home: str) -> ASGIApp:
 
     @app.get(home)
     def show_list() -> Response:
-        return HTMLResponse(render_list(roster.rows, site=roster.site_name, study=roster.study))
+        return HTMLResponse(
+            render_list(roster.rows, site=roster.site_name, study=roster.study, doubts=roster.doubts(words))
+        )
 
     # The address holds the patient's place in the list: browsers keep addresses, and some send them elsewhere.
     @app.get(home + "patient/{row}")

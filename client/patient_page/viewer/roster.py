@@ -10,12 +10,15 @@ import numpy as np
 
 from client.cohort_risks import UNSEEN, CohortRisks, parts_of_run, predict_risks
 from client.patient_explanation import explain_patient
+from client.patient_page.content import read_evidence
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
 from client.patient_page.rows import Row
+from client.patient_page.sections.verdict import list_doubts
 from client.run_evidence import gather_evidence
 from client.run_model import RunModel
 from client.site import Site
+from shared_model.pages.wording import Words
 
 KEPT_PAGES = 8  # in memory; each is a few MB
 
@@ -71,6 +74,10 @@ class Roster:
     def study(self) -> str:
         """Title of the study."""
         return self._site.schema.study.title
+
+    def doubts(self, words: Words) -> tuple[str, ...]:
+        """What speaks against all predictions."""
+        return list_doubts(read_evidence(self._evidence), words)
 
     def page(self, row: int, *, home: str) -> str:
         """The page of one patient, as HTML; the last few are kept.

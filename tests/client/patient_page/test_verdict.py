@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from client.patient_page.content import read_explanation
-from client.patient_page.page import page_words
-from client.patient_page.sections.verdict import Verdict, describe_verdict
+from client.patient_page.content import read_evidence, read_explanation
+from client.patient_page.page import page_words, render_list
+from client.patient_page.sections.verdict import Verdict, describe_verdict, list_doubts
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.explained_patients import LACKING, explain, render
 from tests.client.patient_page.parsed_page import ParsedPage
@@ -153,6 +153,19 @@ def test_verdict_names_what_is_missing_of_the_patient(finished: FinishedRun) -> 
     page = ParsedPage(render(finished, explain(finished, LACKING), LACKING))
 
     assert "the hip films. The prediction rests on the rest." in _plain(page.text)
+
+
+def test_list_of_patients_says_what_speaks_against_all_predictions() -> None:
+    known = {"site": "east", "is_judged": True, "unused": [], "untrained": [], "encoder": "", "findings": [SHORT_CUT]}
+
+    weak = render_list(
+        (), site="east", study="s", doubts=list_doubts(read_evidence(known | {"test": WEAK}), page_words())
+    )
+    good = list_doubts(read_evidence(known | {"test": GOOD, "findings": []}), page_words())
+
+    assert "the model may be no better than chance" in weak
+    assert "hip: a short cut" in weak
+    assert good == ()
 
 
 def test_hospital_that_the_run_does_not_name_is_said(content: dict[str, Any]) -> None:
