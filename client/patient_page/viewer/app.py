@@ -48,9 +48,8 @@ def _routes(roster: Roster, *, home: str) -> ASGIApp:
 
     @app.get(home)
     def show_list() -> Response:
-        return HTMLResponse(
-            render_list(roster.rows, site=roster.site_name, study=roster.study, doubts=roster.doubts(words))
-        )
+        doubts = roster.doubts(words)
+        return HTMLResponse(render_list(roster.rows, site=roster.site_name, study=roster.study, doubts=doubts))
 
     # The address holds the patient's place in the list: browsers keep addresses, and some send them elsewhere.
     @app.get(home + "patient/{row}")

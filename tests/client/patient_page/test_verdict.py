@@ -158,9 +158,8 @@ def test_verdict_names_what_is_missing_of_the_patient(finished: FinishedRun) -> 
 def test_list_of_patients_says_what_speaks_against_all_predictions() -> None:
     known = {"site": "east", "is_judged": True, "unused": [], "untrained": [], "encoder": "", "findings": [SHORT_CUT]}
 
-    weak = render_list(
-        (), site="east", study="s", doubts=list_doubts(read_evidence(known | {"test": WEAK}), page_words())
-    )
+    doubts = list_doubts(read_evidence(known | {"test": WEAK}), page_words())
+    weak = render_list((), site="east", study="s", doubts=doubts)
     good = list_doubts(read_evidence(known | {"test": GOOD, "findings": []}), page_words())
 
     assert "the model may be no better than chance" in weak
