@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int64, UInt16
+from jaxtyping import Bool, Float32, Float64, Int8, Int64, UInt16
 from torch import Tensor
 
 
@@ -27,9 +27,9 @@ class PatientArrays:
 
     patient_ids: tuple[str, ...]
     outcome: Int8[np.ndarray, "patient"]
-    numbers: Float32[np.ndarray, "patient number"]
+    numbers: Float64[np.ndarray, "patient number"]
     levels: Int64[np.ndarray, "patient category"]
-    series: Mapping[str, Float32[np.ndarray, "patient _time _channel"]]
+    series: Mapping[str, Float64[np.ndarray, "patient _time _channel"]]
     events: Mapping[str, Float32[np.ndarray, "patient _item"]]
     images: Mapping[str, UInt16[np.ndarray, "patient _height _width"]]
     present: Mapping[str, Bool[np.ndarray, "patient"]]

@@ -1,31 +1,46 @@
-"""Turn the raw cells of one column into numbers, flags, levels or texts; every cell that does not fit is reported."""
+"""Turn the cells of one column into numbers, times, flags, levels or texts; every cell that does not fit is reported.
+
+A type that cannot hold what is wanted is reported once for the column, by its name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
+from client.data.causes import LEAVE_EMPTY, NUMBER, Cause, number_cause
+from client.data.cells import Cells
+from client.data.look_alikes import Known
 from client.data.tables import Table
+from client.data.time_units import unit_ns
+from shared_model.plain_text import plain_text
 
-_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_NUMERIC = ("whole", "decimal", "float")
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]+)\.0+")
-_MISSING = "Leave the cell empty if the value is not known"
+_ZERO_ONE = (0.0, 1.0)
+_WORDS = {"true": 1.0, "false": 0.0}
+_TYPE_REMEDY = {
+    "flag": "Write numbers, not true and false",
+    "duration": "Write the number of units",
+    "other": "Write one number a cell; of points in time, the number of units from the study's time zero on",
+}
 
 
 def read_texts(table: Table, column: str) -> pd.Series:
-    """Cells as text without surrounding space; "" = missing. Whole numbers from Parquet have no decimals."""
-    if column not in table:
+    """Cells as text in their plain form; "" = missing, or of a type that has none. Whole floats have no decimals."""
+    if column not in table or table.columns[column].kind in ("duration", "other"):
         return pd.Series([""] * len(table), dtype="str")
-    cells = table.columns[column]
-    if not pd.api.types.is_float_dtype(cells.dtype):
-        return cells.str.strip()
-    return pd.Series(
-        ["" if np.isnan(value) else without_decimals(repr(value)) for value in cells.tolist()], dtype="str"
-    )
+    return table.columns[column].texts
+
+
+def empty_cells(table: Table, column: str) -> Bool[np.ndarray, " row"]:
+    """Where a column holds nothing."""
+    return table.columns[column].missing if column in table else np.ones(len(table), dtype=bool)
 
 
 def without_decimals(text: str) -> str:
@@ -35,7 +50,7 @@ def without_decimals(text: str) -> str:
 
 
 def read_numbers(
-    table: Table, column: str, *, limits: tuple[float, float] | None = None
+    table: Table, column: str, *, limits: tuple[float, float] | None = None, unit: str = ""
 ) -> Float64[np.ndarray, " row"]:
     """Finite numbers, NaN = missing; what is no finite number or lies outside [lo, hi] is reported.
 
@@ -43,28 +58,54 @@ def read_numbers(
         table: the table.
         column: a column name; if the table lacks it, all values are missing.
         limits: smallest and largest allowed value.
+        unit: of the values; a column of durations is converted to it.
 
     Returns:
         One value a row; NaN also where a cell was refused.
     """
-    values, wrong = _parse_numbers(table, column)
-    if wrong.any():
-        remedy = "Write decimals with a point, no unit. " + _MISSING
-        table.refuse(wrong, column=column, rule="not-a-number", expected="a number", remedy=remedy)
+    values = _parse_numbers(table, column, unit=unit, takes_flags=limits == _ZERO_ONE)
     if limits is not None:
         low, high = limits
         outside = (values < low) | (values > high)
         if outside.any():
-            remedy = "Check the unit and the value. " + _MISSING
+            remedy = f"Check the unit and the value. {LEAVE_EMPTY}"
             table.refuse(outside, column=column, rule="out-of-range", expected=f"{low:g} to {high:g}", remedy=remedy)
             values[outside] = np.nan
     return values
 
 
+def read_times(
+    table: Table, column: str, *, unit: str
+) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
+    """Times, and how far each may lie from what its writer meant, in a unit; NaN = missing or refused.
+
+    A float32 that was reckoned, as 3 x 0.1, is some steps of its type away from the number that is meant.
+
+    Args:
+        table: the table.
+        column: a column name; if the table lacks it, all times are missing.
+        unit: what numbers mean; a column of durations is converted to it.
+    """
+    times = _parse_numbers(table, column, unit=unit)
+    spacing = (table.columns[column].ulp if column in table else 0.0) * np.abs(times)
+    return times, spacing
+
+
 def read_flags(table: Table, column: str, *, rule: str = "not-0-1") -> Float64[np.ndarray, " row"]:
-    """0 or 1, NaN = missing; any other cell is reported under `rule`."""
-    values, wrong = _parse_numbers(table, column)
-    wrong |= ~np.isnan(values) & (values != 0) & (values != 1)
+    """0 or 1, NaN = missing; true and false count as 1 and 0; any other cell is reported under `rule`."""
+    if column not in table:
+        return np.full(len(table), np.nan)
+    cells = table.columns[column]
+    if cells.kind in ("duration", "other"):
+        table.refuse_type(column, expected="0 or 1", remedy="Write 0 for no and 1 for yes")
+        return np.full(len(table), np.nan)
+    if cells.kind == "text":
+        values = _text_numbers(cells.texts)
+        words = cells.texts.str.lower().map(_WORDS).to_numpy(dtype=np.float64)
+        values = np.where(np.isnan(words), values, words)
+    else:
+        values = cells.numbers.copy()
+    wrong = ~cells.missing & (values != 0) & (values != 1)
     if wrong.any():
         table.refuse(wrong, column=column, rule=rule, expected="0 or 1", remedy="Write 0 for no and 1 for yes")
         values[wrong] = np.nan
@@ -74,31 +115,105 @@ def read_flags(table: Table, column: str, *, rule: str = "not-0-1") -> Float64[n
 def read_levels(
     table: Table, column: str, *, levels: Sequence[str], rule: str = "unknown-level"
 ) -> Int64[np.ndarray, " row"]:
-    """Index of each cell's level, -1 = missing or refused. Levels compare as text; `1.0` also equals level `1`."""
-    texts = read_texts(table, column)
-    index = {without_decimals(level.strip()): number for number, level in enumerate(levels)}
-    index |= {level.strip(): number for number, level in enumerate(levels)}
-    known = {text: index.get(text, index.get(without_decimals(text), -1)) for text in texts.unique()}
+    """Index of each cell's level, -1 = missing or refused.
+
+    Levels compare as plain text. Numbers compare by value: `1.0`, and 1 of any type, equal level `1`; 0.1 of a decimal
+    or float type equals `0.1` and `0.10`, where only one of them is a level. True and false equal the level of that
+    name, in any case, else `1` and `0`.
+    """
+    if column not in table:
+        return np.full(len(table), -1)
+    cells = table.columns[column]
+    if cells.kind in ("duration", "other"):
+        table.refuse_type(column, expected="one of " + ", ".join(levels), remedy="Write the levels as text")
+        return np.full(len(table), -1)
+    plain = [plain_text(level) for level in levels]
+    texts = cells.texts
+    known = {text: _find_level(text, plain, cells.kind) for text in texts.unique()}
     codes = texts.map(known).to_numpy(dtype=np.int64)
-    wrong = (codes < 0) & (texts != "").to_numpy()
+    wrong = (codes < 0) & ~cells.missing
     if wrong.any():
-        remedy = "Map it to one that the schema lists"
-        table.refuse(wrong, column=column, rule=rule, expected="one of " + ", ".join(levels), remedy=remedy)
+        similar = Known(plain)
+        table.refuse(
+            wrong,
+            column=column,
+            rule=rule,
+            expected="one of " + ", ".join(levels),
+            remedy="Map it to one that the schema lists",
+            hint=lambda row: similar.hint(texts.iloc[row]),
+        )
     return codes
 
 
-def _parse_numbers(table: Table, column: str) -> tuple[Float64[np.ndarray, " row"], Bool[np.ndarray, " row"]]:
+def _find_level(text: str, levels: Sequence[str], kind: str) -> int:
+    if not text:
+        return -1
+    shape = _number_shape if kind in _NUMERIC else without_decimals
+    alike = [number for number, level in enumerate(levels) if shape(level) == shape(text)]
+    if text in levels and (kind != "float" or len(alike) == 1):  # a float cannot tell 1.1 from 1.10
+        return levels.index(text)
+    if len(alike) == 1:
+        return alike[0]
+    truth = text.casefold() if kind in ("text", "flag") else ""
+    if truth in _WORDS:
+        words = [number for number, level in enumerate(levels) if level.casefold() == truth]
+        if len(words) == 1:
+            return words[0]
+        digit = f"{_WORDS[truth]:g}"
+        return levels.index(digit) if not words and digit in levels else -1
+    return -1
+
+
+def _number_shape(text: str) -> str:
+    """`0.1` for `0.10`, `1` for `1.0`; any other text as it is."""
+    return text.rstrip("0").rstrip(".") if re.fullmatch(r"[+-]?[0-9]+\.[0-9]+", text) else text
+
+
+def _parse_numbers(
+    table: Table, column: str, *, unit: str = "", takes_flags: bool = False
+) -> Float64[np.ndarray, " row"]:
     if column not in table:
-        return np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
+        return np.full(len(table), np.nan)
     cells = table.columns[column]
-    if pd.api.types.is_float_dtype(cells.dtype):
-        values = cells.to_numpy(dtype=np.float64, copy=True)
-        wrong = np.isinf(values)
-    else:
-        texts = cells.str.strip()
-        fits = texts.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
-        values = np.full(len(table), np.nan)
-        values[fits] = texts[fits].astype(np.float64)
-        wrong = (~fits & (texts != "").to_numpy()) | np.isinf(values)  # 1e999 is written as a number but is none
-    values[wrong] = np.nan
-    return values, wrong
+    if cells.kind in _NUMERIC or (cells.kind == "flag" and takes_flags):
+        values = cells.numbers.copy()
+        infinite = np.isinf(values)
+        table.refuse(infinite, column=column, rule="not-a-number", expected="a number", remedy=LEAVE_EMPTY)
+        values[infinite] = np.nan
+        return values
+    if cells.kind == "text":
+        return _numbers_of_text(table, column, cells)
+    length = unit_ns(unit)
+    if cells.kind == "duration" and length:
+        return cells.times(length)
+    remedy = _TYPE_REMEDY[cells.kind]
+    table.refuse_type(column, expected=f"numbers in {unit}" if unit else "numbers", remedy=remedy)
+    return np.full(len(table), np.nan)
+
+
+def _text_numbers(texts: pd.Series) -> Float64[np.ndarray, " row"]:
+    """Numbers of what is written as a finite one, NaN elsewhere."""
+    fits = texts.str.fullmatch(NUMBER).to_numpy(dtype=bool)
+    values = np.full(len(texts), np.nan)
+    values[fits] = texts[fits].astype(np.float64)
+    values[np.isinf(values)] = np.nan  # 1e999 is written as a number but is none
+    return values
+
+
+def _numbers_of_text(table: Table, column: str, cells: Cells) -> Float64[np.ndarray, " row"]:
+    values = _text_numbers(cells.texts)
+    rows_by_cause: dict[Cause, list[int]] = defaultdict(list)
+    causes: dict[str, Cause] = {}
+    for row in np.flatnonzero(np.isnan(values) & ~cells.missing):
+        text = cells.texts.iloc[row]
+        causes.setdefault(text, number_cause(text))
+        rows_by_cause[causes[text]].append(int(row))
+    for cause, rows in rows_by_cause.items():
+        wrong = np.zeros(len(table), dtype=bool)
+        wrong[rows] = True
+
+        def say(row: int, what: str = cause.what) -> str:  # noqa: ARG001
+            return what
+
+        table.refuse(wrong, column=column, rule=cause.rule, expected="a number", remedy=cause.remedy, hint=say)
+    return values

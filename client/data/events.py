@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from client.data.columns import read_levels, read_numbers, read_texts
+from client.data.columns import empty_cells, read_levels, read_numbers
 from client.data.patients import Patients, find_patients
 from client.data.problems import ProblemLog
 from client.data.tables import Table, read_table
@@ -56,7 +56,7 @@ def read_events(
 def _read_items(table: Table, items: tuple[str, ...]) -> Int64[np.ndarray, " row"]:
     codes = read_levels(table, ITEM, levels=items, rule="unknown-item")
     if ITEM in table:
-        empty = (read_texts(table, ITEM) == "").to_numpy()
+        empty = empty_cells(table, ITEM)
         table.refuse(empty, column=ITEM, rule="unknown-item", expected="an item", remedy="Fill it or remove the row")
     return codes
 
@@ -64,7 +64,7 @@ def _read_items(table: Table, items: tuple[str, ...]) -> Int64[np.ndarray, " row
 def _read_doses(table: Table) -> Float64[np.ndarray, " row"]:
     doses: Float64[np.ndarray, " row"] = read_numbers(table, DOSE)
     if DOSE in table:
-        empty = (read_texts(table, DOSE) == "").to_numpy()
+        empty = empty_cells(table, DOSE)
         remedy = "Fill it or remove the row"
         table.refuse(empty, column=DOSE, rule="missing-dose", expected="a dose", remedy=remedy)
         table.refuse(doses < 0, column=DOSE, rule="negative-dose", expected="0 or more", remedy="Check the sign")

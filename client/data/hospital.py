@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
 from client.data.events import read_events
 from client.data.image_table import (
@@ -64,7 +64,7 @@ class Hospital:
 class _Parts:
     """What is read table by table."""
 
-    series: dict[str, Float32[np.ndarray, "patient _time _channel"]] = field(default_factory=dict)
+    series: dict[str, Float64[np.ndarray, "patient _time _channel"]] = field(default_factory=dict)
     events: dict[str, Float32[np.ndarray, "patient _item"]] = field(default_factory=dict)
     present: dict[str, Bool[np.ndarray, " patient"]] = field(default_factory=dict)
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -155,7 +155,7 @@ def _read_tables(
     for name, series in schema.series.items():
         path = tables[name]
         if path is None:
-            parts.series[name] = np.full((n, series.steps, len(series.channels)), np.nan, dtype=np.float32)
+            parts.series[name] = np.full((n, series.steps, len(series.channels)), np.nan)
             parts.present[name] = np.zeros(n, dtype=bool)
         else:
             values, present, ignored = read_series(path, name, schema, patients, log=log)

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, UInt16
 
-from client.data.columns import read_levels, read_texts
+from client.data.columns import empty_cells, read_levels, read_texts
+from client.data.ids import read_ids
 from client.data.images import read_image
 from client.data.patients import Patients, find_patients
-from client.data.problems import ImageError, ProblemLog
+from client.data.problems import ImageError, ProblemLog, quote
 from client.data.tables import Table, read_table
 from shared_model.schema import Schema
 
@@ -81,7 +82,7 @@ def read_images(
     names = tuple(schema.images)
     codes = read_levels(table, IMAGE, levels=names, rule="unknown-image")
     if IMAGE in table:
-        empty = (read_texts(table, IMAGE) == "").to_numpy()
+        empty = empty_cells(table, IMAGE)
         table.refuse(empty, column=IMAGE, rule="unknown-image", expected="one of " + ", ".join(names), remedy="Fill it")
     _refuse_twice(table, schema.study.patient_id)
     paths = _find_files(table, path.parent)
@@ -114,13 +115,13 @@ def find_image_files(path: Path, schema: Schema, patient_id: str) -> dict[str, P
     if table is None:
         return {}
     files = _find_files(table, path.parent)
-    rows = zip(read_texts(table, schema.study.patient_id), read_texts(table, IMAGE), files, strict=True)
+    rows = zip(read_ids(table, schema.study.patient_id), read_texts(table, IMAGE), files, strict=True)
     found = {name: file for owner, name, file in rows if owner == patient_id and file is not None}
     return {} if len(log) else found
 
 
 def _refuse_twice(table: Table, patient_id: str) -> None:
-    pairs = pd.DataFrame({"patient": read_texts(table, patient_id), "image": read_texts(table, IMAGE)})
+    pairs = pd.DataFrame({"patient": read_ids(table, patient_id), "image": read_texts(table, IMAGE)})
     twice = pairs.duplicated().to_numpy() & (pairs != "").all(axis=1).to_numpy()
     if IMAGE in table:
         expected = "one file for each patient and image"
@@ -180,7 +181,7 @@ def _decode(
         for number, (task, result) in enumerate(zip(tasks, pool.map(attempt, tasks), strict=True), start=1):
             if isinstance(result, ImageError):
                 line = int(table.lines[task.row])
-                detail = f"{table.columns[FILE].iloc[task.row].strip()}: {result.detail}"
+                detail = f"{quote(read_texts(table, FILE).iloc[task.row])[1:-1]}: {result.detail}"
                 table.log.add(table.file, row=line, column=FILE, rule=result.rule, detail=detail)
             else:
                 done.append((task, result))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int8, Int64
+from jaxtyping import Bool, Float64, Int8, Int64
 
-from client.data.columns import read_flags, read_levels, read_numbers, read_texts
+from client.data.columns import empty_cells, read_flags, read_levels, read_numbers
+from client.data.ids import read_ids, refuse_ids
+from client.data.look_alikes import Known
 from client.data.problems import ProblemLog, fault
 from client.data.tables import Table, candidates, find_table, read_table
 from shared_model.schema import Schema
@@ -34,7 +36,7 @@ class Patients:
 
     ids: tuple[str, ...]
     outcome: Int8[np.ndarray, " patient"]
-    numbers: Float32[np.ndarray, "patient number"]
+    numbers: Float64[np.ndarray, "patient number"]
     levels: Int64[np.ndarray, "patient category"]
     recorded: Mapping[str, Bool[np.ndarray, " patient"]]
     ignored: tuple[str, ...]
@@ -49,7 +51,7 @@ def no_patients(schema: Schema) -> Patients:
     return Patients(
         ids=(),
         outcome=np.zeros(0, dtype=np.int8),
-        numbers=np.zeros((0, len(schema.numbers)), dtype=np.float32),
+        numbers=np.zeros((0, len(schema.numbers))),
         levels=np.zeros((0, len(schema.categories)), dtype=np.int64),
         recorded={},
         ignored=(),
@@ -79,46 +81,56 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     table = read_table(path, wanted=list(dict.fromkeys(wanted)), log=log)
     if table is None:
         return no_patients(schema)
-    if not len(table):
+    if table.complete and not len(table):
         detail = fault(expected="at least one patient", got="a header only", remedy="Check the export's filter")
         log.add(table.file, rule="no-rows", detail=detail)
+    refused = refuse_ids(table, study.patient_id)
+    ids = read_ids(table, study.patient_id)
+    _refuse_twice(table, study.patient_id, ids)
     used_later = {events.recorded for events in schema.events.values()}
     return Patients(
-        ids=_read_ids(table, study.patient_id),
+        ids=tuple(ids),
         outcome=_read_outcome(table, study.outcome),
         numbers=_stack([_read_number(table, schema, column.name) for column in schema.numbers], len(table)),
         levels=_stack([read_levels(table, c.name, levels=c.levels) for c in schema.categories], len(table), np.int64),
         recorded={name: _read_recorded(table, column) for name, column in recorded.items() if column in table},
         ignored=tuple(name for name in table.ignored if name not in used_later),
-        complete=table.complete and study.patient_id in table,
+        complete=table.complete and study.patient_id in table and not refused,
     )
 
 
-def _stack(columns: list[np.ndarray], n_rows: int, dtype: type = np.float32) -> np.ndarray:
+def _stack(columns: list[np.ndarray], n_rows: int, dtype: type = np.float64) -> np.ndarray:
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((n_rows, 0), dtype=dtype)
 
 
 def _read_number(table: Table, schema: Schema, name: str) -> np.ndarray:
     column = next(column for column in schema.numbers if column.name == name)
-    return read_flags(table, name) if column.kind == "binary" else read_numbers(table, name, limits=column.range)
+    return (
+        read_flags(table, name)
+        if column.kind == "binary"
+        else read_numbers(table, name, limits=column.range, unit=column.unit)
+    )
 
 
-def _read_ids(table: Table, column: str) -> tuple[str, ...]:
-    ids = read_texts(table, column)
-    if column in table:
-        empty = (ids == "").to_numpy()
-        table.refuse(empty, column=column, rule="empty-id", expected="a patient id", remedy="Fill it or remove the row")
-        twice = ids.duplicated().to_numpy() & ~empty
-        remedy = "Keep one row a patient"
-        table.refuse(twice, column=column, rule="duplicate-id", expected="each patient once", remedy=remedy)
-    return tuple(ids.tolist())
+def _refuse_twice(table: Table, column: str, ids: pd.Series) -> None:
+    twice = ids.duplicated().to_numpy() & (ids != "").to_numpy()
+    if twice.any():
+        first = {text: int(line) for text, line in zip(reversed(ids), table.lines[::-1], strict=True)}
+        table.refuse(
+            twice,
+            column=column,
+            rule="duplicate-id",
+            expected="each patient once",
+            remedy="Keep one row a patient",
+            hint=lambda row: f"as in row {first[ids.iloc[row]]}",
+        )
 
 
 def _read_outcome(table: Table, column: str) -> Int8[np.ndarray, " patient"]:
     values = read_flags(table, column, rule="outcome-not-0-1")
     if column not in table:
         return np.zeros(len(table), dtype=np.int8)
-    empty = (read_texts(table, column) == "").to_numpy()
+    empty = empty_cells(table, column)
     remedy = "Fill it or leave the patient out of the study"
     table.refuse(empty, column=column, rule="missing-outcome", expected="0 or 1", remedy=remedy)
     known = values[~np.isnan(values)]
@@ -136,7 +148,7 @@ def _read_outcome(table: Table, column: str) -> Int8[np.ndarray, " patient"]:
 
 def _read_recorded(table: Table, column: str) -> Bool[np.ndarray, " patient"]:
     values = read_flags(table, column)
-    empty = (read_texts(table, column) == "").to_numpy()
+    empty = empty_cells(table, column)
     remedy = "Write 1 if the events of this patient were recorded, 0 if not"
     table.refuse(empty, column=column, rule="missing-recorded", expected="0 or 1", remedy=remedy)
     recorded: Bool[np.ndarray, " patient"] = values == 1
@@ -144,17 +156,23 @@ def _read_recorded(table: Table, column: str) -> Bool[np.ndarray, " patient"]:
 
 
 def find_patients(table: Table, column: str, patients: Patients) -> Int64[np.ndarray, " row"]:
-    """Position of each row's patient in patients.*, -1 = empty or unknown (reported)."""
-    ids = read_texts(table, column)
+    """Position of each row's patient in patients.*, -1 = empty, refused or unknown (reported)."""
+    refuse_ids(table, column)
+    ids = read_ids(table, column)
     first = pd.Series(np.arange(len(patients)), index=pd.Index(patients.ids, dtype="str"), dtype=np.int64)
     first = first[~first.index.duplicated()]
     found = first.reindex(ids, fill_value=-1).to_numpy(dtype=np.int64, copy=True)
-    if column in table:
-        empty = (ids == "").to_numpy()
-        found[empty] = -1
-        table.refuse(empty, column=column, rule="empty-id", expected="a patient id", remedy="Fill it or remove the row")
-        if patients.complete:
-            remedy = "Add the patient to patients.* or remove the row"
-            wrong = (found < 0) & ~empty
-            table.refuse(wrong, column=column, rule="unknown-patient", expected="an id of patients.*", remedy=remedy)
+    given = (ids != "").to_numpy()
+    found[~given] = -1
+    wrong = (found < 0) & given
+    if patients.complete and wrong.any():
+        similar = Known(patients.ids)
+        table.refuse(
+            wrong,
+            column=column,
+            rule="unknown-patient",
+            expected="an id of patients.*",
+            remedy="Add the patient to patients.* or remove the row",
+            hint=lambda row: similar.hint(ids.iloc[row]),
+        )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from client.data.look_alikes import escape_doubtful
 from shared_model.errors import DataError, Problem
 
 LISTED_PER_RULE = 100
@@ -21,8 +22,8 @@ class ImageError(Exception):
 
 
 def quote(value: object) -> str:
-    """A value for a message: on one line, control characters escaped, long text cut."""
-    text = repr(str(value))
+    """A value for a message: on one line, what cannot be seen or told apart as code points, long text cut."""
+    text = escape_doubtful(repr(str(value)))
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 4] + "...'"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float, Float32, Shaped
 
 from shared_model.batch import PatientArrays
 from shared_model.schema import STATIC, Schema
@@ -94,7 +94,7 @@ def summarise(arrays: PatientArrays, schema: Schema) -> HospitalSummary:
     return HospitalSummary(patients=len(arrays), events=int(arrays.outcome.sum()), modalities=modalities)
 
 
-def _quantiles(values: Float32[np.ndarray, " ..."]) -> tuple[float, float, float] | None:
+def _quantiles(values: Float[np.ndarray, " ..."]) -> tuple[float, float, float] | None:
     measured = values[~np.isnan(values)]
     if not len(measured):
         return None

@@ -1,42 +1,40 @@
-"""Read one table, CSV or Parquet, as an editor shows it: raw cells and the line number of every row.
-
-Why not `pandas.read_csv`: it renames duplicate columns, pads short rows, stops at the first long row and loses the
-line numbers where a quoted cell spans lines. All of these are faults that a hospital must be told about.
-"""
+"""Find and read one table, CSV or Parquet: the cells of the wanted columns and the line number of every row."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int64
 
+from client.data.causes import word_cause
+from client.data.cells import Cells, Content, arrow_cells
+from client.data.csv_table import read_csv
+from client.data.look_alikes import Known
 from client.data.problems import ProblemLog, fault, quote
+from shared_model.plain_text import plain_text
 
 SUFFIXES = (".csv", ".parquet")
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_SAVE_AGAIN = "Save it again as CSV UTF-8 with commas"
+
+
+def _no_hint(row: int) -> str:  # noqa: ARG001
+    return ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Raw cells of the wanted columns of one table.
+    """Cells of the wanted columns of one table.
 
     Attributes:
         file: path relative to the hospital's folder.
         lines: line of each row as an editor shows it; the header is line 1 (for Parquet: data row + 1).
-        columns: text cells ("" = missing, not stripped), or floating-point values (NaN = missing) from Parquet. A
-            wanted column that the file lacks is absent here, and already reported.
+        columns: the cells of each; a wanted column that the file lacks is absent here, and already reported.
         ignored: columns of the file that nobody asked for.
         complete: whether every row of the file is here; False if malformed rows were dropped (and reported).
         log: where the problems of this table go.
@@ -44,7 +42,7 @@ class Table:
 
     file: str
     lines: Int64[np.ndarray, " row"]
-    columns: Mapping[str, pd.Series]
+    columns: Mapping[str, Cells]
     ignored: tuple[str, ...]
     complete: bool
     log: ProblemLog
@@ -55,36 +53,45 @@ class Table:
     def __contains__(self, column: str) -> bool:
         return column in self.columns
 
-    def refuse(self, wrong: Bool[np.ndarray, " row"], *, column: str, rule: str, expected: str, remedy: str) -> None:
-        """Record a problem for each row where `wrong`, quoting the raw cell."""
+    def refuse(
+        self,
+        wrong: Bool[np.ndarray, " row"],
+        *,
+        column: str,
+        rule: str,
+        expected: str,
+        remedy: str,
+        hint: Callable[[int], str] = _no_hint,
+    ) -> None:
+        """Record a problem for each row where `wrong`, quoting the cell.
+
+        Args:
+            wrong: which rows.
+            column: where they are wrong.
+            rule: name of the rule that they break.
+            expected: what the rule asks for.
+            remedy: what to do.
+            hint: what is known of the cell of a row, besides its text.
+        """
         rows = np.flatnonzero(wrong)
         if not len(rows):
             return
         cells = self.columns[column]
-        self.log.add_rows(
-            self.file,
-            rule=rule,
-            column=column,
-            faults=(
-                (int(self.lines[row]), fault(expected=expected, got=_shown(cells.iloc[row]), remedy=remedy))
-                for row in rows
-            ),
-            total=len(rows),
-        )
 
+        def describe(row: int) -> str:
+            shown = cells.shown(row)
+            marker = word_cause(plain_text(shown))
+            known = hint(row) or (marker.what if marker else "")
+            got = quote(shown) if shown else "nothing"
+            return fault(expected=expected, got=f"{got} ({known})" if known else got, remedy=remedy)
 
-def _shown(cell: object) -> str:
-    if cell == "" or (isinstance(cell, float) and np.isnan(cell)):
-        return "nothing"
-    return quote(cell)
+        faults = ((int(self.lines[row]), describe(row)) for row in map(int, rows))
+        self.log.add_rows(self.file, rule=rule, column=column, faults=faults, total=len(rows))
 
-
-@dataclass(frozen=True)
-class _Content:
-    header: list[str]
-    lines: Int64[np.ndarray, " row"]
-    column: Callable[[int], pd.Series]  # by position in the header
-    complete: bool = True
+    def refuse_type(self, column: str, *, expected: str, remedy: str) -> None:
+        """Record one problem for a column whose type cannot be what is wanted."""
+        detail = fault(expected=expected, got=f"a column of type {self.columns[column].type_name}", remedy=remedy)
+        self.log.add(self.file, row=1, column=column, rule="wrong-type", detail=detail)
 
 
 def candidates(folder: Path, name: str) -> list[Path]:
@@ -129,12 +136,12 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
         The table, or None where its form is so broken that no cell can be trusted (reported).
     """
     try:
-        content = _read_parquet(path, log=log) if path.suffix == ".parquet" else _read_csv(path, log=log)
+        content = _read_parquet(path, log=log) if path.suffix == ".parquet" else read_csv(path, wanted=wanted, log=log)
     except OSError as error:
         detail = fault(expected="a readable file", got=error.strerror or "an error", remedy="Check its permissions")
         log.add(path.name, rule="unreadable-file", detail=detail)
         return None
-    if content is None or _has_wrong_delimiter(path, content.header, wanted, log=log):
+    if content is None:
         return None
     if content.complete and not len(content.lines):
         log.note_empty(path.name)
@@ -156,25 +163,11 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
     )
 
 
-def _has_wrong_delimiter(path: Path, header: Sequence[str], wanted: Sequence[str], *, log: ProblemLog) -> bool:
-    if len(header) != 1 or header[0] in wanted:
-        return False
-    names = [name for mark, name in _OTHER_DELIMITERS.items() if mark in header[0]]
-    if not names:
-        return False
-    detail = fault(
-        expected="columns separated by commas",
-        got=f"one column whose name holds {' and '.join(names)}",
-        remedy=_SAVE_AGAIN,
-    )
-    log.add(path.name, row=1, rule="wrong-delimiter", detail=detail)
-    return True
-
-
 def _report_missing(path: Path, name: str, header: Sequence[str], *, log: ProblemLog) -> None:
     folded = {other.casefold(): other for other in header}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.75)
-    hint = f"Rename column {quote(folded[close[0]])}" if close else "Add it, with empty cells where nothing is known"
+    similar = [other for other in header if Known([name]).hint(other)] or [folded[near] for near in close]
+    hint = f"Rename column {quote(similar[0])}" if similar else "Add it, with empty cells where nothing is known"
     log.add(
         path.name,
         row=1,
@@ -184,82 +177,7 @@ def _report_missing(path: Path, name: str, header: Sequence[str], *, log: Proble
     )
 
 
-def _read_csv(path: Path, *, log: ProblemLog) -> _Content | None:
-    text = _decode(path.name, path.read_bytes(), log=log)
-    return None if text is None else _parse(path.name, text, log=log)
-
-
-def _decode(file: str, raw: bytes, *, log: ProblemLog) -> str | None:
-    if not raw.strip():
-        log.add(
-            file, rule="empty-file", detail=fault(expected="a header and rows", got="no text", remedy="Export it again")
-        )
-        return None
-    nul = raw.find(b"\0")
-    if nul >= 0:
-        got = "UTF-16 text" if raw.startswith(_UTF16_MARKS) else "a NUL byte"
-        detail = fault(expected="UTF-8 text", got=got, remedy=_SAVE_AGAIN)
-        log.add(file, row=_line_of(raw, nul), rule="nul-byte", detail=detail)
-        return None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        detail = fault(expected="UTF-8 text", got=f"byte 0x{raw[error.start]:02x}", remedy=_SAVE_AGAIN)
-        log.add(file, row=_line_of(raw, error.start), rule="not-utf-8", detail=detail)
-        return None
-
-
-def _line_of(raw: bytes, position: int) -> int:
-    before = raw[:position]
-    return before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n") + 1
-
-
-def _parse(file: str, text: str, *, log: ProblemLog) -> _Content | None:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    starts: list[int] = []
-    start = 1
-    try:
-        for row in reader:
-            if row:  # an empty line is no row
-                rows.append(row)
-                starts.append(start)
-            start = reader.line_num + 1  # a quoted cell may span lines: a row is where it starts
-    except csv.Error as error:
-        detail = fault(
-            expected="well-formed CSV", got=str(error), remedy="Close the quotation mark that this row opens"
-        )
-        log.add(file, row=start, rule="malformed-csv", detail=detail)
-        return None
-    header = [name.strip() for name in rows[0]]
-    widths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    lines = np.asarray(starts, dtype=np.int64)
-    whole = widths == len(header)
-    ragged = np.flatnonzero(~whole)
-    if len(ragged):
-        log.add_rows(
-            file,
-            rule="row-length",
-            column="",
-            faults=((int(lines[row]), _ragged(int(widths[row]), len(header))) for row in ragged),
-            total=len(ragged),
-        )
-        rows = [row for row, good in zip(rows, whole, strict=True) if good]
-    body = rows[1:]
-    return _Content(
-        header=header,
-        lines=lines[whole][1:],
-        column=lambda position: pd.Series([row[position] for row in body], dtype="str"),
-        complete=not len(ragged),
-    )
-
-
-def _ragged(width: int, expected: int) -> str:
-    remedy = "Quote cells that hold a comma" if width > expected else "Write a comma for each empty cell too"
-    return fault(expected=f"{expected} cells as in the header", got=f"{width}", remedy=remedy)
-
-
-def _read_parquet(path: Path, *, log: ProblemLog) -> _Content | None:
+def _read_parquet(path: Path, *, log: ProblemLog) -> Content | None:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
@@ -268,24 +186,8 @@ def _read_parquet(path: Path, *, log: ProblemLog) -> _Content | None:
         detail = fault(expected="a Parquet file", got=got, remedy="Export it again")
         log.add(path.name, rule="unreadable-file", detail=detail)
         return None
-    return _Content(
-        header=[name.strip() for name in table.column_names],
+    return Content(
+        header=[plain_text(name) for name in table.column_names],
         lines=np.arange(2, table.num_rows + 2, dtype=np.int64),
-        column=lambda position: _plain(table.column(position)),
+        column=lambda position: arrow_cells(table.column(position)),
     )
-
-
-def _plain(cells: pa.ChunkedArray) -> pd.Series:
-    """Floating-point cells as float64 (NaN = missing), any other type as text ("" = missing), as CSV would hold it."""
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.cast(cells.type.value_type)
-    if pa.types.is_boolean(cells.type):
-        cells = cells.cast(pa.int8())
-    if pa.types.is_floating(cells.type) or pa.types.is_decimal(cells.type):
-        values = cells.cast(pa.float64()).to_numpy(zero_copy_only=False) if len(cells) else np.empty(0)
-        return pd.Series(np.asarray(values, dtype=np.float64))
-    try:
-        texts = cells.cast(pa.string()).to_pylist()
-    except pa.ArrowException:  # nested types have no text form of their own
-        texts = [None if cell is None else str(cell) for cell in cells.to_pylist()]
-    return pd.Series(["" if text is None else text for text in texts], dtype="str")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from client.quality.images import measure_images
 from shared_model.batch import PatientArrays
@@ -76,16 +76,16 @@ def _measure_static(arrays: PatientArrays, rows: Int64[np.ndarray, " row"], sche
     }
 
 
-def _levels(values: Float32[np.ndarray, "patient item"], limits: list[Range]) -> Float64[np.ndarray, "patient item"]:
+def _levels(values: Float64[np.ndarray, "patient item"], limits: list[Range]) -> Float64[np.ndarray, "patient item"]:
     columns = [to_level(values[:, i], each) for i, each in enumerate(limits)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))
 
 
-def _measure_series(values: Float32[np.ndarray, "patient time channel"], name: str, series: Series) -> Measured:
+def _measure_series(values: Float64[np.ndarray, "patient time channel"], name: str, series: Series) -> Measured:
     measured = ~np.isnan(values)
     count = measured.sum(axis=1)
     total = np.where(measured, values, 0.0).sum(axis=1, dtype=np.float64)
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     interval, duration = _time_measures(measured.any(axis=2))
     return {
         f"{name}/{KNOWN}": count / values.shape[1],
@@ -109,7 +109,7 @@ def _time_measures(
     return interval, np.where(count > 0, np.log(span + 1.0), np.nan)
 
 
-def still_share(values: Float32[np.ndarray, "patient time"]) -> Float64[np.ndarray, " patient"]:
+def still_share(values: Float64[np.ndarray, "patient time"]) -> Float64[np.ndarray, " patient"]:
     """Share of successive values that are equal; gaps are skipped; NaN with fewer than `MIN_PAIRS` pairs.
 
     Args:

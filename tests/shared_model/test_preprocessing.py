@@ -36,9 +36,9 @@ def four_patients() -> PatientArrays:
     return PatientArrays(
         patient_ids=("A", "B", "C", "D"),
         outcome=np.array([0, 1, 0, 0], dtype=np.int8),
-        numbers=np.array([[80, 1], [90, NAN], [NAN, 0], [70, 1]], dtype=np.float32),
+        numbers=np.array([[80, 1], [90, NAN], [NAN, 0], [70, 1]], dtype=np.float64),
         levels=np.array([[0], [2], [-1], [0]]),
-        series={"vitals": np.stack([np.array(hr), np.array(spo2)], axis=2).astype(np.float32)},
+        series={"vitals": np.stack([np.array(hr), np.array(spo2)], axis=2).astype(np.float64)},
         events={"drugs": np.array([[np.e - 1, 0], [0, 0], [0, 0], [np.e**4 - 1, 0]], dtype=np.float32)},
         images={"hip": images},
         present={
@@ -378,7 +378,7 @@ def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(val
     arrays = PatientArrays(
         patient_ids=("A", "B"),
         outcome=np.array([0, 1], dtype=np.int8),
-        numbers=np.full((2, 1), value, dtype=np.float32),
+        numbers=np.full((2, 1), value, dtype=np.float32).astype(np.float64),
         levels=np.zeros((2, 0), dtype=np.int64),
         series={},
         events={},

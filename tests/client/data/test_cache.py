@@ -207,7 +207,7 @@ def test_load_hospital_loads_no_pickle(hospital: SmallHospital, cache_dir: Path)
     [entry] = _entries(cache_dir)
     np.save(entry / "numbers.npy", np.array([object()] * 4), allow_pickle=True)
 
-    assert load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).numbers.dtype == np.float32
+    assert load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).numbers.dtype == np.float64
 
 
 def test_load_hospital_explains_a_cache_that_cannot_be_written(hospital: SmallHospital, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_read_events_has_recorded_patients_without_rows(hospital: SmallHospital)
         ("P1,,1", "item", "unknown-item"),
         ("P1,Opioid,1", "item", "unknown-item"),
         ("P7,opioid,1", "patient_id", "unknown-patient"),
-        ("P1,opioid,nan", "dose", "not-a-number"),
+        ("P1,opioid,nan", "dose", "missing-marker"),
         ("P1,opioid,-0.1", "dose", "negative-dose"),
     ],
 )

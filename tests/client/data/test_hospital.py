@@ -177,7 +177,7 @@ def test_read_hospital_names_every_fault_at_once(hospital: SmallHospital, tmp_pa
         ("images.csv", 7, "file", "path-leaves-folder"),
         ("images.csv", 8, "patient_id", "unknown-patient"),
         ("patients.csv", 2, "age", "out-of-range"),
-        ("patients.csv", 3, "age", "not-a-number"),
+        ("patients.csv", 3, "age", "missing-marker"),
         ("patients.csv", 3, "asa", "unknown-level"),
         ("patients.csv", 3, "died", "outcome-not-0-1"),
         ("patients.csv", 4, "died", "missing-outcome"),
@@ -222,10 +222,10 @@ def test_read_hospital_refuses_an_outcome_without_contrast(
 
 
 def test_read_hospital_finds_faults_elsewhere_when_the_patients_are_unusable(hospital: SmallHospital) -> None:
-    hospital.write("patients.csv", "patient_id;died\nP1;0\n")
+    hospital.write("patients.csv", "P1,0,81,1,2,1\n")
     hospital.edit("vitals.csv", "4.9,90", "4.9,900")
 
-    assert _problems(hospital) == [("patients.csv", 1, "", "wrong-delimiter"), ("vitals.csv", 3, "hr", "out-of-range")]
+    assert _problems(hospital) == [("patients.csv", 1, "", "no-header"), ("vitals.csv", 3, "hr", "out-of-range")]
 
 
 def test_read_hospital_blames_no_other_file_for_a_dropped_patient_row(hospital: SmallHospital) -> None:
@@ -300,7 +300,7 @@ def test_load_hospital_agrees_with_pandas_on_real_vitals_and_medications(tmp_pat
     channels = [channel.name for channel in schema.series["vitals"].channels]
     expected[vitals["patient_id"].map(position), vitals["time"]] = vitals[channels]
 
-    np.testing.assert_array_equal(arrays.series["vitals"], expected)
+    np.testing.assert_array_equal(arrays.series["vitals"].astype(np.float32), expected)
     given = pd.read_csv(folder / "medications.csv").drop_duplicates()
     assert arrays.events["medications"].sum() == len(given)
     recorded = pd.read_csv(folder / "patients.csv")["medications_recorded"] == 1

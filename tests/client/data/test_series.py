@@ -4,6 +4,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from client.data import read_hospital
 from client.data.series import average_on_grid, grid_cells
 from shared_model.errors import DataError
-from shared_model.schema import Schema
+from shared_model.schema import Schema, load_schema
 
 if TYPE_CHECKING:
     from tests.client.conftest import SmallHospital
@@ -92,3 +94,44 @@ def test_read_series_accepts_a_file_without_rows(hospital: SmallHospital) -> Non
     hospital.write("vitals.csv", "patient_id,time,hr,spo2\n")
 
     assert not read_hospital(hospital.folder, hospital.schema).arrays.present["vitals"].any()
+
+
+def test_average_on_grid_keeps_small_differences_of_large_values() -> None:
+    values = 1.7e9 + np.array([0.25, 0.75])
+
+    means = average_on_grid(np.array([0, 0]), np.array([0, 0]), values, shape=(1, 1))
+
+    assert means[0, 0] == 1.7e9 + 0.5
+
+
+def test_average_on_grid_gives_equal_values_their_own_mean() -> None:
+    means = average_on_grid(np.zeros(4, np.int64), np.array([0, 0, 0, 1]), np.full(4, 0.1), shape=(1, 2))
+
+    assert means.tolist() == [[0.1, 0.1]]  # else a frozen monitor would seem to move
+
+
+def test_read_series_keeps_numbers_that_float32_cannot_tell_apart(hospital: SmallHospital) -> None:
+    hospital.edit("schema.toml", "range = [0, 350]", "range = [1e9, 2e9]")
+    schema = load_schema(hospital.folder / "schema.toml")
+    hospital.write("vitals.csv", "patient_id,time,hr,spo2\nP1,0,1700000001,\nP1,5,1700000002,\n")
+
+    hr = read_hospital(hospital.folder, schema).arrays.series["vitals"][0, :2, 0]
+
+    assert hr.tolist() == [1_700_000_001, 1_700_000_002]
+
+
+def test_read_series_refuses_times_too_coarse_for_the_grid(hospital: SmallHospital) -> None:
+    schema = _with_grid(hospital.schema, start=1.7e9, step=5.0, steps=10_000)
+    times = pa.array([1.7e9 + 10, 1.7e9 + 200], pa.float32())  # float32 tells 128 s apart there
+    ids, channel = pa.array(["P1", "P1"]), pa.array([60.0, 70.0])
+    (hospital.folder / "vitals.csv").unlink()
+    pq.write_table(
+        pa.table({"patient_id": ids, "time": times, "hr": channel, "spo2": channel}),
+        hospital.folder / "vitals.parquet",
+    )
+
+    with pytest.raises(DataError) as refused:
+        read_hospital(hospital.folder, schema)
+
+    assert {problem.rule for problem in refused.value.problems} == {"inexact-time"}
+    assert "float32 has too few digits" in refused.value.problems[0].detail

@@ -80,5 +80,5 @@ def with_images(arrays: PatientArrays, name: str, change: Callable[[np.ndarray],
 
 def with_series(arrays: PatientArrays, change: Callable[[np.ndarray], np.ndarray]) -> PatientArrays:
     """The vital signs, changed."""
-    values = change(np.array(arrays.series["vitals"])).astype(np.float32)
+    values = change(np.array(arrays.series["vitals"])).astype(np.float64)
     return replace(arrays, series={"vitals": values})

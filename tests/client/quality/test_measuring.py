@@ -32,11 +32,11 @@ def _measure(arrays: PatientArrays, schema: Schema) -> dict[str, np.ndarray]:
 def test_still_share_counts_equal_successive_values_over_gaps() -> None:
     values = np.array([[1, 1, NAN, 1, 2, 2], [1, 2, 3, 4, 5, 6], [7, NAN, 7, 7, 7, 7], [1, 1, 1, NAN, NAN, NAN]])
 
-    np.testing.assert_array_equal(still_share(values.astype(np.float32)), [3 / 4, 0, 1, NAN])
+    np.testing.assert_array_equal(still_share(values.astype(np.float64)), [3 / 4, 0, 1, NAN])
 
 
 def test_recordings_are_measured_by_coverage_level_interval_and_span(small_study: Schema, draw_patients: Draw) -> None:
-    vitals = np.full((2, 4, 2), NAN, dtype=np.float32)
+    vitals = np.full((2, 4, 2), NAN, dtype=np.float64)
     vitals[0, :, 0] = [60, NAN, NAN, 90]  # two of four cells, three cells apart
     vitals[1, 2, 1] = 98  # a single value
     arrays = replace(
@@ -232,7 +232,7 @@ def test_any_hospital_can_be_judged_alone(
 
 
 def test_constant_recordings_and_black_images_are_red_alone(small_study: Schema, draw_patients: Draw) -> None:
-    long = replace(draw_patients(40), series={"vitals": np.full((40, 6, 2), 60, dtype=np.float32)})
+    long = replace(draw_patients(40), series={"vitals": np.full((40, 6, 2), 60, dtype=np.float64)})
 
     report = judge_alone(_constant(long), small_study, rule=SmallCellRule())
 

@@ -43,7 +43,7 @@ def patients(rows: list[tuple[float, float, int]]) -> PatientArrays:
     return PatientArrays(
         patient_ids=tuple(str(i) for i in range(n)),
         outcome=np.zeros(n, dtype=np.int8),
-        numbers=np.array([row[:2] for row in rows], dtype=np.float32),
+        numbers=np.array([row[:2] for row in rows], dtype=np.float64),
         levels=np.array([[row[2]] for row in rows], dtype=np.int64),
         series={},
         events={},
