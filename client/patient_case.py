@@ -14,6 +14,7 @@ from client.site import Site
 from shared_model.batch import Batch
 from shared_model.errors import SettingsError
 from shared_model.losses import logit_correction
+from shared_model.plain_text import plain_text
 from shared_model.shapley.common_background import hash_background
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.training import Encoded, predict_logits, seeded_rng
@@ -82,7 +83,7 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
     Raises:
         SettingsError: the hospital has no such patient.
     """
-    ids = site.patients.patient_ids
+    ids, patient_id = site.patients.patient_ids, plain_text(patient_id)
     if patient_id not in ids:
         raise SettingsError(f"patient at {site.folder.name}: expected one of its {len(ids)} patient ids, got another.")
     row = ids.index(patient_id)

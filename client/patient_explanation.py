@@ -67,7 +67,7 @@ def explain_patient(
         "run_id": run.run_id,
         "model_hash": run.model_hash,
         "evidence": dict(evidence),
-        "patient_id": patient_id,
+        "patient_id": case.patient_id,
         "part_of_run": _part_of_run(case),
         "cohort": cohort.describe(case.row),
         "prediction": {"probability": float(sigmoid(np.array([case.logit]))[0]), "logit": case.logit},

@@ -14,13 +14,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from shared_model.errors import SchemaError
+from shared_model.plain_text import plain_text
 
 STATIC = "static"
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+
+def _plain(value: object) -> object:
+    return plain_text(value) if isinstance(value, str) else value
+
+
+Name = Annotated[str, BeforeValidator(_plain), StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+Text = Annotated[str, AfterValidator(plain_text)]
+"""Compared with the cells of tables, so in their form."""
 Range = tuple[float, float]
 
 
@@ -47,9 +64,9 @@ class StaticColumn(_Part):
 
     name: Name
     kind: Literal["numeric", "binary", "categorical"]
-    unit: str = ""
+    unit: Text = ""
     range: Range | None = None
-    levels: tuple[str, ...] = ()
+    levels: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -70,7 +87,7 @@ class Channel(_Part):
     """One measured quantity of a series."""
 
     name: Name
-    unit: str = ""
+    unit: Text = ""
     range: Range
 
     @model_validator(mode="after")
@@ -82,7 +99,7 @@ class Channel(_Part):
 class Series(_Part):
     """Measurements over time, on the grid start, start + step, ..., `steps` cells (each cell is half open)."""
 
-    time_unit: str
+    time_unit: Text
     start: float = 0.0
     step: float = Field(gt=0)
     steps: int = Field(ge=1, le=10_000)
@@ -93,7 +110,7 @@ class Events(_Part):
     """A set of items that a patient did or did not get: any (0/1), count, or summed dose, per item."""
 
     aggregate: Literal["any", "count", "dose"]
-    items: tuple[str, ...] = Field(min_length=1)
+    items: tuple[Text, ...] = Field(min_length=1)
     recorded: Name | None = None
 
 
@@ -192,7 +209,7 @@ def load_schema(path: Path) -> Schema:
         SchemaError: the file cannot be read as UTF-8 text, or is not a valid study.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path}: expected a readable UTF-8 file, got: {error}") from error
     return parse_schema(text, source=path.name)

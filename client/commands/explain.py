@@ -64,7 +64,7 @@ def explain(
             from client.patient_page.page import render_patient
             from client.patient_page.pictures import read_radiographs
 
-            row = site.patients.patient_ids.index(patient)
+            row = site.patients.patient_ids.index(content["patient_id"])
             write_private(out, render_patient(content, read_radiographs(site, row)))
         else:
             write_private(out, json.dumps(content, allow_nan=False) + "\n")

@@ -18,7 +18,6 @@ from client.data.cells import Cells
 from client.data.look_alikes import Known
 from client.data.tables import Table
 from client.data.time_units import unit_ns
-from shared_model.plain_text import plain_text
 
 _NUMERIC = ("whole", "decimal", "float")
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]+)\.0+")
@@ -127,13 +126,12 @@ def read_levels(
     if cells.kind in ("duration", "other"):
         table.refuse_type(column, expected="one of " + ", ".join(levels), remedy="Write the levels as text")
         return np.full(len(table), -1)
-    plain = [plain_text(level) for level in levels]
     texts = cells.texts
-    known = {text: _find_level(text, plain, cells.kind) for text in texts.unique()}
+    known = {text: _find_level(text, levels, cells.kind) for text in texts.unique()}
     codes = texts.map(known).to_numpy(dtype=np.int64)
     wrong = (codes < 0) & ~cells.missing
     if wrong.any():
-        similar = Known(plain)
+        similar = Known(levels)
         table.refuse(
             wrong,
             column=column,

@@ -23,15 +23,21 @@ _FLOAT = re.compile(r"[+-]?[0-9]+\.0")
 _FIRST_UNSURE = 2**53  # of float64: its neighbour above is written alike
 
 
-def read_ids(table: Table, column: str) -> pd.Series:
-    """Each row's patient id; "" where there is none, or none that can be trusted (see `refuse_ids`)."""
+def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:
+    """Each row's patient id; "" where there is none, or none that can be trusted.
+
+    Args:
+        table: the table.
+        column: of ids.
+        defines: whether the ids of all other tables are compared with these.
+    """
     if column not in table:
         return pd.Series([""] * len(table), dtype="str")
-    texts, _ = _judge(table.columns[column])
+    texts, _ = _judge(table.columns[column], defines=defines)
     return texts
 
 
-def refuse_ids(table: Table, column: str) -> bool:
+def refuse_ids(table: Table, column: str, *, defines: bool = False) -> bool:
     """Whether an id column has ids that cannot be read; these are reported, and rows without an id."""
     if column not in table:
         return False
@@ -41,7 +47,7 @@ def refuse_ids(table: Table, column: str) -> bool:
     if cells.kind in ("flag", "duration", "other"):
         table.refuse_type(column, expected="patient ids", remedy="Write them as text or as whole numbers")
         return True
-    _, wrong = _judge(cells)
+    _, wrong = _judge(cells, defines=defines)
     if cells.kind == "float" and wrong.any():
         _refuse_floats(table, column, wrong)
     elif wrong.any():
@@ -57,7 +63,7 @@ def refuse_ids(table: Table, column: str) -> bool:
     return bool(wrong.any())
 
 
-def _judge(cells: Cells) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
+def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
     """Ids, and where a cell that holds something is none."""
     if cells.kind in ("flag", "duration", "other"):
         return pd.Series([""] * len(cells), dtype="str"), np.zeros(len(cells), dtype=bool)
@@ -66,7 +72,7 @@ def _judge(cells: Cells) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
         wrong = ~cells.missing & ~((np.abs(numbers) < cells.first_unsure) & (numbers == np.floor(numbers)))
         texts = cells.texts
     else:
-        numeric = all(re.fullmatch(NUMBER, text) for text in cells.texts.unique() if text)
+        numeric = defines and all(re.fullmatch(NUMBER, text) for text in cells.texts.unique() if text)
         known = {text: _judge_text(text, numeric=numeric) for text in cells.texts.unique()}
         wrong = np.array([bool(text) and not known[text] for text in cells.texts], dtype=bool)
         texts = cells.texts.map(known).astype("str")
@@ -78,7 +84,7 @@ def _judge_text(text: str, *, numeric: bool) -> str:
 
     Args:
         text: a cell.
-        numeric: whether all cells of the column look like numbers.
+        numeric: whether the column defines the ids, and all of them look like numbers.
     """
     if word_cause(text) or (_SCIENTIFIC if numeric else _SURELY_SCIENTIFIC).fullmatch(text):
         return ""

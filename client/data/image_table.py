@@ -14,11 +14,13 @@ import pandas as pd
 from jaxtyping import Bool, UInt16
 
 from client.data.columns import empty_cells, read_levels, read_texts
+from client.data.disk import Disk
 from client.data.ids import read_ids
 from client.data.images import read_image
 from client.data.patients import Patients, find_patients
 from client.data.problems import ImageError, ProblemLog, quote
 from client.data.tables import Table, read_table
+from shared_model.plain_text import plain_text
 from shared_model.schema import Schema
 
 IMAGES = "images"
@@ -116,7 +118,7 @@ def find_image_files(path: Path, schema: Schema, patient_id: str) -> dict[str, P
         return {}
     files = _find_files(table, path.parent)
     rows = zip(read_ids(table, schema.study.patient_id), read_texts(table, IMAGE), files, strict=True)
-    found = {name: file for owner, name, file in rows if owner == patient_id and file is not None}
+    found = {name: file for owner, name, file in rows if owner == plain_text(patient_id) and file is not None}
     return {} if len(log) else found
 
 
@@ -136,10 +138,12 @@ def _find_files(table: Table, folder: Path) -> list[Path | None]:
     files: list[Path | None] = []
     leaves = np.zeros(len(table), dtype=bool)
     missing = np.zeros(len(table), dtype=bool)
+    disk = Disk(root)
     for row, text in enumerate(read_texts(table, FILE)):
-        leaves[row] = _is_outside(text, root)
-        missing[row] = not leaves[row] and not _is_file(root / text, text)
-        files.append(None if leaves[row] or missing[row] else root / text)
+        found = disk.find(table.columns[FILE].shown(row).strip(), text)
+        leaves[row] = _is_outside(text, root) or (found is not None and _is_outside(found, root))
+        missing[row] = not leaves[row] and found is None
+        files.append(None if leaves[row] or found is None else root / found)
     expected = "a path inside the hospital's folder"
     remedy = "Copy the file into the folder and write its path from there"
     table.refuse(leaves, column=FILE, rule="path-leaves-folder", expected=expected, remedy=remedy)
@@ -154,13 +158,6 @@ def _is_outside(text: str, root: Path) -> bool:
     try:
         return not (root / text).resolve().is_relative_to(root)
     except (OSError, ValueError, RuntimeError):  # no such path can exist, so it is reported as missing
-        return False
-
-
-def _is_file(path: Path, text: str) -> bool:
-    try:
-        return bool(text) and path.is_file()
-    except (OSError, ValueError):
         return False
 
 

@@ -84,8 +84,8 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     if table.complete and not len(table):
         detail = fault(expected="at least one patient", got="a header only", remedy="Check the export's filter")
         log.add(table.file, rule="no-rows", detail=detail)
-    refused = refuse_ids(table, study.patient_id)
-    ids = read_ids(table, study.patient_id)
+    refused = refuse_ids(table, study.patient_id, defines=True)
+    ids = read_ids(table, study.patient_id, defines=True)
     _refuse_twice(table, study.patient_id, ids)
     used_later = {events.recorded for events in schema.events.values()}
     return Patients(
