@@ -30,13 +30,18 @@ def gather_evidence(run: RunModel, site: Site) -> dict[str, Any]:
         StudyError: a file of the run folder is damaged.
     """
     quality, settings = _read(run.folder / "quality.json"), run.settings.to_config()
+    modalities = _read(run.folder / "explanations.json").get("modalities", {})
+    unused = [name for name, entry in modalities.items() if _is_unused(entry)]
     images = [name for name in run.model.modalities if name in site.schema.images]
     return {
         "test": _test(_read(run.folder / "metrics.json")),
         "site": site.name,
         "is_judged": site.name in quality.get("hospitals", {}),
         "findings": _findings(quality, site, accepted_names(run.settings)),
-        "unused": _unused(_read(run.folder / "explanations.json")),
+        "unused": unused,
+        "unproven": [
+            name for name, entry in modalities.items() if entry.get("evidence") is False and name not in unused
+        ],
         "untrained": images if is_untrained(settings) else [],
         "encoder": describe_encoder(settings),
     }
@@ -94,10 +99,7 @@ def _of_the_hospital(quality: Mapping[str, Any], site: Site) -> Iterator[tuple[s
             yield site.name, asdict(found)
 
 
-def _unused(explanations: Mapping[str, Any]) -> list[str]:
-    """Kinds of data that moved no prediction of the test patients."""
-    return [
-        name
-        for name, entry in explanations.get("modalities", {}).items()
-        if (entry.get("share") is not None and entry["share"] < SMALLEST_SHARE) or entry.get("mean_abs") == 0
-    ]
+def _is_unused(entry: Mapping[str, Any]) -> bool:
+    """Whether a kind of data moved no prediction of the test patients."""
+    share = entry.get("share")
+    return (share is not None and share < SMALLEST_SHARE) or entry.get("mean_abs") == 0

@@ -217,6 +217,7 @@ class Evidence:
         test: how good the model is.
         findings: of the hospitals that the model learned from, and of this one.
         unused: kinds of data that the model does not use.
+        unproven: of those that it uses, the ones of which training gave no evidence that they help.
         untrained: images that go through a network with random weights that nobody trained.
         encoder: that network, in words.
     """
@@ -226,6 +227,7 @@ class Evidence:
     test: Test
     findings: tuple[Finding, ...]
     unused: tuple[str, ...]
+    unproven: tuple[str, ...]
     untrained: tuple[str, ...]
     encoder: str
 

@@ -111,13 +111,20 @@ def test_hospital_that_the_run_does_not_name_is_told(copied: FinishedRun) -> Non
     assert _gather(copied)["site"] == "east"
 
 
-def test_kind_of_data_without_a_share_is_unused(copied: FinishedRun) -> None:
+def test_kind_of_data_without_a_share_is_unused_and_one_without_evidence_unproven(copied: FinishedRun) -> None:
     path = copied.run / "explanations.json"
     content = json.loads(path.read_text())
-    content["modalities"] = {"static": {"share": 1.0}, "hip": {"share": 0.0002}, "vitals": {"share": None}}
+    content["modalities"] = {
+        "static": {"share": 1.0, "evidence": True},
+        "hip": {"share": 0.0002},
+        "vitals": {"share": 0.1, "evidence": False},
+    }
     path.write_text(json.dumps(content))
 
-    assert _gather(copied)["unused"] == ["hip"]
+    evidence = _gather(copied)
+
+    assert evidence["unused"] == ["hip"]
+    assert evidence["unproven"] == ["vitals"]
 
 
 def test_encoder_with_random_fixed_weights_is_called_untrained(finished: FinishedRun) -> None:

@@ -190,6 +190,9 @@ def _limits_of_the_input(explained: Explained, words: Words) -> Iterator[str]:
     unused = [name_data(one, words) for one in view.modalities if one.name in evidence.unused]
     if unused:
         yield words("verdict.unused", names=", ".join(unused))
+    unproven = [name_data(one, words) for one in view.modalities if one.name in evidence.unproven]
+    if unproven:
+        yield words("verdict.unproven", names=", ".join(unproven))
     untrained = [name_data(one, words) for one in view.modalities if one.name in evidence.untrained]
     if untrained:
         yield words("verdict.untrained", names=", ".join(untrained), encoder=evidence.encoder)

@@ -47,6 +47,7 @@ def _judge(content: dict[str, Any], *, hip: float = 0.5, others: float = 1.0, **
         "test": GOOD,
         "findings": [],
         "unused": [],
+        "unproven": [],
         "untrained": [],
         "encoder": "ResNet-18",
     } | evidence
@@ -143,9 +144,10 @@ def test_verdict_joins_a_red_finding_and_a_weak_model(content: dict[str, Any]) -
 
 def test_verdict_names_what_is_unused_and_untrained(content: dict[str, Any]) -> None:
     encoder = "ResNet-18 with random weights, never trained; 16 principal components of its output"
-    verdict = _judge(content, unused=["hip"], untrained=["hip"], encoder=encoder)
+    verdict = _judge(content, unused=["hip"], unproven=["vitals"], untrained=["hip"], encoder=encoder)
 
     assert _has(verdict, "This model does not use: the hip films.")
+    assert _has(verdict, "No evidence that they help, and yet the model uses them: the recordings of vitals.")
     assert _has(verdict, f"Seen only through a random network: the hip films go through {encoder}.")
 
 
@@ -156,7 +158,15 @@ def test_verdict_names_what_is_missing_of_the_patient(finished: FinishedRun) -> 
 
 
 def test_list_of_patients_says_what_speaks_against_all_predictions() -> None:
-    known = {"site": "east", "is_judged": True, "unused": [], "untrained": [], "encoder": "", "findings": [SHORT_CUT]}
+    known = {
+        "site": "east",
+        "is_judged": True,
+        "unused": [],
+        "unproven": [],
+        "untrained": [],
+        "encoder": "",
+        "findings": [SHORT_CUT],
+    }
 
     doubts = list_doubts(read_evidence(known | {"test": WEAK}), page_words())
     weak = render_list((), site="east", study="s", doubts=doubts)
