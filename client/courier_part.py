@@ -29,6 +29,7 @@ MOST_AHEAD_S, MOST_BEHIND_S = 5, 300  # what Flower tolerates of a SuperNode's c
 # nothing to the coordinator, which would wait for its deadline; when a SuperNode starts anew, it asks again.
 # It also ignores a message that comes just as its run ends; then it may keep the next run's answers (seen once).
 _DROPPED = re.compile(r"Failed to (receive|send) message|is not in `RUNNING` status. Ignoring (message)")
+_SENT = "Sent successfully"
 _LOST = "A question may have been lost with a connection that broke"  # our own words, see supernode.py
 _SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -66,6 +67,7 @@ class CourierPart(Part):
         super().__init__("supernode", folder=place.state, environment=_environment(place))
         self.connected_since: datetime | None = None
         self.last_question: tuple[str, datetime] | None = None
+        self.unanswered = False  # the last question, as far as the SuperNode has said
         self._doubt_since: datetime | None = None
         self._unreachable = self._dropped = ""
         threading.Thread(target=self._keep_probing, daemon=True).start()
@@ -88,6 +90,7 @@ class CourierPart(Part):
             "127.0.0.1",
             "--port",
             str(port),
+            *("--isolation", "process"),  # the program starts the couriers itself
         ]
         return self._separate(command, port)
 
@@ -106,7 +109,7 @@ class CourierPart(Part):
     def forget(self) -> None:
         """A new SuperNode is not connected, and has dropped nothing."""
         super().forget()
-        self._dropped = ""
+        self._dropped, self.unanswered = "", False
         self.connected_since, self._doubt_since, self._unreachable = None, None, ""
 
     def observe(self, line: str) -> None:
@@ -126,8 +129,10 @@ class CourierPart(Part):
             what = "an answer" if dropped.group(1) == "send" else "a question"
             self._dropped = f"{what} was lost on the way; the coordinator asks again"
         elif question := re.search(r"Receiving: (\S+) message", line):
-            self.last_question = question.group(1), now
+            self.last_question, self.unanswered = (question.group(1), now), True
             self._believe()
+        elif _SENT in line:
+            self.unanswered = False
 
     def explain(self, status: int) -> Ending:
         """Plain words for the ways in which a coordinator refuses, with the patience that each asks for."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from client.approvals import Approval
-from shared_model.config import Scalar
+from shared_model.config import Scalar, parse_settings
 from shared_model.schema import Schema, StaticColumn
+from shared_model.second_moments import LEAST_RATIO, count_columns, second_moments
 from shared_model.study_hash import SHOWN_DIGITS, StudyFile
 
 
@@ -24,11 +25,33 @@ def print_study(console: Console, study: StudyFile) -> None:
         f"settings at their defaults: {len(rest)}",
         *_describe_settings(rest),
         "",
+        *_describe_trust(study),
+        "",
         f"hipfed {study.hipfed}, protocol {study.protocol}",
         f"study {study.sha256}",
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _describe_trust(study: StudyFile) -> list[str]:
+    """In plain words what the coordinator can compute, and when this hospital would keep out for it."""
+    settings = parse_settings(study.settings)
+    asked, columns = second_moments(settings), count_columns(study.study, settings)
+    if not asked:
+        return ["patients from sums: no question of this study asks for products of columns."]
+    least = LEAST_RATIO * columns
+    if settings.trust_coordinator:
+        return [
+            "trust-coordinator = True: THE COORDINATOR CAN COMPUTE PATIENTS.",
+            f"  The model has {columns} columns. From two answers of a hospital with no more training patients than",
+            "  that the coordinator can compute each one's row, as exactly as the model sees it, and the outcome.",
+            "  Approve only if your patients' data may be in the coordinator's hands.",
+        ]
+    return [
+        f"patients from sums: the model has {columns} columns. With fewer than {least} training patients, twice as",
+        "  many, this hospital is left out of the study: the coordinator could compute its patients.",
+    ]
 
 
 def print_approvals(console: Console, approvals: Sequence[Approval]) -> None:

@@ -22,6 +22,7 @@ from client.separation import Separation, system_devices, system_paths
 from shared_model.address import split_address
 from shared_model.errors import HipfedError, SiteError
 from shared_model.part import Part
+from shared_model.supervised import describe_unanswered
 from shared_model.supervisor import Supervisor
 
 Separate = Callable[[Sequence[str], int], Sequence[str]]
@@ -181,6 +182,8 @@ def describe_site(server: str, courier: CourierPart, *, states: Mapping[str, str
         connection = f"connected to {server} since {courier.connected_since:%Y-%m-%d %H:%M} UTC"
     if courier.last_question is None:
         question = "no question yet"
+    elif courier.unanswered:
+        question = describe_unanswered(*courier.last_question, datetime.now(UTC))
     else:
         kind, asked = courier.last_question
         question = f"last question: {kind}, {(datetime.now(UTC) - asked).total_seconds():.0f} s ago"

@@ -18,6 +18,7 @@ from client.explain import answer_background, answer_explain, answer_spread
 from client.local_training import answer_train
 from client.outbound import Gate
 from client.quality.answer import answer_quality, answer_reference
+from client.readable_rows import CHECKED, refuse_readable_rows
 from client.run_state import NeedsWeightsError
 from client.site import Site
 from client.statistics import answer_statistics
@@ -50,6 +51,7 @@ from shared_model.messages import (
     SpreadRequest,
     StatisticsRequest,
     TrainRequest,
+    told_protocol,
 )
 from shared_model.study_hash import study_hash
 
@@ -116,9 +118,12 @@ class Worker:
         request_type, answer = _ANSWERS.get(kind, (None, None))
         if request_type is None or answer is None:
             raise ProtocolError(f"message: expected one of {', '.join(_ANSWERS)}, got {kind[:40]!r}.")
+        _refuse_other_versions(record)  # first: another version's question may have other fields
         request = request_type.from_record(record)
         settings = parse_settings(request.study.settings)
         self._check_study(request, settings)
+        if self._approvals is not None and kind in CHECKED:
+            refuse_readable_rows(self.site, settings, kind=kind)
         own = self.site.rule
         rule = own.tighten(
             min_patients=settings.min_patients,
@@ -130,11 +135,6 @@ class Worker:
         return answer(self.site, settings, request, gate)
 
     def _check_study(self, request: Request, settings: Settings) -> None:
-        if request.study.protocol != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"protocol version: expected {PROTOCOL_VERSION}, got {request.study.protocol}. "
-                "Install the same version of hipfed on both sides."
-            )
         if self._approvals is not None:
             schema, protocol = request.study.schema_sha256, request.study.protocol
             self._approvals.require(study_hash(schema_sha256=schema, settings=settings.to_config(), protocol=protocol))
@@ -144,6 +144,22 @@ class Worker:
                 f"got {self.site.schema.sha256[:12]} at the hospital. Give every hospital the same schema.toml."
             )
         settings.chosen_modalities(self.site.schema)
+
+
+def _refuse_other_versions(record: RecordDict) -> None:
+    """Both sides have the same hipfed: what a study asks for, and its hash, are one version's.
+
+    Raises:
+        ProtocolError: the coordinator has another; the text names both, and what to install.
+    """
+    hipfed, protocol = told_protocol(record) or ("", PROTOCOL_VERSION)
+    here = version("hipfed")
+    if protocol != PROTOCOL_VERSION or hipfed not in {"", here}:
+        raise ProtocolError(
+            f"versions: coordinator {hipfed or 'of an unknown version'} protocol {protocol}, this hospital {here} "
+            f"protocol {PROTOCOL_VERSION}: install hipfed {hipfed or 'of the same version on both sides'}, and approve "
+            "the study again."
+        )
 
 
 def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Gate) -> HandshakeReply:  # noqa: ARG001

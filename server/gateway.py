@@ -28,7 +28,6 @@ import binascii
 import json
 import logging
 import re
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,13 +42,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from google.protobuf.message import DecodeError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from shared_model.coordinator_status import STATUS_PATH
 from shared_model.errors import HipfedError
 from shared_model.messages import PROTOCOL_VERSION
+from shared_model.tls import trusting
 
 MAX_BODY_BYTES = 128 * 2**20  # Flower cuts arrays into pieces of 5 MiB; its largest other body is a bundle of 10 MiB
 GAP_S = 30.0  # longest wait for the next piece of a body, and for a client to take one
@@ -114,7 +116,8 @@ class Gateway:
         upstream: host:port of the SuperLink.
         ca: certificate that its certificate must be signed by.
         find_hospital: the enrolled hospital of a node's public key (PEM); None if there is none, or not any more.
-        seen: told a hospital's name and the path after each request of its that the SuperLink accepted.
+        seen: told a hospital's name, the path, and the kind of the question that it was handed ("" for none) after
+            each request of its that the SuperLink accepted.
         max_body_bytes: of one request.
         gap_s: longest pause of a client within a body, in seconds.
         hold_s: longest wait of a hospital for a message, in seconds.
@@ -127,7 +130,7 @@ class Gateway:
         *,
         ca: Path,
         find_hospital: Callable[[bytes], str | None],
-        seen: Callable[[str, str], None],
+        seen: Callable[[str, str, str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
         gap_s: float = GAP_S,
         hold_s: float = HOLD_S,
@@ -138,7 +141,7 @@ class Gateway:
         self._max_body_bytes, self._gap_s = max_body_bytes, gap_s
         self._hold_s, self._is_ending = hold_s, is_ending
         self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=str(ca)),
+            verify=trusting(ca),
             trust_env=False,  # no proxy between the two
             timeout=httpx.Timeout(UPSTREAM_S, connect=5.0, pool=5.0),
             # The SuperLink closes what is idle for 5 s: nothing may be sent on such a connection.
@@ -221,7 +224,7 @@ class Gateway:
                 response = await self._request(scope, body, exchange)
                 is_empty = response.is_success and response.headers.get("content-length") == "0"
                 if not is_empty or self._is_ending() or time.monotonic() > end:
-                    await self._pass_on(response, send, exchange)
+                    await self._hand_out(response, send, exchange)
                     return
                 await response.aclose()
                 await asyncio.wait([gone], timeout=pause_s)
@@ -253,16 +256,24 @@ class Gateway:
         except httpx.HTTPError as error:
             raise _RefusedError(502) from error
 
-    async def _pass_on(self, response: httpx.Response, send: Send, exchange: _Exchange) -> None:
+    async def _hand_out(self, response: httpx.Response, send: Send, exchange: _Exchange) -> None:
+        """Pass on what may be a question, whose head is small: what is in it follows by other requests."""
+        body = b"".join([piece async for piece in response.aiter_raw()])
+        await self._pass_on(response, send, exchange, body=body)
+
+    async def _pass_on(
+        self, response: httpx.Response, send: Send, exchange: _Exchange, *, body: bytes | None = None
+    ) -> None:
+        """Pass a response on: its body as it comes, or the one that was read."""
         try:
             exchange.status = response.status_code
             if response.is_success:
-                self._seen(exchange.hospital, exchange.path)
+                self._seen(exchange.hospital, exchange.path, _kind_of(body or b""))
             headers = [
                 (name.lower(), value) for name, value in response.headers.raw if name.lower() not in _HOP_HEADERS
             ]
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            async for piece in response.aiter_raw():
+            async for piece in response.aiter_raw() if body is None else _only(body):
                 exchange.bytes_out += len(piece)
                 await self._within_gap(send({"type": "http.response.body", "body": piece, "more_body": True}))
             await self._within_gap(send({"type": "http.response.body", "body": b""}))
@@ -285,6 +296,20 @@ class Gateway:
     async def _within_gap(self, step: Any) -> Any:
         async with asyncio.timeout(self._gap_s):
             return await step
+
+
+async def _only(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
+
+
+def _kind_of(body: bytes) -> str:
+    """Kind of the question in a response to pull-messages; "" if there is none."""
+    try:
+        messages = PullMessagesResponse.FromString(body).messages_list
+    except DecodeError:
+        return ""
+    return str(messages[0].metadata.message_type) if messages else ""
 
 
 async def _send_status(send: Send, exchange: _Exchange) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from flwr.app import RecordDict
 
@@ -91,7 +92,7 @@ def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mappi
             raise ProtocolError(f"site name {reply.site}: expected a name of its own, got one that is taken.")
         replies[node] = reply
 
-    record = HandshakeRequest(study=study).to_record()
+    record = HandshakeRequest(study=study, hipfed=version("hipfed")).to_record()
     attendance: Attendance = ask_sites(
         link,
         HANDSHAKE,

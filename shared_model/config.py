@@ -101,6 +101,10 @@ class Settings(BaseModel):
     accept_red: str = Field(
         "", description="comma-separated hospitals that take part although their data quality is red"
     )
+    trust_coordinator: bool = Field(
+        default=False,
+        description="hospitals answer although the coordinator could compute the patients of small ones",
+    )
     wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
     deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
 

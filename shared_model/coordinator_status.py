@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cryptography import x509
+
 from shared_model.errors import HipfedError
+from shared_model.tls import modern, trusting
 
 STATUS_PATH = "/hipfed/v1/status"
+REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 _MAX_BYTES = 10_000
 
 
@@ -50,7 +55,7 @@ def fetch_status(host: str, port: int, ca: Path, *, timeout_s: float = 5.0, name
     """
     where = f"{host}:{port}"
     try:
-        context = ssl.create_default_context(cafile=str(ca))
+        context = trusting(ca)
         context.check_hostname = named
         connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
         with closing(connection):
@@ -77,3 +82,24 @@ def fetch_status(host: str, port: int, ca: Path, *, timeout_s: float = 5.0, name
         raise UnreachableError(
             f"{where}: expected a hipfed coordinator, got another program's answer. Check the address."
         ) from error
+
+
+def fetch_certificate(host: str, port: int, *, timeout_s: float = 5.0) -> x509.Certificate:
+    """The certificate that is served, whoever signed it: to be looked at, not to be trusted.
+
+    Args:
+        host: where it is.
+        port: where it listens.
+        timeout_s: of each step, in seconds.
+
+    Raises:
+        OSError: nothing there speaks TLS 1.3.
+        ValueError: it shows none that can be read.
+    """
+    context = modern(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        closing(socket.create_connection((host, port), timeout=timeout_s)) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")

@@ -20,6 +20,7 @@ files it can ask for again, so a restarted hospital simply goes on.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -111,6 +112,18 @@ def _read_arrays(record: RecordDict, field: str, message: str) -> dict[str, np.n
     return arrays
 
 
+def told_protocol(record: RecordDict) -> tuple[str, int] | None:
+    """Version of hipfed ("" where it does not say) and of the protocol of a question that may be of another version.
+
+    None where it names no protocol.
+    """
+    try:
+        header = json.loads(str(record.config_records[_HEADER][_JSON]))
+        return str(header.get("hipfed", ""))[:40], int(header["study"]["protocol"])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def is_message(record: RecordDict, message: type[Message]) -> bool:
     """Whether the record holds this type of message."""
     return record.config_records.get(_HEADER, ConfigRecord()).get(_TYPE) == message.__name__
@@ -148,7 +161,13 @@ class Request(Message):
 
 
 class HandshakeRequest(Request):
-    """Coordinator to hospital: will you take part? The hospital checks versions, schema and its data."""
+    """Coordinator to hospital: will you take part? The hospital checks versions, schema and its data.
+
+    Attributes:
+        hipfed: the coordinator's version; "" where it does not say.
+    """
+
+    hipfed: str = Field(default="", pattern=r"^[0-9A-Za-z.+!-]{0,40}$")
 
 
 class HandshakeReply(Message):

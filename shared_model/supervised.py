@@ -226,3 +226,12 @@ def describe_age(age: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def describe_unanswered(kind: str, asked: datetime, now: datetime) -> str:
+    """That a question is under way, and since when.
+
+    >>> describe_unanswered("train", datetime(2026, 1, 1, 14, 2, tzinfo=UTC), datetime(2026, 1, 1, 14, 5, tzinfo=UTC))
+    'question train unanswered since 14:02 UTC (3 min)'
+    """
+    return f"question {kind} unanswered since {asked:%H:%M} UTC ({describe_age(now - asked)})"

@@ -34,8 +34,9 @@ def start(
 ) -> None:
     """Keep the worker and the SuperNode running, until `stop` or Ctrl-C.
 
-    Exit status of --detach: 0 once the worker is ready, whether or not the coordinator answers yet; 1 if the SuperNode
-    cannot be kept from the data.
+    Exit status of --detach: 0 once the worker is ready and the coordinator has answered, or is known not to answer yet,
+    which the last line says; 1 if the SuperNode cannot be kept from the data, or if that took longer than two minutes,
+    and then it goes on trying.
     """
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
@@ -55,6 +56,8 @@ def start(
             has_begun=_has_begun,
         )
         now = supervised.read_status(processes_of(place))
+    if not begun:
+        typer.echo("It goes on trying; see `hipfed-client status`, or end it with `hipfed-client stop`.")
     if not begun or (now is not None and _cannot_separate(now)):
         raise typer.Exit(1)
 

@@ -16,8 +16,9 @@ from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 from client.doctor.finding import Finding
-from shared_model.coordinator_status import CoordinatorStatus, UnreachableError, fetch_status
+from shared_model.coordinator_status import CoordinatorStatus, UnreachableError, fetch_certificate, fetch_status
 from shared_model.messages import PROTOCOL_VERSION
+from shared_model.tls import trusting
 
 TIMEOUT_S = 5.0
 
@@ -45,7 +46,7 @@ def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[Find
 
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-_ORDER = ("proxy", "name", "port", "TLS", "coordinator", "clock", "protocol")
+_ORDER = ("proxy", "name", "port", "TLS", "coordinator", "clock", "versions")
 
 
 def _unchecked(fault: str, *, after: int) -> list[Finding]:
@@ -108,7 +109,7 @@ def check_port(host: str, port: int) -> Finding:
 def check_tls(host: str, port: int, ca: Path) -> Finding:
     """Whether the other end is the coordinator, by our CA certificate."""
     try:
-        context = ssl.create_default_context(cafile=str(ca))
+        context = trusting(ca)
     except (OSError, ssl.SSLError):
         return Finding("TLS", "fault", f"{ca} cannot be used", "See ca.crt above.")
     try:
@@ -123,7 +124,7 @@ def check_tls(host: str, port: int, ca: Path) -> Finding:
         return Finding(
             "TLS",
             "fault",
-            f"no TLS at {host}:{port} ({getattr(error, 'reason', None) or error})",
+            f"no TLS 1.3 at {host}:{port} ({getattr(error, 'reason', None) or error})",
             "Another program listens there, or a proxy cuts TLS. Check address and port with the coordinator.",
         )
 
@@ -158,15 +159,8 @@ def _explain_certificate(host: str, port: int, error: ssl.SSLCertVerificationErr
 
 def _shown_certificate(host: str, port: int) -> x509.Certificate | None:
     """The certificate that the other end shows, unverified: only to name its issuer."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with (
-            closing(socket.create_connection((host, port), timeout=TIMEOUT_S)) as plain,
-            context.wrap_socket(plain, server_hostname=host) as connection,
-        ):
-            content = connection.getpeercert(binary_form=True)
-        return x509.load_der_x509_certificate(content) if content else None
+        return fetch_certificate(host, port, timeout_s=TIMEOUT_S)
     except (OSError, ValueError):
         return None
 
@@ -188,12 +182,14 @@ def _judge_clock(ahead_s: float) -> Finding:
 
 
 def _judge_protocol(status: CoordinatorStatus) -> Finding:
-    own = f"protocol {PROTOCOL_VERSION} (hipfed {version('hipfed')})"
-    if status.protocol != PROTOCOL_VERSION:
+    """The SuperNode's questions are refused where versions differ, and a study is one version's."""
+    here = (version("hipfed"), PROTOCOL_VERSION)
+    if (status.hipfed, status.protocol) != here:
         return Finding(
-            "protocol",
+            "versions",
             "fault",
-            f"here {own}, there protocol {status.protocol} (hipfed {status.hipfed})",
-            "Install the version that the coordinator runs, then approve the study again.",
+            f"coordinator hipfed {status.hipfed} protocol {status.protocol}, this hospital hipfed {here[0]} protocol "
+            f"{here[1]}",
+            f"Install hipfed {status.hipfed}, then approve the study again.",
         )
-    return Finding("protocol", "fine", own)
+    return Finding("versions", "fine", f"hipfed {here[0]}, protocol {here[1]}, as the coordinator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +27,17 @@ def start(
 ) -> None:
     """Keep the SuperLink and the gateway before it running, until `stop` or Ctrl-C.
 
-    Exit status of --detach: 0 only if both were up within two minutes.
+    An expired certificate, with which no hospital connects, is refused. Exit status of --detach: 0 only if both were up
+    within two minutes; else 1, and it goes on trying.
     """
     from server.deployment.services import refuse_taken_ports
+    from server.enrolment.authority import check_server_certificate
 
     with plain_refusal(_PROGRAM):
         place = _open(home)
         supervised.refuse_second(place.processes, _PROGRAM)
+        for warning in check_server_certificate(place.tls, place.read_authority_certificate(), now=datetime.now(UTC)):
+            typer.echo(f"WARNING: {warning}")
         refuse_taken_ports(place)
         is_ready = supervised.start(
             [sys.executable, "-P", "-m", "server.deployment.services", str(place.folder)],

@@ -29,6 +29,7 @@ def study(
     from shared_model.config import parse_assignments
     from shared_model.messages import PROTOCOL_VERSION
     from shared_model.schema import load_schema
+    from shared_model.second_moments import least_patients
     from shared_model.study_hash import StudyFile
 
     with plain_refusal("hipfed-server"):
@@ -39,4 +40,10 @@ def study(
             out.write_text(file.to_json(), encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"--out at {out}: expected a file that can be written, got: {error}.") from error
-    Console().print(f"study {file.sha256}\nwritten to {out}", markup=False, highlight=False, soft_wrap=True)
+    lines = [f"study {file.sha256}", f"written to {out}"]
+    if least := least_patients(described, settings):
+        lines.append(
+            f"Hospitals with fewer than {least} training patients, twice the model's columns, will keep out of it (see "
+            "trust-coordinator)."
+        )
+    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from server.deployment.seen import SeenHospitals
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.registry import Registry
 from server.gateway import Gateway
+from shared_model.tls import modern
 
 HEADER_S = 10.0  # for the first request of a connection; refused ones close it
 IDLE_S = 75
@@ -50,6 +51,7 @@ def server_config(gateway: Gateway, home: CoordinatorHome) -> uvicorn.Config:
         ws="none",
         ssl_certfile=str(home.tls / "server.crt"),
         ssl_keyfile=str(home.tls / "server.key"),
+        ssl_context_factory=lambda _config, make: modern(make()),
         limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=IDLE_S,

@@ -15,6 +15,7 @@ from rich.console import Console
 from server.app import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
 from server.deployment.services import service_environment
 from server.deployment.status import list_statuses
+from server.deployment.unanswered import UnansweredQuestions
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import enrolled_nodes
 from server.launch import check_out, is_done, parse_plan
@@ -86,7 +87,13 @@ def run_deployed(
             run_config: dict[str, Scalar] = {COHORT: "", SCHEMA: str(study_file), OUT: str(out), RESUME: resume}
             nodes = _nodes_of(home, connected, at_least=settings.min_sites)
             run_config |= {ENROLLED: format_enrolled(nodes), **settings.to_config()}
-            _run(home, folder, run_config, watch=watch, say=watch.say)
+            questions = UnansweredQuestions(home.seen, hospitals=connected, say=watch.say)
+
+            def look() -> None:
+                watch()
+                questions.look()
+
+            _run(home, folder, run_config, watch=look, say=watch.say)
 
 
 def _require_services(home: CoordinatorHome) -> None:

@@ -1,4 +1,4 @@
-"""When the gateway last heard from each hospital: what `status` and a waiting run know of who is connected.
+"""When the gateway last heard from each hospital, and what it asked: what `status` and a waiting run know of them.
 
 A SuperNode asks for messages every 3 s, and says every 30 s that it lives while it works on one.
 """
@@ -9,23 +9,33 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from shared_model.files import replace_file
 
 SILENT = timedelta(seconds=45)
 WRITE_S = 1.0
-_LEAVING = "/v1/fleet/deactivate-node"
+_LEAVING, _COMING, _ANSWERING = (f"/v1/fleet/{end}" for end in ("deactivate-node", "activate-node", "push-messages"))
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """When a hospital was last heard, UTC, and whether it said goodbye then."""
+    """What is known of a hospital.
+
+    Attributes:
+        last: when it was heard, UTC.
+        left: whether it said goodbye then.
+        question: kind of the question that it has and has not answered; "" if there is none.
+        asked: when it got that, UTC.
+    """
 
     last: datetime
     left: bool
+    question: str = ""
+    asked: datetime | None = None
 
     def is_connected(self, now: datetime) -> bool:
         """Whether it is there, as far as can be told."""
@@ -45,9 +55,21 @@ class SeenHospitals:
         self._changed = threading.Event()
         self._ended = threading.Event()
 
-    def note(self, hospital: str, path: str) -> None:
-        """Take down a request."""
-        self._sightings[hospital] = Sighting(datetime.now(UTC), left=path == _LEAVING)
+    def note(self, hospital: str, path: str, question: str = "") -> None:
+        """Take down a request; who answers, leaves or comes anew has no question any more.
+
+        Args:
+            hospital: its name.
+            path: of the request.
+            question: kind of the question that it was handed; "" for none.
+        """
+        now, before = datetime.now(UTC), self._sightings.get(hospital)
+        if question:
+            self._sightings[hospital] = Sighting(now, left=False, question=question, asked=now)
+        elif before is None or path in {_LEAVING, _COMING, _ANSWERING}:
+            self._sightings[hospital] = Sighting(now, left=path == _LEAVING)
+        else:
+            self._sightings[hospital] = replace(before, last=now, left=False)
         self._changed.set()
 
     def keep(self) -> None:
@@ -64,7 +86,12 @@ class SeenHospitals:
 
     def _write(self) -> None:
         content = {
-            name: {"last": sighting.last.isoformat(), "left": sighting.left}
+            name: {
+                "last": sighting.last.isoformat(),
+                "left": sighting.left,
+                "question": sighting.question,
+                "asked": "" if sighting.asked is None else sighting.asked.isoformat(),
+            }
             for name, sighting in sorted(self._sightings.copy().items())
         }
         with suppress(OSError):  # a full disk must not end the gateway
@@ -75,6 +102,17 @@ def read_sightings(file: Path) -> Mapping[str, Sighting]:
     """Sightings by hospital; empty where none are kept."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {name: Sighting(datetime.fromisoformat(one["last"]), one["left"]) for name, one in content.items()}
+        return {name: _parse(one) for name, one in content.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _parse(one: Mapping[str, Any]) -> Sighting:
+    """A sighting of the file; an older gateway's has no question."""
+    asked = one.get("asked")
+    return Sighting(
+        datetime.fromisoformat(one["last"]),
+        one["left"],
+        question=one.get("question", ""),
+        asked=datetime.fromisoformat(asked) if asked else None,
+    )

@@ -13,13 +13,12 @@ from pathlib import Path
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import sync_nodes
 from server.submission import flower_environment, write_connection
-from shared_model.coordinator_status import UnreachableError, fetch_status
+from shared_model.coordinator_status import REACHED, UnreachableError, fetch_status
 from shared_model.errors import HipfedError, SettingsError
 from shared_model.part import Ending, Part
 from shared_model.ports import is_listening, is_taken
 from shared_model.supervisor import Supervisor
 
-_REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 _TAKEN_S = 30.0
 
 
@@ -103,7 +102,7 @@ class GatewayPart(_ListeningPart):
         """Whether it answers with its certificate."""
         listen = self._home.settings.listen
         try:
-            fetch_status(_REACHED.get(listen, listen), self.port, self._home.ca, named=False)
+            fetch_status(REACHED.get(listen, listen), self.port, self._home.ca, named=False)
         except UnreachableError:
             return False
         return True

@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from server.deployment.seen import Sighting, read_sightings
+from server.enrolment.authority import read_certificate
 from server.enrolment.coordinator_home import CoordinatorHome
-from shared_model.supervised import PartStatus, describe_age, read_status
+from shared_model.coordinator_status import REACHED, fetch_certificate
+from shared_model.errors import EnrolmentError
+from shared_model.supervised import PartStatus, describe_age, describe_unanswered, read_status
 
 _PARTS = ("superlink", "gateway")
 _WARN_DAYS = 30
@@ -26,11 +29,13 @@ class HospitalStatus:
         name: of the hospital.
         state: connected, away or revoked.
         last: when it was heard last, UTC; None if never.
+        question: that is unanswered, since when; "" if none is.
     """
 
     name: str
     state: str
     last: datetime | None
+    question: str = ""
 
 
 def list_statuses(home: CoordinatorHome, *, now: datetime) -> list[HospitalStatus]:
@@ -49,13 +54,20 @@ def list_statuses(home: CoordinatorHome, *, now: datetime) -> list[HospitalStatu
             one.name,
             describe(sightings.get(one.name), revoked=not one.is_active),
             sightings[one.name].last if one.name in sightings else None,
+            question=_describe_question(sightings.get(one.name), now) if one.is_active else "",
         )
         for one in hospitals
     ]
 
 
+def _describe_question(sighting: Sighting | None, now: datetime) -> str:
+    if sighting is None or sighting.asked is None or sighting.left:
+        return ""
+    return describe_unanswered(sighting.question, sighting.asked, now)
+
+
 def print_status(home: CoordinatorHome, console: Console) -> bool:
-    """Show everything; returns whether both processes are up."""
+    """Show everything; returns whether both processes are up, and hospitals are shown a certificate that is valid."""
     now = datetime.now(UTC)
     status = read_status(home.processes)
     if status is None:
@@ -68,7 +80,12 @@ def print_status(home: CoordinatorHome, console: Console) -> bool:
     _print_hospitals(list_statuses(home, now=now), console, now)
     for label, file in (("server certificate", home.tls / "server.crt"), ("CA certificate", home.ca)):
         console.print(_describe_certificate(label, file, now), markup=False, highlight=False)
-    return status is not None and status.ready
+    if status is None:
+        return False
+    is_valid, said = judge_served(home, now)
+    if said:
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    return status.ready and is_valid
 
 
 def _describe_part(name: str, part: PartStatus | None, now: datetime) -> str:
@@ -87,6 +104,9 @@ def _print_hospitals(hospitals: list[HospitalStatus], console: Console, now: dat
     for one in hospitals:
         table.add_row(one.name, one.state, "never" if one.last is None else f"{describe_age(now - one.last)} ago")
     console.print(table)
+    for one in hospitals:
+        if one.question:
+            console.print(f"{one.name}: {one.question}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _describe_certificate(label: str, file: Path, now: datetime) -> str:
@@ -97,3 +117,29 @@ def _describe_certificate(label: str, file: Path, now: datetime) -> str:
     if left < timedelta(0):
         return f"{label}: expired. Renew it."
     return f"{label}: {left.days} days left" + (". Renew it soon." if left.days < _WARN_DAYS else "")
+
+
+def judge_served(home: CoordinatorHome, now: datetime) -> tuple[bool, str]:
+    """Whether the port itself shows a valid certificate, and what is to be said of it; "" if nothing is.
+
+    The gateway serves the certificate that it read when it started, whatever the file holds since.
+    """
+    settings = home.settings
+    what, remedy = f"certificate served at port {settings.port}", "Restart: `hipfed-server stop`, then `start`."
+    try:
+        served = fetch_certificate(REACHED.get(settings.listen, settings.listen), settings.port)
+    except (OSError, ValueError) as error:
+        return False, f"{what}: expected one, got: {error}. See gateway.log in {home.processes}."
+    end = served.not_valid_after_utc
+    if end < now:
+        return (
+            False,
+            f"{what}: EXPIRED on {end:%Y-%m-%d}, so that no hospital connects. Renew it if the file is old. {remedy}",
+        )
+    try:
+        same = read_certificate(home.tls / "server.crt") == served
+    except EnrolmentError:
+        same = False
+    if same:
+        return True, ""
+    return True, f"{what}: expected that of tls/server.crt, got another, valid until {end:%Y-%m-%d}. {remedy}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ SERVER = "fed.example.org:9443"
 CONNECTED = "\x1b[92mINFO \x1b[0m:      SuperNode ID: 17791383625856332810"
 LOST = "\x1b[93mWARNING \x1b[0m:   Connection attempt failed, retrying in 0.44 seconds"
 BACK = "\x1b[92mINFO \x1b[0m:      Connection successful after 9.15 seconds and 5 tries."
+SENT = "\x1b[92mINFO \x1b[0m:      Sent successfully"
 ASKED = "\x1b[92mINFO \x1b[0m:      Receiving: query.explain message (ID: 00ab)"
 WRONG_CA = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate"
 SESSION = "[code: 2004] Failed to activate SuperNode."
@@ -180,7 +182,10 @@ def test_line_says_connection_worker_and_last_question(tmp_path: Path, monkeypat
     assert line.startswith(f"connected to {SERVER} since {datetime.now(UTC):%Y-%m-%d} ")
     ended = describe_site(SERVER, part, states={"worker": "ready", "supernode": "waiting"})
     assert ended.startswith(f"not connected to {SERVER}; worker ready; ")
-    assert line.endswith("UTC; worker ready; last question: query.explain, 0 s ago")
+    assert re.search(r"UTC; worker ready; question query\.explain unanswered since \d\d:\d\d UTC \(0 s\)$", line)
+    part.observe(SENT)
+    answered = describe_site(SERVER, part, states=UP)
+    assert answered.endswith("UTC; worker ready; last question: query.explain, 0 s ago")
 
 
 def _wait_for_trouble(part: CourierPart) -> str:

@@ -230,7 +230,7 @@ def test_hostile_bundle_reaches_nothing_of_the_worker(attack: Attack) -> None:
         ("changed setting", "is not approved at this hospital"),
         ("looser rule", "is not approved at this hospital"),
         ("other schema", "study "),
-        ("other protocol", "protocol version: expected"),
+        ("other protocol", "versions: coordinator of an unknown version protocol 99"),
         ("oversized", "frame: expected a payload of at most 1048576 bytes, got one of 1048577"),
         ("other version", f"frame: expected version {VERSION}, got {VERSION + 1}"),
         ("malformed", "frame: expected a record of Flower as payload"),

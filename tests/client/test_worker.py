@@ -26,7 +26,6 @@ from shared_model.messages import (
     EXPLAIN,
     HANDSHAKE,
     KINDS,
-    PROTOCOL_VERSION,
     QUALITY,
     REFERENCE,
     SPREAD,
@@ -78,15 +77,6 @@ def test_worker_refuses_an_unknown_kind(small_site: Site, kind: str) -> None:
     assert refusal.site == "east"
     assert refusal.reason.startswith("message: expected one of query.handshake, query.reference, query.quality, ")
     assert len(refusal.reason) < 250
-
-
-def test_worker_refuses_another_protocol_version(small_site: Site) -> None:
-    refusal = _refusal(Worker(small_site).answer(HANDSHAKE, _handshake(small_site, protocol=PROTOCOL_VERSION + 1)))
-
-    assert refusal.reason == (
-        f"protocol version: expected {PROTOCOL_VERSION}, got {PROTOCOL_VERSION + 1}. "
-        "Install the same version of hipfed on both sides."
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -395,5 +385,5 @@ def test_worker_log_does_not_travel_to_flowers_log(small_site: Site, caplog: pyt
 
     worker.answer(HANDSHAKE, _handshake(small_site, protocol=99))
 
-    assert "protocol version" in (small_site.state_dir / "worker.log").read_text()
+    assert "versions: coordinator" in (small_site.state_dir / "worker.log").read_text()
     assert caplog.text == ""

@@ -6,7 +6,9 @@ import json
 import os
 import random
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from client.supernode import COURIER
 from shared_model import supervised
 from shared_model.config import parse_settings
 from shared_model.guardian import marked_processes
@@ -35,7 +38,17 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole deploy
 
 @dataclass(frozen=True)
 class Finished:
-    """A deployment after its first study."""
+    """A deployment after its first study.
+
+    Attributes:
+        deployment: up.
+        run: folder of the first study.
+        done: its command.
+        status: what the coordinator said then.
+        struck: a second run, of which parts were killed.
+        unapproved: a third one, of a study that a hospital did not approve.
+        commands: name and command line of each process of the deployment that was seen during the first study.
+    """
 
     deployment: Deployment
     run: Path
@@ -43,6 +56,7 @@ class Finished:
     status: Done
     struck: Done
     unapproved: Done
+    commands: set[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +72,35 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         for name in HOSPITALS:
             deployment.approve(name, sha256)
             deployment.start_hospital(name)
-        done = deployment.command(*deployment.run_words(folder / "run"))
+        with _watched_commands(deployment) as commands:
+            done = deployment.command(*deployment.run_words(folder / "run"))
         status = deployment.command("hipfed-server", "status", "--home", deployment.coordinator.folder)
         struck, unapproved = _run_struck(deployment), _run_unapproved(deployment)
-        yield Finished(deployment, folder / "run", done, status, struck, unapproved)
+        yield Finished(deployment, folder / "run", done, status, struck, unapproved, commands)
     finally:
         deployment.stop()
     assert deployment.processes() == []
+
+
+@contextmanager
+def _watched_commands(deployment: Deployment) -> Iterator[set[tuple[str, str]]]:
+    """What every user of the machine can see in its list of processes, looked at again and again."""
+    seen: set[tuple[str, str]] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            for process in deployment.find(""):
+                with suppress(psutil.Error):
+                    seen.add((process.name(), " ".join(process.cmdline())))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _run_struck(deployment: Deployment) -> Done:
@@ -93,6 +129,27 @@ def test_study_gives_the_bytes_of_the_same_study_in_one_process(finished: Finish
     here = run_small_study(finished.deployment.cohort, tmp_path / "here", settings=parse_settings(SETTINGS))
     for name in ("model.safetensors", "metrics.json", "explanations.json", "quality.json"):
         assert (finished.run / name).read_bytes() == (here.path / name).read_bytes()
+
+
+def test_token_of_no_task_is_in_a_command_line(finished: Finished) -> None:
+    assert COURIER in {name for name, _ in finished.commands}, "no courier was seen"
+    server_apps = [command for _, command in finished.commands if "flwr-serverapp" in command]
+    assert server_apps
+    assert all("--token-file /dev/fd/" in command for command in server_apps)
+    assert not [command for _, command in finished.commands if "--token " in command]
+
+
+def test_hospital_listens_on_loopback_only(finished: Finished) -> None:
+    home = str(finished.deployment.hospital("east").folder)
+
+    listening = [
+        connection.laddr.ip
+        for process in finished.deployment.find(home)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert set(listening) == {"127.0.0.1"}
 
 
 def test_status_tells_processes_hospitals_and_certificates(finished: Finished) -> None:

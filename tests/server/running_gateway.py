@@ -30,9 +30,11 @@ class FakeSuperLink:
 
     Attributes:
         requests: path and headers of each.
+        answer: in place of the number of bytes.
     """
 
     requests: list[tuple[str, dict[bytes, bytes]]] = field(default_factory=list)
+    answer: bytes = b""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -54,7 +56,7 @@ class FakeSuperLink:
                 await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await send({"type": "http.response.body", "body": str(n_bytes).encode()})
+            await send({"type": "http.response.body", "body": self.answer or str(n_bytes).encode()})
 
 
 @contextmanager

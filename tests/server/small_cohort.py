@@ -177,6 +177,7 @@ def small_settings(**changes: Scalar) -> Settings:
         "rounds_fusion": 2,
         "rounds_joint": 0,
         "strategy": "fedavg",
+        "trust_coordinator": True,  # hospitals are so small
         "head": "32",
         "adapt_penalty": False,
         "background_rows": 20,

@@ -17,6 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import Message as QuestionMessage
+from flwr.proto.message_pb2 import Metadata
 
 from server.deployment.gateway_process import FirstRequestInTime, find_active
 from server.enrolment.coordinator_home import CoordinatorHome
@@ -46,7 +49,7 @@ class Site:
     home: CoordinatorHome
     key: ec.EllipticCurvePrivateKey
     superlink: FakeSuperLink = field(default_factory=FakeSuperLink)
-    seen: list[tuple[str, str]] = field(default_factory=list)
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
 
     def ask(self, target: str, *, headers: dict[str, str] | None = None, method: str = "POST") -> bytes:
         signed = signed_headers(self.key) if headers is None else headers
@@ -70,6 +73,27 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
+def test_client_that_speaks_tls_1_2_only_is_refused(site: Site) -> None:
+    context = ssl.create_default_context(cafile=str(site.home.ca))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    with (
+        socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=5) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_kind_of_a_question_is_told_with_the_hospital_that_got_it(site: Site) -> None:
+    question = PullMessagesResponse(messages_list=[QuestionMessage(metadata=Metadata(message_type="query.explain"))])
+    site.superlink.answer = question.SerializeToString()
+
+    answer = site.ask(FLEET)
+
+    assert answer.endswith(b"\r\n" + question.SerializeToString() + b"\r\n0\r\n\r\n")
+    assert site.seen == [("north", FLEET, "query.explain")]
+
+
 def test_request_of_an_enrolled_hospital_passes_with_its_headers_and_body(site: Site) -> None:
     answer = site.ask(FLEET)
 
@@ -80,7 +104,7 @@ def test_request_of_an_enrolled_hospital_passes_with_its_headers_and_body(site: 
     assert path == FLEET
     assert headers[b"flwr-public-key"].decode() == signed_headers(site.key)["flwr-public-key"]
     assert headers[b"x-forwarded-for"] == b"127.0.0.1"
-    assert site.seen == [("north", FLEET)]
+    assert site.seen == [("north", FLEET, "")]
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from flwr.app import RecordDict
 
+from client.approvals import Approvals
+from client.worker import Worker
 from server.link import Answer
-from server.roster import shake_hands, wait_for_nodes
+from server.roster import Roster, shake_hands, wait_for_nodes
+from shared_model.config import Settings
 from shared_model.errors import StudyError
 from shared_model.messages import PROTOCOL_VERSION, HandshakeReply, Refusal, Study
 from shared_model.schema import load_schema
+from shared_model.study_hash import StudyFile
 from simulation.in_process import InProcessLink
 from tests.server.faulty_links import ScriptedLink
 from tests.server.small_cohort import open_workers, small_settings, write_small_cohort
@@ -146,3 +151,56 @@ def test_handshake_names_the_reason_of_every_hospital_that_does_not_fit(tmp_path
     assert (
         roster.excluded["west"] == "patients: expected at least 10 in the training part and 1 in each other, got fewer."
     )
+
+
+def _deployed(cohort: Path, folder: Path, settings: Settings) -> list[Worker]:
+    """Workers as in a deployment, that approved the study of these settings."""
+    workers = []
+    for worker in open_workers(cohort, folder / "cache"):
+        approvals = Approvals(folder / worker.site.name / "approvals.json")
+        approvals.path.parent.mkdir(parents=True)
+        approvals.add(StudyFile.of(worker.site.schema, settings, protocol=PROTOCOL_VERSION))
+        workers.append(Worker(worker.site, approvals=approvals))
+    return workers
+
+
+def _shake_deployed(cohort: Path, folder: Path, settings: Settings) -> Roster:
+    workers = _deployed(cohort, folder, settings)
+    study = STUDY.model_copy(update={"schema_sha256": workers[0].site.schema.sha256, "settings": settings.to_config()})
+    return shake_hands(InProcessLink(workers), study, settings)
+
+
+def _shrink(folder: Path) -> None:
+    """Leave every third patient."""
+    table = pd.read_csv(folder / "patients.csv")
+    table[::3].to_csv(folder / "patients.csv", index=False)
+
+
+def test_hospital_whose_patients_could_be_computed_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=4)
+    _shrink(cohort / "north")
+
+    roster = _shake_deployed(cohort, tmp_path, small_settings(trust_coordinator=False))
+
+    assert list(roster.names.values()) == ["east", "south", "west"]
+    assert roster.excluded["north"].startswith("training patients fewer than twice the columns of the model (2 x 8): ")
+
+
+def test_handshake_without_quorum_names_what_lets_small_hospitals_take_part(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=3)
+    _shrink(cohort / "north")
+
+    with pytest.raises(StudyError, match="expected answers of at least 3 hospitals") as caught:
+        _shake_deployed(cohort, tmp_path, small_settings(trust_coordinator=False))
+
+    for remedy in ("modalities=", "image-embedding=", "strategy=fedavg", "trust-coordinator=true"):
+        assert remedy in str(caught.value)
+
+
+def test_trusted_coordinator_is_answered_by_small_hospitals_too(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=3)
+    _shrink(cohort / "north")
+
+    roster = _shake_deployed(cohort, tmp_path, small_settings(trust_coordinator=True))
+
+    assert list(roster.names.values()) == ["east", "north", "south"]

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from server.cli import app as server_app
+from shared_model.config import parse_settings
+from shared_model.second_moments import count_columns
 from shared_model.study_hash import StudyFile, read_study
 from tests.conftest import SMALL_STUDY
 
@@ -27,6 +29,8 @@ def study_path(tmp_path: Path) -> Path:
     done = CliRunner().invoke(server_app, ["study", *options, "--set", "rounds-fusion=3", "--set", "min-sites=2"])
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == f"study {read_study(out).sha256}"
+    least = 2 * count_columns(read_study(out).study, parse_settings({}))
+    assert f"Hospitals with fewer than {least} training patients" in done.output
     return out
 
 
@@ -139,3 +143,24 @@ def test_each_fold_is_a_study_of_its_own(tmp_path: Path) -> None:
         files.append(read_study(out))
 
     assert files[0].sha256 != files[1].sha256
+
+
+def test_hospital_is_told_in_plain_words_what_the_coordinator_could_compute(home: Path, study_path: Path) -> None:
+    usual = " ".join(_approve(home, study_path, says="n\n").output.split())
+    columns = count_columns(read_study(study_path).study, parse_settings({}))
+    assert (
+        f"patients from sums: the model has {columns} columns. With fewer than {2 * columns} training patients" in usual
+    )
+    assert "this hospital is left out of the study" in usual
+
+    trusting = study_path.with_name("TRUSTING.json")
+    words = ["--schema", str(study_path.with_name("schema.toml")), "--set", "trust-coordinator=true"]
+    assert CliRunner().invoke(server_app, ["study", "--out", str(trusting), *words]).exit_code == 0
+    told = " ".join(_approve(home, trusting, says="n\n").output.split())
+    assert "trust-coordinator = True: THE COORDINATOR CAN COMPUTE PATIENTS." in told
+    assert "each one's row, as exactly as the model sees it, and the outcome" in told
+
+    words = [*words[:2], "--set", "strategy=fedavg", "--set", "explain=none"]
+    assert CliRunner().invoke(server_app, ["study", "--out", str(trusting.with_name("NO.json")), *words]).exit_code == 0
+    none = " ".join(_approve(home, trusting.with_name("NO.json"), says="n\n").output.split())
+    assert "no question of this study asks for products of columns" in none

@@ -35,7 +35,7 @@ def test_hospital_that_is_ready_has_no_fault(home: HospitalHome, coordinator: Pa
     assert result.exit_code == 0
     assert "0 faults" in result.stdout
     subjects = "Python packages GPU settings keys ca.crt data folder schema cache proxy name port TLS coordinator"
-    assert " ".join(finding.subject for finding in findings) == f"{subjects} clock protocol"
+    assert " ".join(finding.subject for finding in findings) == f"{subjects} clock versions"
 
 
 def test_fault_is_shown_with_its_remedy_and_ends_with_1(home: HospitalHome) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _grades(findings: dict[str, Finding]) -> dict[str, str]:
 
 
 def test_way_to_a_coordinator_of_the_same_version_is_fine(coordinator: Path) -> None:
-    expected = dict.fromkeys(("proxy", "name", "port", "TLS", "coordinator", "clock", "protocol"), "fine")
+    expected = dict.fromkeys(("proxy", "name", "port", "TLS", "coordinator", "clock", "versions"), "fine")
     assert _grades(_look(coordinator)) == expected
 
 
@@ -43,11 +44,11 @@ def test_intercepting_proxy_is_named_by_its_issuer(coordinator: Path) -> None:
     assert found["TLS"].grade == "fault"
     assert "Security appliance" in found["TLS"].detail
     assert "security appliance" in found["TLS"].remedy
-    assert [found[name].grade for name in ("coordinator", "clock", "protocol")] == ["unchecked"] * 3
+    assert [found[name].grade for name in ("coordinator", "clock", "versions")] == ["unchecked"] * 3
 
 
 @pytest.mark.parametrize(
-    ("tls", "detail"), [("expired", "certificate expired on"), (None, "no TLS at")], ids=["expired", "plain-http"]
+    ("tls", "detail"), [("expired", "certificate expired on"), (None, "no TLS 1.3 at")], ids=["expired", "plain-http"]
 )
 def test_server_without_a_valid_certificate_is_a_fault(coordinator: Path, tls: str | None, detail: str) -> None:
     found = _look(coordinator, tls=tls)
@@ -80,8 +81,12 @@ def test_clock_is_judged_by_what_flower_accepts(coordinator: Path, behind_s: flo
 
 def test_other_protocol_version_is_a_fault_that_names_both(coordinator: Path) -> None:
     found = _look(coordinator, protocol=PROTOCOL_VERSION + 1, hipfed="9.9")
-    assert found["protocol"].grade == "fault"
-    assert f"there protocol {PROTOCOL_VERSION + 1} (hipfed 9.9)" in found["protocol"].detail
+    assert found["versions"].grade == "fault"
+    assert found["versions"].detail == (
+        f"coordinator hipfed 9.9 protocol {PROTOCOL_VERSION + 1}, "
+        f"this hospital hipfed {version('hipfed')} protocol {PROTOCOL_VERSION}"
+    )
+    assert "Install hipfed 9.9" in found["versions"].remedy
 
 
 def test_another_programs_answer_is_a_fault(coordinator: Path) -> None:

@@ -22,6 +22,7 @@ SETTINGS: Mapping[str, object] = {
     "rounds-unimodal": "1",
     "rounds-fusion": "2",
     "device": "cpu",
+    "trust-coordinator": "true",  # hospitals are so small
     "explain": "modalities",
     "expected-sites": "3",
 }

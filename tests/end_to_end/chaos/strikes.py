@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from client.supernode import COURIER, LAUNCHER
 from shared_model import supervised
 from tests.end_to_end.deployed import BIN, Deployment, Done, wait
 
@@ -175,9 +176,21 @@ def server_apps(deployment: Deployment) -> list[psutil.Process]:
 def client_apps(deployment: Deployment, hospital: str) -> list[psutil.Process]:
     """The ClientApp's processes at a hospital, while a question is answered."""
     home = str(deployment.hospital(hospital).folder)
-    return [
-        process for process in deployment.find("flwr-clientapp") if process.environ().get("HOME", "").startswith(home)
-    ]
+    return [process for process in deployment.find(home) if _is_named(process, COURIER)]
+
+
+def launcher(deployment: Deployment, hospital: str) -> psutil.Process:
+    """The process that a hospital's ClientApps are copies of."""
+    home = str(deployment.hospital(hospital).folder)
+    (found,) = [process for process in deployment.find(home) if _is_named(process, LAUNCHER)]
+    return found
+
+
+def _is_named(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.name() == name
+    except psutil.NoSuchProcess:
+        return False
 
 
 def strike(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> None:
@@ -208,12 +221,6 @@ def wait_for_client_apps(deployment: Deployment, hospital: str) -> list[psutil.P
 
     wait(has_started, timeout_s=30, poll_s=0.02)
     return found
-
-
-def kill_client_app_as_it_starts(deployment: Deployment, hospital: str) -> None:
-    """SIGKILL before it has taken the question: Flower starts another one half a minute later."""
-    for process in wait_for_client_apps(deployment, hospital):
-        strike(process)
 
 
 @contextmanager

@@ -27,9 +27,9 @@ from tests.end_to_end.chaos.strikes import (
     assert_same_results,
     client_app_with_question,
     hospital_part,
-    kill_client_app_as_it_starts,
     kill_tree_of,
     kill_worker_at_work,
+    launcher,
     read_lines,
     running,
     stopped,
@@ -79,17 +79,15 @@ def test_client_app_and_supernode_killed_at_a_step_cost_no_round(usual: Ground, 
     assert_same_results(out, usual.expected)
 
 
-def test_client_app_killed_before_it_has_its_question_costs_no_round(usual: Ground, tmp_path: Path) -> None:
-    """Flower keeps the question and starts another ClientApp; the coordinator hears of nothing."""
+def test_launcher_of_client_apps_killed_costs_no_round(usual: Ground, tmp_path: Path) -> None:
+    """The SuperNode ends with it, as it would take questions on that nobody answers."""
     out = tmp_path / "run"
     with running(usual.deployment, out) as run:
         run.wait_for("train", 2, hospital="east")
-        kill_client_app_as_it_starts(usual.deployment, "east")
+        strike(launcher(usual.deployment, "east"))
         done = run.finish()
 
     assert_completed(done, out)
-    assert "Flower error" not in (out / "log.txt").read_text()
-    assert run.questions("east").count("train") == run.questions("north").count("train")
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, usual.expected)
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from server.cli import app
+from server.enrolment.authority import issue_server_certificate, open_authority
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.run_folder import RunFolder
 from shared_model import supervised
 from shared_model.folder_lock import hold_lock
+from shared_model.key_files import read_ec_key
 from tests.server.coordinator_home import make_home
 
 
@@ -61,6 +68,52 @@ def test_start_is_refused_before_anything_starts_where_a_port_is_taken(
     assert code == 1
     assert f"port {port} of this machine: expected it to be free, got it taken by another program." in said
     assert f"set another {key} in {home.settings_file}" in said
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_start_with_an_expired_certificate_says_so_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detach: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: pytest.fail("something was started"))
+    home = make_home(tmp_path / "home")
+    (home.tls / "server.crt").write_bytes(_expired(home))
+
+    code, screen = _invoke("start", "--home", home.folder, *detach)
+
+    assert code == 1
+    assert "expected a certificate that is valid, got one that ended" in screen
+    assert "provision --renew" in screen
+
+
+def _expired(home: CoordinatorHome) -> bytes:
+    """A certificate of the server's key that ended yesterday."""
+    now = datetime.now(UTC)
+    authority = open_authority(home.authority, now=now)
+    key = read_ec_key(home.tls / "server.key")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hipfed coordinator")])
+    builder = x509.CertificateBuilder(
+        issuer_name=authority.certificate.subject,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=now - timedelta(days=9),
+        not_valid_after=now - timedelta(days=1),
+    )
+    return builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_start_with_a_certificate_that_ends_soon_warns_and_starts(
+    home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised, "start", lambda *_, **__: True)
+    now = datetime.now(UTC)
+    authority = open_authority(home.authority, now=now)
+    issue_server_certificate(home.tls, authority, ["127.0.0.1"], now=now, days=10)
+
+    code, screen = _invoke("start", "--home", home.folder, "--detach")
+
+    assert code == 0
+    assert "WARNING: the server's certificate expires in 9 days" in screen
 
 
 def test_second_start_is_told_that_the_first_runs_and_not_that_ports_are_taken(home: CoordinatorHome) -> None:

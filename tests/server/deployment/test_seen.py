@@ -41,3 +41,20 @@ def test_file_that_cannot_be_read_holds_nothing(tmp_path: Path) -> None:
     assert read_sightings(tmp_path / "none.json") == {}
     (tmp_path / "seen.json").write_text('{"north": 3}')
     assert read_sightings(tmp_path / "seen.json") == {}
+
+
+def test_question_is_unanswered_until_the_hospital_answers_or_comes_anew(tmp_path: Path) -> None:
+    seen = SeenHospitals(tmp_path / "seen.json")
+    for name in ("east", "north", "south"):
+        seen.note(name, "/v1/fleet/pull-messages", "query.explain")
+        seen.note(name, "/v1/fleet/pull-object")
+        seen.note(name, "/v1/fleet/send-node-heartbeat")
+    seen.note("north", "/v1/fleet/push-messages")
+    seen.note("south", "/v1/fleet/activate-node")
+    _kept(seen)
+
+    found = read_sightings(tmp_path / "seen.json")
+
+    assert {name: one.question for name, one in found.items()} == {"east": "query.explain", "north": "", "south": ""}
+    assert found["east"].asked is not None
+    assert found["north"].asked is None

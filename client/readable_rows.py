@@ -1,0 +1,35 @@
+"""A hospital of few patients keeps out of a study from whose sums the coordinator could compute them."""
+
+from __future__ import annotations
+
+from client.site import Site
+from shared_model.config import Settings
+from shared_model.errors import SuppressedError
+from shared_model.messages import BACKGROUND, HANDSHAKE, TRAIN
+from shared_model.second_moments import COMMON_BACKGROUND, LEAST_RATIO, count_columns, second_moments
+
+CHECKED = frozenset({HANDSHAKE, TRAIN, BACKGROUND})  # the handshake, so that a hospital is not lost in the last step
+
+
+def refuse_readable_rows(site: Site, settings: Settings, *, kind: str) -> None:
+    """Keep out of a study whose coordinator could compute this hospital's patients, and is not trusted with them.
+
+    Args:
+        site: the hospital.
+        settings: of the study.
+        kind: of the question; one about the background counts although the study does not ask for it.
+
+    Raises:
+        SuppressedError: training patients are fewer than twice the columns of the model.
+    """
+    asked = second_moments(settings) or ((COMMON_BACKGROUND,) if kind == BACKGROUND else ())
+    if settings.trust_coordinator or not asked:
+        return
+    columns = count_columns(site.schema, settings)
+    if len(site.split(settings).train) < LEAST_RATIO * columns:
+        raise SuppressedError(
+            f"training patients fewer than twice the columns of the model ({LEAST_RATIO} x {columns}): from "
+            f"{' and '.join(asked)} the coordinator could compute each of them. For this hospital to take part, make a "
+            "new study with fewer columns (modalities=, image-embedding=, series-embedding=), or with strategy=fedavg "
+            "and explain=none, or with trust-coordinator=true; it has to be approved."
+        )
