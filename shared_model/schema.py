@@ -118,9 +118,17 @@ class Images(_Part):
     """One radiograph a patient, resized to `size` x `size` pixels.
 
     Below 33 pixels the last map of a ResNet is a single pixel, on which BatchNorm cannot train with one patient.
+
+    Attributes:
+        size: side of the square in pixels.
+        several: which of several files of a patient counts, by the order of rows in images.*.
     """
 
     size: int = Field(ge=33, le=1024)
+    # Left out of the hash where it is the default: studies from before there was the key keep theirs.
+    several: Literal["first", "last", "refuse"] = Field(
+        default="refuse", exclude_if=lambda several: several == "refuse"
+    )
 
 
 class Schema(_Part):

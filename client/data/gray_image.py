@@ -11,6 +11,7 @@ from client.data.problems import ImageError, fault
 
 WHITE = 65535
 LARGEST_PIXELS = 100_000_000  # a radiograph has 10 to 30 million; more is a damaged or hostile header
+SMALLEST_SIDE = 16  # pixels; fewer is an icon or a damaged header, and would be blown up to what the model takes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ def refuse_large(width: int, height: int) -> None:
     """
     if width * height > LARGEST_PIXELS:
         raise too_large(f"{width} x {height}")
+
+
+def refuse_small(width: int, height: int) -> None:
+    """Stop at what is too small to show anything.
+
+    Raises:
+        ImageError: a side below `SMALLEST_SIDE`.
+    """
+    if min(width, height) < SMALLEST_SIDE:
+        expected = f"at least {SMALLEST_SIDE} pixels a side"
+        detail = fault(expected=expected, got=f"{width} x {height}", remedy="Export the radiograph, not its icon")
+        raise ImageError("image-too-small", detail)
 
 
 def too_large(got: str) -> ImageError:

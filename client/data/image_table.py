@@ -67,7 +67,7 @@ def no_images(schema: Schema, n_patients: int) -> ImageSet:
 def read_images(
     path: Path, schema: Schema, patients: Patients, *, log: ProblemLog, progress: Progress | None = None
 ) -> ImageSet:
-    """The radiographs of a hospital; every file named in the table is decoded, so that every damaged one is reported.
+    """The radiographs of a hospital; every file that counts is decoded, so that every damaged one is reported.
 
     Args:
         path: the images table: patient id, image, file.
@@ -86,12 +86,12 @@ def read_images(
     if IMAGE in table:
         empty = empty_cells(table, IMAGE)
         table.refuse(empty, column=IMAGE, rule="unknown-image", expected="one of " + ", ".join(names), remedy="Fill it")
-    _refuse_twice(table, schema.study.patient_id)
+    counted = _choose_rows(table, schema)
     paths = _find_files(table, path.parent)
     tasks = [
         _Task(row=row, patient=int(rows[row]), name=names[codes[row]], path=found)
         for row, found in enumerate(paths)
-        if found is not None and codes[row] >= 0
+        if found is not None and codes[row] >= 0 and counted[row]
     ]
     for task, pixels in _decode(tasks, table, schema, progress=progress):
         if task.patient >= 0:
@@ -116,18 +116,32 @@ def find_image_files(path: Path, schema: Schema, patient_id: str) -> dict[str, P
     table = read_table(path, wanted=[schema.study.patient_id, IMAGE, FILE], log=log)
     if table is None:
         return {}
+    counted = _choose_rows(table, schema)
     files = _find_files(table, path.parent)
-    rows = zip(read_ids(table, schema.study.patient_id), read_texts(table, IMAGE), files, strict=True)
-    found = {name: file for owner, name, file in rows if owner == plain_text(patient_id) and file is not None}
+    rows = zip(read_ids(table, schema.study.patient_id), read_texts(table, IMAGE), files, counted, strict=True)
+    wanted = plain_text(patient_id)
+    found = {name: file for owner, name, file, counts in rows if owner == wanted and file is not None and counts}
     return {} if len(log) else found
 
 
-def _refuse_twice(table: Table, patient_id: str) -> None:
-    pairs = pd.DataFrame({"patient": read_ids(table, patient_id), "image": read_texts(table, IMAGE)})
-    twice = pairs.duplicated().to_numpy() & (pairs != "").all(axis=1).to_numpy()
-    if IMAGE in table:
-        expected = "one file for each patient and image"
-        table.refuse(twice, column=IMAGE, rule="duplicate-image", expected=expected, remedy="Keep the right row")
+def _choose_rows(table: Table, schema: Schema) -> Bool[np.ndarray, " row"]:
+    """Which rows count: of several for a patient and image the first or last, as the schema says, or none may be."""
+    counted = np.ones(len(table), dtype=bool)
+    if IMAGE not in table:
+        return counted
+    pairs = pd.DataFrame({"patient": read_ids(table, schema.study.patient_id), "image": read_texts(table, IMAGE)})
+    whole = (pairs != "").all(axis=1).to_numpy()
+    twice = np.zeros(len(table), dtype=bool)
+    for name, part in schema.images.items():
+        of_image = (pairs["image"] == name).to_numpy() & whole
+        if part.several == "refuse":
+            twice |= of_image & pairs.duplicated().to_numpy()
+        else:
+            counted &= ~(of_image & pairs.duplicated(keep=part.several).to_numpy())
+    remedy = 'Keep the right row, or have the schema say several = "first" or "last" for this image'
+    expected = "one file for each patient and image"
+    table.refuse(twice, column=IMAGE, rule="duplicate-image", expected=expected, remedy=remedy)
+    return counted
 
 
 def _find_files(table: Table, folder: Path) -> list[Path | None]:

@@ -6,22 +6,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt16
-from PIL import Image, ImageOps
+from PIL import Image
 
-from client.data.dicom import decode_dicom
-from client.data.gray_image import WHITE, GrayImage, refuse_large, too_large
+from client.data.dicom import decode_dicom, looks_like_dicom
+from client.data.gray_image import WHITE, GrayImage, refuse_small
+from client.data.pictures import decode_picture, looks_like_picture, name_format
 from client.data.problems import ImageError, fault, quote
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_DICOM = b"DICM"  # after a preamble of 128 bytes
 
 
 def read_image(path: Path, *, size: int) -> UInt16[np.ndarray, "size size"]:
     """A radiograph as `size` x `size` gray values 0..65535, 0 = black.
 
     Raises:
-        ImageError: the file cannot be read or decoded, is blank, or may not be used.
+        ImageError: the file cannot be read or decoded, is blank or tiny, or may not be used.
     """
     return letterbox(open_image(path), size=size)
 
@@ -30,17 +27,19 @@ def open_image(path: Path) -> GrayImage:
     """The whole radiograph, as `decode_image` gives it.
 
     Raises:
-        ImageError: the file cannot be read or decoded, is blank, or may not be used.
+        ImageError: the file cannot be read or decoded, is blank or tiny, or may not be used.
     """
     try:
         image = decode_image(path)
     except ImageError:
         raise
-    except Exception as error:  # four decoders raise whatever they meet in damaged data
+    except Exception as error:  # decoders raise whatever they meet in damaged data
         reason = str(error).strip().splitlines()
         got = f"{type(error).__name__}: {quote(reason[0])}" if reason else type(error).__name__
         detail = fault(expected="a whole DICOM, PNG or JPEG file", got=got, remedy="Export the image again")
         raise ImageError("unreadable-image", detail) from error
+    height, width = image.pixels.shape
+    refuse_small(width, height)
     if not image.pixels.any():
         detail = fault(expected="a radiograph", got="one gray value everywhere", remedy="Export the image again")
         raise ImageError("blank-image", detail)
@@ -59,30 +58,17 @@ def decode_image(path: Path) -> GrayImage:
     """
     with path.open("rb") as file:
         start = file.read(132)
-    if start[128:] == _DICOM:
+    if looks_like_picture(start):
+        image = GrayImage(pixels=decode_picture(path))
+    elif looks_like_dicom(start):
         image = decode_dicom(path)
-    elif start.startswith((_PNG, _JPEG)):
-        image = GrayImage(pixels=_decode_picture(path))
     else:
-        detail = fault(expected="a DICOM, PNG or JPEG file", got="other content", remedy="Export the image again")
+        remedy = "Export the image as one of these"
+        detail = fault(expected="a DICOM, PNG or JPEG file", got=name_format(start), remedy=remedy)
         raise ImageError("unreadable-image", detail)
     if image.pixels.min() == image.pixels.max():
         return GrayImage(pixels=np.zeros_like(image.pixels), pixel_aspect=image.pixel_aspect)
     return image
-
-
-def _decode_picture(path: Path) -> UInt16[np.ndarray, "height width"]:
-    try:
-        opened = Image.open(path, formats=("PNG", "JPEG"))
-    except Image.DecompressionBombError as error:  # Pillow does not tell the size
-        raise too_large("far more") from error
-    with opened:
-        refuse_large(*opened.size)
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I"):  # 16-bit PNG
-            gray: UInt16[np.ndarray, "height width"] = np.clip(np.asarray(picture), 0, WHITE).astype(np.uint16)
-            return gray
-        return np.asarray(picture.convert("L"), dtype=np.uint16) * 257
 
 
 def letterbox(image: GrayImage, *, size: int, enlarge: int = 1) -> UInt16[np.ndarray, "side side"]:

@@ -216,6 +216,26 @@ def test_hash_differs_when_the_content_differs(old: str, new: str) -> None:
     assert parse(WHOLE.replace(old, new)).sha256 != parse(WHOLE).sha256
 
 
+def test_hash_stays_that_of_schemas_from_before_several_images_could_be_counted() -> None:
+    before = "97c3e6ee3558fa6b6301c75d58bf2c39f38a024da58731974e97478aa5340075"
+
+    assert parse(WHOLE).sha256 == before
+    assert parse(WHOLE.replace("size = 64", 'size = 64\nseveral = "refuse"')).sha256 == before
+
+
+@pytest.mark.parametrize("several", ["first", "last"])
+def test_hash_tells_which_of_several_images_counts(several: str) -> None:
+    schema = parse(WHOLE.replace("size = 64", f'size = 64\nseveral = "{several}"'))
+
+    assert schema.images["hip"].several == several
+    assert schema.sha256 != parse(WHOLE).sha256
+
+
+def test_schema_is_refused_when_several_is_no_rule() -> None:
+    with pytest.raises(SchemaError, match=r"images\.hip\.several"):
+        parse(WHOLE.replace("size = 64", 'size = 64\nseveral = "best"'))
+
+
 @pytest.mark.parametrize("name", ["numbers", "levels"])
 def test_schema_is_refused_when_a_modality_is_named_as_the_sums_of_static_columns(name: str) -> None:
     with pytest.raises(SchemaError, match=f"duplicate modality: {name}"):

@@ -1,11 +1,13 @@
 """DICOM radiographs: from a file to the gray values that a radiologist would see.
 
-`decode_dicom` is what the rest of the reader calls; header.py says which attributes are read, and what is refused by
-them; grayscale.py and colour.py make display values; geometry.py turns the patient upright.
-
-Source: DICOM PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.1.1.1 (patient orientation).
+decoding.py is the way of a file through the others: parsing.py reads the listed elements (elements.py), film.py tells
+whether it is a radiograph, functional_groups.py and header.py what the header says, codestream.py and agreement.py
+whether the pixels agree, stored_values.py decodes them; grayscale.py, look_up.py and colour.py make display values,
+geometry.py turns the patient upright. Where header and pixels, or two attributes, contradict each other, the image is
+refused by the name of what differs: a wrong picture that looks right is worse than none.
 """
 
 from client.data.dicom.decoding import decode_dicom
+from client.data.dicom.parsing import looks_like_dicom
 
-__all__ = ["decode_dicom"]
+__all__ = ["decode_dicom", "looks_like_dicom"]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
-
-from client.data.dicom.colour import gray_of_colour
+from client.data.dicom.colour import gray_of_colour, gray_of_palette
+from client.data.dicom.film import refuse_other_objects
+from client.data.dicom.functional_groups import lift_groups
 from client.data.dicom.geometry import pixel_aspect, upright
 from client.data.dicom.grayscale import display_gray
-from client.data.dicom.header import TAGS, refuse_unusable
+from client.data.dicom.header import read_header, refuse_unusable
+from client.data.dicom.parsing import parse_dicom
+from client.data.dicom.stored_values import read_stored_values
 from client.data.gray_image import GrayImage
-from client.data.problems import ImageError, fault, quote
 
 
 def decode_dicom(path: Path) -> GrayImage:
@@ -22,20 +21,21 @@ def decode_dicom(path: Path) -> GrayImage:
     Without a VOI transform a gray image is stretched from its smallest to its largest value; colour keeps its range.
 
     Raises:
-        ImageError: multi-frame, burned-in annotation, too large, or no gray or colour radiograph.
-        Exception: whatever the decoder of the transfer syntax raises for damaged data.
+        ImageError: no radiograph, more than one, one that may not be used, or a header that breaks a rule of DICOM or
+            differs from the pixels.
     """
-    dataset = dcmread(path, specific_tags=list(TAGS))
-    refuse_unusable(dataset)
-    pixels = pixel_array(dataset)
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        gray = display_gray(dataset, pixels)
-    elif photometric == "PALETTE COLOR":
-        gray = gray_of_colour(apply_color_lut(pixels, dataset))
-    elif pixels.ndim == 3 and pixels.shape[2] == 3:
-        gray = gray_of_colour(pixels)
+    file = parse_dicom(path)
+    data_set = file.data_set
+    refuse_other_objects(data_set)
+    refuse_unusable(data_set)
+    lift_groups(data_set)
+    header = read_header(data_set)
+    aspect = pixel_aspect(data_set)
+    stored = read_stored_values(file, header)
+    if header.is_gray:
+        gray = display_gray(data_set, header, stored)
+    elif header.samples == 1:
+        gray = gray_of_palette(data_set, header, stored.values)
     else:
-        detail = fault(expected="gray or colour", got=quote(photometric), remedy="Export it as MONOCHROME2")
-        raise ImageError("unreadable-image", detail)
-    return upright(GrayImage(pixels=gray, pixel_aspect=pixel_aspect(dataset)), dataset)
+        gray = gray_of_colour(header, stored)
+    return upright(GrayImage(pixels=gray, pixel_aspect=aspect), data_set)

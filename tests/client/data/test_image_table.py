@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from client.data import read_hospital
-from client.data.image_table import list_image_files
+from client.data.image_table import find_image_files, list_image_files
 from client.data.images import read_image
 from shared_model.errors import DataError
 
@@ -67,7 +67,7 @@ def test_read_images_follows_a_link_inside_the_folder(hospital: SmallHospital) -
 def test_read_images_names_each_image_that_may_not_be_used(
     hospital: SmallHospital, write_dicom: Callable[..., Path]
 ) -> None:
-    pixels = np.array([[0, 100], [200, 400]], dtype=np.uint16)
+    pixels = np.arange(16 * 16, dtype=np.uint16).reshape(16, 16)
     faulty = {
         "burned": write_dicom(pixels, name="burned.dcm", BurnedInAnnotation="YES"),
         "frames": write_dicom(pixels, name="frames.dcm", NumberOfFrames=2),
@@ -129,3 +129,31 @@ def test_read_images_ignores_the_table_when_the_study_has_no_images(hospital: Sm
 
     assert hospital_read.arrays.images == {}
     assert hospital_read.notes.ignored_tables == ("images.csv",)
+
+
+@pytest.mark.parametrize(("several", "row"), [("first", 0), ("last", 2)])
+def test_read_images_counts_the_row_that_the_schema_says(hospital: SmallHospital, several: str, row: int) -> None:
+    images = {"hip": hospital.schema.images["hip"].model_copy(update={"several": several})}
+    schema = hospital.schema.model_copy(update={"images": images | {"chest": hospital.schema.images["chest"]}})
+    files = ["images/p1-hip.png", "images/p2-hip.png", "images/p1-chest.png"]
+    rows = "".join(f"P1,hip,{file}\n" for file in files)
+    hospital.write("images.csv", f"{HEADER}{rows}P2,hip,{files[1]}\n")
+
+    read = read_hospital(hospital.folder, schema).arrays
+
+    chosen = hospital.folder / files[row]
+    np.testing.assert_array_equal(read.images["hip"][0], read_image(chosen, size=48))
+    assert read.present["hip"].tolist() == [True, True, False, False]
+    assert find_image_files(hospital.folder / "images.csv", schema, "P1") == {"hip": chosen}
+
+
+def test_read_images_refuses_a_second_file_of_one_image_while_another_takes_the_last(hospital: SmallHospital) -> None:
+    images = {"hip": hospital.schema.images["hip"].model_copy(update={"several": "last"})}
+    schema = hospital.schema.model_copy(update={"images": images | {"chest": hospital.schema.images["chest"]}})
+    twice = "P1,{0},images/p1-hip.png\nP1,{0},images/p2-hip.png\n"
+    hospital.write("images.csv", HEADER + twice.format("hip") + twice.format("chest"))
+
+    with pytest.raises(DataError) as refused:
+        read_hospital(hospital.folder, schema)
+    assert [(problem.row, problem.rule) for problem in refused.value.problems] == [(5, "duplicate-image")]
+    assert 'several = "first" or "last"' in refused.value.problems[0].detail

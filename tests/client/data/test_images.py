@@ -111,7 +111,7 @@ def test_read_image_raises_nothing_but_image_errors_on_damaged_headers(
 
 @pytest.mark.parametrize("gray", [0, 128, 255])
 def test_read_image_refuses_a_blank_picture(tmp_path: Path, gray: int) -> None:
-    Image.fromarray(np.full((8, 8), gray, dtype=np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(np.full((16, 16), gray, dtype=np.uint8)).save(tmp_path / "blank.png")
 
     assert not decode_image(tmp_path / "blank.png").pixels.any()
     with pytest.raises(ImageError) as refused:
