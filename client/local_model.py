@@ -126,11 +126,22 @@ class LocalModel:
         )
 
 
-def embedding_key(site: Site, preprocessing: Preprocessing, weights: str) -> str:
-    """What embeddings depend on: weights (by hash), preprocessing, and the patients."""
+def embedding_key(
+    site: Site, preprocessing: Preprocessing, *, encoders: Collection[str], weights: tuple[object, ...]
+) -> str:
+    """Name of kept embeddings: which encoders made them, their weights, the preprocessing, and the patients.
+
+    Args:
+        site: the hospital.
+        preprocessing: the common one.
+        encoders: modalities whose embeddings are kept. Encoders without weights of their own, such as that of numbers,
+            do not show in a hash of weights.
+        weights: what tells the encoders' weights: hashes, and the rounds that this hospital's own are from.
+    """
     patients = site.patients
     images = [site.image_hash(name) for name in sorted(site.schema.images)]
-    digest = hashlib.sha256(f"{weights}{preprocessing.to_json()}{patients.patient_ids}{images}".encode())
+    holds = (sorted(encoders), weights, preprocessing.to_json(), patients.patient_ids, images)
+    digest = hashlib.sha256(repr(holds).encode())
     tables = (*patients.events.values(), *patients.series.values(), *patients.present.values())
     for table in (patients.outcome, patients.numbers, patients.levels, *tables):
         digest.update(np.ascontiguousarray(table).tobytes())
@@ -190,7 +201,10 @@ def open_given_model(site: Site, settings: Settings, request: WholeModelRequest)
     state = RunState.of(site.state_dir, request.study.run_id)
     rows = local.rows(request.part)
     key = embedding_key(
-        site, local.preprocessing, f"{request.weights_sha256}{request.weights_round}{request.discarded}"
+        site,
+        local.preprocessing,
+        encoders=local.model.modalities,
+        weights=(request.weights_sha256, request.weights_round, request.discarded),
     )
     encoded = state.load_embeddings(request.part, key, device=local.device)
     if encoded is None:

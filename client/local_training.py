@@ -88,8 +88,8 @@ def _open_sources(local: LocalModel, request: TrainRequest, state: RunState) -> 
     if not frozen:
         _load_frozen(local, request, state, needed=needed)
         return local.encode_all(split.val), local.encoding_source(split.train)
-    weights = f"{request.networks_sha256}{request.frozen_sha256}"
-    key = embedding_key(local.site, local.preprocessing, weights)
+    weights = (request.networks_sha256, request.frozen_sha256)
+    key = embedding_key(local.site, local.preprocessing, encoders=frozen, weights=weights)
     train = state.load_embeddings("train", key, device=local.device)
     val = state.load_embeddings("val", key, device=local.device)
     if train is not None and val is not None:

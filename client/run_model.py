@@ -40,7 +40,7 @@ class RunModel:
         event_weight: that the logits are to be corrected for.
         phase: which prediction counts.
         background: the common one.
-        embedding_key: of the run's embeddings, besides what they depend on at the hospital.
+        rounds: that made the weights, and ranges of rounds whose weights were dropped.
     """
 
     folder: Path
@@ -53,11 +53,12 @@ class RunModel:
     event_weight: float
     phase: Phase
     background: Background
-    embedding_key: str
+    rounds: tuple[int, tuple[tuple[int, int], ...]]
 
     def knows(self, site: Site) -> bool:
         """Whether the hospital's state shows that it took part in the run with the patients that its folder holds."""
-        key = embedding_key(site, self.preprocessing, self.embedding_key)
+        weights = (self.model_hash, *self.rounds)
+        key = embedding_key(site, self.preprocessing, encoders=self.model.modalities, weights=weights)
         return RunState.of(site.state_dir, self.run_id).has_embeddings("test", key)
 
 
@@ -108,7 +109,7 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
         event_weight=description["event_weight"],
         phase=settings.phases[-1],
         background=_read_background(run, description, explanations, device=device),
-        embedding_key=f"{description['weights_sha256']}{description['rounds']}{_spans(description)}",
+        rounds=(int(description["rounds"]), _spans(description)),
     )
 
 

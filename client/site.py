@@ -50,9 +50,12 @@ class Site:
         return load_hospital(self.folder, self.schema, cache_dir=self.cache_dir)
 
     def image_hash(self, name: str) -> str:
-        """SHA-256 of one image of all patients, computed once."""
+        """SHA-256 of one image of all patients and of who has it, computed once: a film may be all black."""
         if name not in self._image_hashes:
-            self._image_hashes[name] = hashlib.sha256(self.patients.images[name].tobytes()).hexdigest()
+            films, present = self.patients.images[name], self.patients.present[name]
+            digest = hashlib.sha256(repr(films.shape).encode() + present.tobytes())
+            digest.update(films.tobytes())
+            self._image_hashes[name] = digest.hexdigest()
         return self._image_hashes[name]
 
     @cached_property

@@ -44,6 +44,7 @@ from shared_model.newton import newton_quantities, uses_newton
 from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
+from shared_model.shapley.coalitions import MAX_PLAYERS
 from shared_model.shapley.strata import check_strata
 from shared_model.updates import hash_weights, to_arrays
 
@@ -239,7 +240,14 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     Raises:
         SettingsError: they do not fit.
     """
-    has_images = any(name in schema.images for name in settings.chosen_modalities(schema))
+    chosen = settings.chosen_modalities(schema)
+    if len(chosen) > MAX_PLAYERS and settings.explain != "none":
+        raise SettingsError(
+            f"modalities: expected at most {MAX_PLAYERS}, of which all coalitions can be enumerated for the "
+            f"explanation, got {len(chosen)} ({', '.join(chosen)}). Choose some with modalities=A,B,..., or set "
+            "explain=none."
+        )
+    has_images = any(name in schema.images for name in chosen)
     if settings.local_norm and not has_images:
         raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
     if settings.local_norm and settings.image_training == "fixed":

@@ -89,7 +89,9 @@ steps = 4
 name = "hr"
 unit = "/min"
 range = [0, 300]
+"""
 
+EVENTS_SCHEMA = """
 [events.drugs]
 aggregate = "any"
 items = ["opioid", "insulin"]
@@ -112,7 +114,7 @@ def write_small_cohort(
 ) -> Path:
     """Hospitals of equal size, three in ten patients of which die: those with the highest age plus noise."""
     folder.mkdir(parents=True)
-    schema = STATIC_SCHEMA + (SERIES_SCHEMA if series else "")
+    schema = STATIC_SCHEMA + (SERIES_SCHEMA + EVENTS_SCHEMA if series else "")
     if images:
         schema += "".join(IMAGE_SCHEMA.format(name=image) for image in image_names)
     (folder / "schema.toml").write_text(schema, encoding="utf-8")

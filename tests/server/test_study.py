@@ -13,16 +13,18 @@ from safetensors.numpy import load_file
 
 from client.worker import Worker
 from server.run_folder import RunFolder
+from server.study import check_settings
 from shared_model.config import Settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model
 from shared_model.messages import EVALUATE, STATISTICS, TRAIN
 from shared_model.preprocessing import Preprocessing
-from shared_model.schema import load_schema
+from shared_model.schema import load_schema, parse_schema
 from shared_model.updates import hash_weights
 from simulation.in_process import InProcessLink
 from tests.server.faulty_links import FAULTS, FaultyLink, InterruptedLink
 from tests.server.small_cohort import (
+    STATIC_SCHEMA,
     VARYING,
     open_workers,
     read_rounds,
@@ -254,3 +256,14 @@ def test_order_in_which_hospitals_answer_does_not_change_the_result(cohort: Path
 
     assert read_weights(runs[0]) == read_weights(runs[1])
     assert read_rounds(runs[0]) == read_rounds(runs[1])
+
+
+def test_more_modalities_than_can_be_explained_are_refused_at_the_start_unless_nothing_is_explained() -> None:
+    thirteen = "".join(f'[events.e{i}]\naggregate = "any"\nitems = ["given"]\n' for i in range(12))
+    schema = parse_schema(STATIC_SCHEMA + thirteen, source="schema.toml")
+
+    with pytest.raises(SettingsError, match=r"expected at most 12, .* got 13 \(static, e0, .*modalities=A,B"):
+        check_settings(schema, small_settings())
+
+    check_settings(schema, small_settings(explain="none"))
+    check_settings(schema, small_settings(modalities="static,e3"))
