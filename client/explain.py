@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from client.local_model import GivenModel, open_given_model
+from client.local_model import GivenModel, embedding_key, open_given_model
 from client.outbound import Gate
+from client.run_state import RunState
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
+from shared_model.fusion import empty_model
 from shared_model.losses import logit_correction
 from shared_model.messages import (
     BACKGROUND,
@@ -24,6 +26,7 @@ from shared_model.messages import (
     SpreadRequest,
     SumsReply,
 )
+from shared_model.preprocessing import Preprocessing
 from shared_model.shapley.checked import explain_checked
 from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
 from shared_model.shapley.exact import ModalityValues
@@ -37,6 +40,7 @@ from shared_model.shapley.summary import Sums, modality_sums
 from shared_model.shapley.valid_rows import embedding_columns, known_columns
 from shared_model.training import seeded_rng
 
+_OF_SHARES = ("n", "abs", "outer")  # of the sums of modality values, what shares are made of
 PART_OF_DEADLINE = 4  # the features of all patients should take no more than this part of the question's deadline
 
 
@@ -73,6 +77,8 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
     explained = _explain(site, settings, request)
     given, model = explained.given, explained.given.local.model
     sums = _modality_sums(site, settings, explained)
+    kept = {name: sums[name] for name in _OF_SHARES}
+    RunState.of(site.state_dir, request.study.run_id).save_sums(_sums_key(site, settings, request), kept)
     if request.features:
         sums |= _feature_sums(site, settings, explained)
     shares = _own_shares(sums, gate)
@@ -115,18 +121,24 @@ def sampling_seeds(site: Site, settings: Settings, rows: Int64[np.ndarray, "pati
 
 
 def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: Gate) -> SumsReply:
-    """The hospital's part of the random-effects statistics.
+    """The hospital's part of the random-effects statistics, from the sums that it made for `answer_explain`.
+
+    Where it has none (it was asked nothing before, or its patients are others now) they are made again.
 
     Raises:
         As `answer_explain`.
     """
-    explained = _explain(site, settings, request)
-    modalities = explained.given.local.model.modalities
-    if len(request.tau2) != len(modalities):
-        raise ProtocolError(f"tau2: expected one number a modality ({len(modalities)}), got {len(request.tau2)}.")
-    shares = _own_shares(_modality_sums(site, settings, explained), gate)
-    sums = between_sums(shares, tau2=np.asarray(request.tau2))
-    quantities = spread_quantities(len(modalities))
+    n_modalities = len(settings.chosen_modalities(site.schema))
+    if len(request.tau2) != n_modalities:
+        raise ProtocolError(f"tau2: expected one number a modality ({n_modalities}), got {len(request.tau2)}.")
+    own = RunState.of(site.state_dir, request.study.run_id).load_sums(_sums_key(site, settings, request))
+    if own is None:
+        own = _modality_sums(site, settings, _explain(site, settings, request))
+    else:
+        widths = empty_model(site.schema, settings, device=torch.device("meta")).widths
+        read_background(request, widths, device=torch.device("cpu"))
+    sums = between_sums(_own_shares(own, gate), tau2=np.asarray(request.tau2))
+    quantities = spread_quantities(n_modalities)
     return SumsReply(arrays=gate.release_sums(SPREAD, sums, quantities, n_patients=len(site.patients)))
 
 
@@ -188,6 +200,17 @@ def _modality_sums(site: Site, settings: Settings, explained: _Explained) -> Sum
         members=_members(site, settings, explained),
         outcome=site.patients.outcome[rows].astype(np.float64),
         additivity_error=explained.additivity_error,
+    )
+
+
+def _sums_key(site: Site, settings: Settings, request: ExplainRequest | SpreadRequest) -> str:
+    """Name of kept sums: the model, the patients and the background that they depend on."""
+    of_model = (request.weights_sha256, request.weights_round, request.discarded, request.phase, request.event_weight)
+    return embedding_key(
+        site,
+        Preprocessing.from_json(request.preprocessing),
+        encoders=settings.chosen_modalities(site.schema),
+        weights=(*of_model, request.part, request.background_id),
     )
 
 

@@ -56,6 +56,17 @@ class RunState:
         """Keep embeddings of one part of the patients by frozen encoders."""
         _write(self._embeddings(part, key), _flatten(encoded))
 
+    def load_sums(self, key: str) -> dict[str, np.ndarray] | None:
+        """Sums that were kept under this key; None if there are none that can be read."""
+        try:
+            return {name: value.numpy() for name, value in load_file(self._sums(key)).items()}
+        except (OSError, SafetensorError):
+            return None
+
+    def save_sums(self, key: str, sums: Mapping[str, np.ndarray]) -> None:
+        """Keep sums over patients that a later question needs again."""
+        _write(self._sums(key), {name: torch.from_numpy(np.asarray(value)) for name, value in sums.items()})
+
     def save_home(self, model: MultimodalModel, phase: Phase, *, after_round: int) -> None:
         """Keep what of this hospital's own parts a round of this phase has trained."""
         state, trained = model.state_dict(), frozenset(model.trained_in(phase))
@@ -144,6 +155,9 @@ class RunState:
 
     def _home(self, part: HomePart, round_number: int) -> Path:
         return self.folder / part / f"{round_number:06d}.safetensors"
+
+    def _sums(self, key: str) -> Path:
+        return self.folder / "sums" / f"{key}.safetensors"
 
     def _embeddings(self, part: str, key: str) -> Path:
         return self.folder / "embeddings" / f"{part}-{key}.safetensors"

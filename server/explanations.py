@@ -43,6 +43,10 @@ DEFINITIONS = {
 }
 
 
+CLOSED_FORM = {"modalities": "closed form", "features": "closed form"}  # of a linear head: exact, nothing is sampled
+ENUMERATED = {"modalities": "enumeration of coalitions", "features": "sampled orders"}
+
+
 def describe_explanation(
     plan: StudyPlan,
     model: MultimodalModel,
@@ -70,6 +74,7 @@ def describe_explanation(
         "model_hash": model_hash,
         "background_id": background.background_id,
         "background": {"kind": "common", "rows": plan.settings.background_rows},
+        "engine": dict(CLOSED_FORM if model.is_linear else ENUMERATED),
         "definitions": DEFINITIONS,
         "failed": explained.attendance.failed,
         "spread_failed": explained.spread_failed,

@@ -109,6 +109,11 @@ class MultimodalModel(nn.Module, ABC):
         Shapley values need the encoders once a patient, and no more than `read_out` for each coalition.
         """
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the logit is linear in the fused inputs, so that its attributions are known in closed form."""
+        return False
+
     @abstractmethod
     def read_out(self, total: Float[Tensor, "*row part"]) -> Float[Tensor, "*row"]:
         """Logit of summed contributions."""
@@ -233,6 +238,11 @@ class EarlyFusionModel(MultimodalModel):
             norm=settings.head_norm,
             dropout=settings.dropout,
         )
+
+    @property
+    def is_linear(self) -> bool:
+        """With no hidden layer beside the short cut."""
+        return not len(self.head.perceptron)
 
     def fuse(self, embeddings: Embeddings, present: Present) -> Float[Tensor, "batch"]:
         """Logit of the concatenation, in the order of `modalities`."""

@@ -1,4 +1,7 @@
-"""Exact Shapley values of the modalities, by enumeration of all coalitions on cached embeddings."""
+"""Exact Shapley values of the modalities on cached embeddings: of a linear head in closed form, else by enumeration.
+
+On the scale of the probability nothing is linear, so there all coalitions are enumerated for every head.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from shared_model.errors import StudyError
 from shared_model.fusion import Present
+from shared_model.shapley.closed_form import linear_modalities
 from shared_model.shapley.coalitions import coalition_members, interaction_matrix, shapley_matrix
 from shared_model.shapley.game import Background, FusionGame, Rows
 
@@ -77,41 +81,95 @@ def explain_modalities(
     if not len(patients) or not len(background.rows):
         raise StudyError("explanation: expected patients and background rows, got none of one.")
     own, reference = game.contributions(patients), game.contributions(background.rows)
-    n, n_players = own.shape[0], own.shape[1]
-    v_logit, v_probability, square = (own.new_zeros(n, size) for size in (2**n_players, 2**n_players, n_players))
-    phi_of = torch.from_numpy(shapley_matrix(n_players)).to(own)
+    v_probability = own.new_zeros(len(own), 2 ** own.shape[1])
+    enumerated = None if game.is_linear else _Enumerated(own)
     for rows, values in _coalition_values(game, own, reference):
-        v_logit[rows] += values.sum(dim=2)
         v_probability[rows] += torch.sigmoid(values + correction).sum(dim=2)
-        square[rows] += torch.einsum("mc,pcb->pmb", phi_of, values).square().sum(dim=2)
-    n_background = len(background.rows)
-    v_logit, v_probability = v_logit / n_background, v_probability / n_background
-    phi = v_logit @ phi_of.T
-    variance = (square / n_background - phi.square()).clamp(min=0.0) * n_background / max(n_background - 1, 1)
+        if enumerated is not None:
+            enumerated.add(rows, values)
+    v_probability /= len(reference)
+    on_logit = _closed_form(game, own, reference) if enumerated is None else enumerated.finish(len(reference))
     present = _stack(patients.present, game.modalities)
     # Absent here and in all of the background: the two sums of such a pair differ by rounding only.
     dummy = ~present & ~_stack(background.rows.present, game.modalities).any(dim=0)
     dummy_pair = dummy.unsqueeze(1) | dummy.unsqueeze(2)
-    single = 2 ** torch.arange(n_players)
+    phi_of = torch.from_numpy(shapley_matrix(own.shape[1])).to(own)
     return ModalityValues(
         modalities=game.modalities,
-        phi=_numpy(phi.masked_fill(dummy, 0.0)),
+        phi=_numpy(on_logit.phi.masked_fill(dummy, 0.0)),
         phi_probability=_numpy((v_probability @ phi_of.T).masked_fill(dummy, 0.0)),
-        logit=_numpy(v_logit[:, -1] + correction),
-        base_logit=float(v_logit[0, 0]) + correction,
+        logit=_numpy(on_logit.all_own + correction),
+        base_logit=float(on_logit.nobody) + correction,
         probability=_numpy(v_probability[:, -1]),
         base_probability=float(v_probability[0, 0]),
-        alone=_numpy((v_logit[:, single] - v_logit[:, :1]).masked_fill(dummy, 0.0)),
-        left_out=_numpy((v_logit[:, -1:] - v_logit[:, 2**n_players - 1 - single]).masked_fill(dummy, 0.0)),
-        interactions=_numpy(
-            torch.einsum("ijc,pc->pij", torch.from_numpy(interaction_matrix(n_players)).to(own), v_logit).masked_fill(
-                dummy_pair, 0.0
-            )
-        ),
-        se_background=_numpy((variance / n_background).sqrt().masked_fill(dummy, 0.0)),
+        alone=_numpy(on_logit.alone.masked_fill(dummy, 0.0)),
+        left_out=_numpy(on_logit.left_out.masked_fill(dummy, 0.0)),
+        interactions=_numpy(on_logit.interactions.masked_fill(dummy_pair, 0.0)),
+        se_background=_numpy(on_logit.se_background.masked_fill(dummy, 0.0)),
         present=present.cpu().numpy(),
         background_id=background.background_id,
     )
+
+
+@dataclass(frozen=True)
+class _OnLogit:
+    """What `ModalityValues` says on the logit, without the correction; `nobody` and `all_own` are v of these."""
+
+    phi: Float64[Tensor, "patient modality"]
+    se_background: Float64[Tensor, "patient modality"]
+    alone: Float64[Tensor, "patient modality"]
+    left_out: Float64[Tensor, "patient modality"]
+    interactions: Float64[Tensor, "patient modality modality"]
+    nobody: Float64[Tensor, ""]
+    all_own: Float64[Tensor, "patient"]
+
+
+def _closed_form(
+    game: FusionGame,
+    own: Float64[Tensor, "patient modality part"],
+    reference: Float64[Tensor, "background modality part"],
+) -> _OnLogit:
+    found = linear_modalities(own, reference)
+    return _OnLogit(
+        phi=found.phi,
+        se_background=found.se_background,
+        alone=found.phi,
+        left_out=found.phi,
+        interactions=own.new_zeros(len(own), own.shape[1], own.shape[1]),
+        nobody=game.read_out(reference.sum(dim=1)).mean(),
+        all_own=game.read_out(own.sum(dim=1)),
+    )
+
+
+class _Enumerated:
+    """Sums over background rows of the logits of all coalitions, and of squared values against each row."""
+
+    def __init__(self, own: Float64[Tensor, "patient modality part"]) -> None:
+        n, self._n_players = own.shape[:2]
+        self._v, self._square = own.new_zeros(n, 2**self._n_players), own.new_zeros(n, self._n_players)
+        self._phi_of = torch.from_numpy(shapley_matrix(self._n_players)).to(own)
+
+    def add(self, rows: slice, values: Float64[Tensor, "chunk coalition row"]) -> None:
+        """Coalitions of a chunk of patients against a chunk of rows."""
+        self._v[rows] += values.sum(dim=2)
+        self._square[rows] += torch.einsum("mc,pcb->pmb", self._phi_of, values).square().sum(dim=2)
+
+    def finish(self, n_rows: int) -> _OnLogit:
+        """Means over all rows."""
+        v = self._v / n_rows
+        phi = v @ self._phi_of.T
+        variance = (self._square / n_rows - phi.square()).clamp(min=0.0) * n_rows / max(n_rows - 1, 1)
+        single = 2 ** torch.arange(self._n_players)
+        pairs = torch.from_numpy(interaction_matrix(self._n_players)).to(v)
+        return _OnLogit(
+            phi=phi,
+            se_background=(variance / n_rows).sqrt(),
+            alone=v[:, single] - v[:, :1],
+            left_out=v[:, -1:] - v[:, 2**self._n_players - 1 - single],
+            interactions=torch.einsum("ijc,pc->pij", pairs, v),
+            nobody=v[0, 0],
+            all_own=v[:, -1],
+        )
 
 
 def check_additivity(

@@ -1,4 +1,4 @@
-"""Feature values of many patients: the Owen sampler over every modality's features."""
+"""Feature values of many patients: of a linear head in closed form, else by the Owen sampler."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from shared_model.schema import STATIC
+from shared_model.shapley.closed_form import linear_features
 from shared_model.shapley.features import Feature, value_groups
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import ColumnGroups, OwenValues, owen_values
@@ -52,6 +53,8 @@ def attribute_features(
         features: of each modality of the model.
         seeds: of each patient's sampling, so that it does not depend on who else is explained.
     """
+    if game.is_linear:
+        return {name: _linear_table(game, patients, background.rows, name, own) for name, own in features.items()}
     own_parts, background_parts = game.contributions(patients), game.contributions(background.rows)
     tables = {}
     for name, of_modality in features.items():
@@ -81,11 +84,28 @@ def attribute_features(
     return tables
 
 
+def _linear_table(
+    game: FusionGame, patients: Rows, background: Rows, name: str, features: Sequence[Feature]
+) -> FeatureTable:
+    found = linear_features(
+        [feature.columns for feature in features],
+        weight=game.projection(name),
+        own=game.fused_input(patients, name),
+        reference=game.fused_input(background, name),
+        own_present=patients.present[name],
+        reference_present=background.present[name],
+    )
+    phi = found.phi.cpu().numpy()
+    return FeatureTable(phi=phi, se=np.zeros_like(phi), presence=found.presence.cpu().numpy())
+
+
 def affordable_patients(game: FusionGame, *, features: Features, n_background: int, seconds: float) -> int:
-    """How many patients' features can be explained in about this time on one core; at least 1.
+    """How many patients' features can be explained in about this time on one core; at least 1. Of a linear head, all.
 
     Nominal costs and no clock, so that a run explains the same patients each time.
     """
+    if game.is_linear:
+        return int(np.iinfo(np.int32).max)
     n_coalitions = 2 ** (len(features) - 1)
     points = sum(len(own) + 1 for own in features.values() if len(own) > 1)
     read_outs = n_coalitions * points * n_background * 2 * ROUNDS
@@ -103,7 +123,7 @@ def share_out(
     rng: np.random.Generator,
     max_rounds: int = ROUNDS,
 ) -> OwenValues:
-    """Owen values of one modality's features of one patient.
+    """Owen values of one modality's features of one patient; of a linear head in closed form, without an order drawn.
 
     Args:
         features: inside the modality.
@@ -114,6 +134,8 @@ def share_out(
         rng: draws the orders.
         max_rounds: ROUNDS are drawn and, until the values are precise, more up to this number.
     """
+    if modality.game.is_linear:
+        return _linear_values(features, modality, projection=projection, own=own, reference=reference)
     players = ColumnGroups(
         [feature.columns for feature in features],
         projection=projection,
@@ -122,6 +144,28 @@ def share_out(
         start=modality.reference,
     )
     return owen_values(modality, players, rng=rng, min_rounds=ROUNDS, max_rounds=max_rounds)
+
+
+def _linear_values(
+    features: Sequence[Feature],
+    modality: ModalityGame,
+    *,
+    projection: Float64[Tensor, "part width"],
+    own: Float64[Tensor, "width"],
+    reference: Float64[Tensor, "background width"],
+) -> OwenValues:
+    both = modality.both_present
+    found = linear_features(
+        [feature.columns for feature in features],
+        weight=projection,
+        own=own.unsqueeze(0),
+        reference=reference,
+        own_present=both.any().unsqueeze(0),
+        reference_present=both,
+    )
+    phi = found.phi[0].cpu().numpy()
+    presence = float((modality.own - modality.reference)[~both].sum()) / len(both)
+    return OwenValues(phi, presence, np.zeros_like(phi), 0)
 
 
 def sum_features(

@@ -79,6 +79,7 @@ class FusionGame:
         self._fusion = copy.deepcopy(model, without_encoders).double().eval()
         self._fusion.requires_grad_(requires_grad=False)
         self.modalities = model.modalities
+        self.is_linear = model.is_linear
 
     @property
     def read_out_networks(self) -> tuple[nn.Module, ...]:

@@ -304,3 +304,21 @@ def test_spread_weighs_the_hospital_by_its_own_variance_and_that_between_hospita
     own = 1 / at_zero["between/w"]
     np.testing.assert_allclose(arrays["between/w"], 1 / (own + np.array([0.0, 0.01, 4.0])), rtol=1e-12)
     assert arrays["between/k"].tolist() == [1, 1, 1]
+
+
+def test_spread_uses_the_sums_of_the_explanation_and_makes_them_anew_where_it_has_none(
+    small_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = question(small_site)
+    spread = spread_question(request, (0.0, 0.01, 4.0))
+    made_anew = answer_spread(small_site, SETTINGS, spread, gate_of(small_site)).arrays
+    answer(small_site, request)
+    monkeypatch.delattr("client.explain.explain_checked")
+
+    kept = answer_spread(small_site, SETTINGS, spread, gate_of(small_site)).arrays
+
+    for name, value in made_anew.items():
+        np.testing.assert_array_equal(kept[name], value)
+    other = spread.model_copy(update={"background_id": "0" * 64})
+    with pytest.raises(NameError):  # the values against another background would have to be made
+        answer_spread(small_site, SETTINGS, other, gate_of(small_site))
