@@ -12,9 +12,10 @@ from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN, unpac
 from shared_model.updates import Weights
 
 _ACCEPTED, _DIRECTION, _STEP, _OBJECTIVE, _ANSWERED = "accepted", "direction", "step", "objective", "answered"
-_PENALTY = "penalty"
+_PENALTY, _CONVERGED = "penalty", "converged"
 _MOST_UPDATES, _SETTLED = 200, 1e-3
 PENALTY_RANGE = (1.0, 1e5)  # from a prior that hardly binds to one that leaves a standardised weight at some 0.003
+_CONVERGED_GAIN = 1e-10  # of the summed loss: the step that is expected to gain less is the last one
 _LEAST_GAIN = 1e-12  # of the summed loss: below it the weights are the optimum as float32 can say it
 _ROUNDING = 1e-6  # of the summed loss: fixed point and float32 weights
 _RANK = 1e-8  # directions that hardly change the loss next to others (a column that is zero everywhere) are left alone
@@ -29,6 +30,10 @@ class NewtonStep(Strategy):
 
     With groups, each group of weights gets a penalty of its own: at every step the one that makes the data most
     probable as far as the step's quadratic model goes (`settled_penalty`). The loss is then that with new penalties.
+
+    Converged is a whole step that is expected to gain less than 1e-10 of the summed loss (half the squared Newton
+    decrement, ibid., section 9.5.1) while the penalties stay as they were and the same hospitals answer as at the step
+    before. Newton's steps shrink quadratically, so what further rounds would change is below what float32 weights show.
     """
 
     def __init__(
@@ -58,14 +63,19 @@ class NewtonStep(Strategy):
             self.state[_STEP] = np.asarray(self.state[_STEP] / 2)
         else:
             curvature = unpack_hessian(total.sums[HESSIAN], len(head))
-            penalty = settled_penalty(head, total.sums[GRADIENT], curvature, penalty, groups=self._groups)
+            settled = settled_penalty(head, total.sums[GRADIENT], curvature, penalty, groups=self._groups)
+            gradient = total.sums[GRADIENT] + settled * head
+            direction = newton_direction(gradient, curvature + np.diag(settled))
+            gain = -float(gradient @ direction) / 2
+            stays = np.array_equal(settled, penalty) and self._same_answered(total.answered)
             self.state |= {
                 _ACCEPTED: head,
-                _DIRECTION: newton_direction(total.sums[GRADIENT] + penalty * head, curvature + np.diag(penalty)),
+                _DIRECTION: direction,
                 _STEP: np.array(1.0),
-                _PENALTY: penalty,
-                _OBJECTIVE: np.array(loss + float(penalty @ np.square(head)) / 2),
+                _PENALTY: settled,
+                _OBJECTIVE: np.array(loss + float(settled @ np.square(head)) / 2),
                 _ANSWERED: _as_array(total.answered),
+                _CONVERGED: np.array(stays and gain <= _CONVERGED_GAIN * (1 + loss)),
             }
         moved = (self.state[_ACCEPTED] + self.state[_STEP] * self.state[_DIRECTION]).astype(np.float32)
         return {**weights, HEAD_WEIGHT: moved[None, :-1], HEAD_BIAS: moved[-1:]}
@@ -77,10 +87,18 @@ class NewtonStep(Strategy):
         return [] if penalty is None else [float(penalty[group.start]) for group in self._groups]
 
     def _rose(self, objective: float, answered: Sequence[str]) -> bool:
-        before = self.state.get(_OBJECTIVE)
-        if before is None or not np.array_equal(self.state[_ANSWERED], _as_array(answered)):
+        if not self._same_answered(answered):
             return False
-        return objective > float(before) + _ROUNDING
+        return objective > float(self.state[_OBJECTIVE]) + _ROUNDING
+
+    def _same_answered(self, answered: Sequence[str]) -> bool:
+        """Whether these hospitals made the last accepted step; not before the first."""
+        return _ANSWERED in self.state and np.array_equal(self.state[_ANSWERED], _as_array(answered))
+
+
+def is_converged(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether the strategy of this state has nothing left to gain; never so of others than Newton's."""
+    return bool(state.get(_CONVERGED, False))
 
 
 def newton_direction(
@@ -103,7 +121,8 @@ def settled_penalty(
     """`evidence_penalty` repeated until it stays, each time at the minimum of the quadratic model with that penalty.
 
     One update a round would come to rest after some ten rounds, or after hundreds where a group says nothing, and what
-    a run shows would depend on when it stopped. Within the quadratic model it costs no further question.
+    a run shows would depend on when it stopped. Within the quadratic model it costs no further question. A penalty that
+    would move by less than 0.1 % stays, so that it does not creep on for as many rounds as there are.
 
     Args:
         head: weights, then the intercept; where the model is expanded.
@@ -118,7 +137,7 @@ def settled_penalty(
         ahead = head + newton_direction(gradient + penalty * head, curvature + np.diag(penalty))
         updated = evidence_penalty(ahead, curvature, penalty, groups=groups)
         if np.allclose(updated, penalty, rtol=_SETTLED):
-            return updated
+            return penalty
         penalty = updated
     return penalty
 

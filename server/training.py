@@ -18,7 +18,7 @@ from server.checkpoints import Progress
 from server.drift import explain_round, explains_round
 from server.evaluation import score_part
 from server.link import Link
-from server.newton import NewtonStep
+from server.newton import NewtonStep, is_converged
 from server.plan import StudyPlan
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
@@ -83,7 +83,7 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
     trained = model.travelling_in(phase)
     frozen = {name: progress.weights[name] for name in model.frozen_in(phase)}
     weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
-    while progress.rounds_in_phase < plan.settings.rounds(phase):
+    while progress.rounds_in_phase < plan.settings.rounds(phase) and not is_converged(progress.strategy_state):
         if progress.rounds_since_best >= plan.settings.patience:
             return
         metrics, stepped = _train_round(link, plan, weights, progress, keep=keep)
@@ -95,6 +95,8 @@ def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, 
         if explains_round(plan.settings, phase, progress.round_number):
             progress.rounds[-1]["explanation"] = explain_round(link, plan, phase, progress)
         keep(progress)
+    if is_converged(progress.strategy_state):
+        log.info("phase %s: converged after %d rounds", phase, progress.rounds_in_phase)
     metrics, attendance = score_part(WholeModel(link, plan, progress, phase=phase), "val")
     line = {"round": progress.round_number, "phase": phase, "train_loss": None}
     _add_line(progress, line, attendance, metrics, rule=plan.rule)

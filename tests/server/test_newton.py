@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from client.local_training import _without_rare
 from client.worker import Worker
-from server.newton import NewtonStep, evidence_penalty, newton_direction, settled_penalty
+from server.newton import NewtonStep, evidence_penalty, is_converged, newton_direction, settled_penalty
 from server.run_folder import RunFolder
 from server.strategy import RoundTotal
 from server.study import check_settings
@@ -178,6 +178,47 @@ def test_head_that_is_too_wide_is_refused_before_the_run(uneven: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("adapt_penalty", [False, True])
+def test_phase_ends_once_it_has_converged_where_all_its_rounds_would_have_ended(
+    uneven: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    adapt_penalty: bool,  # noqa: FBT001
+) -> None:
+    changes: dict[str, Scalar] = {"rounds_unimodal": 0, "rounds_fusion": 20, "adapt_penalty": adapt_penalty}
+    stopped, _ = _run(uneven, tmp_path / "stopped", **changes)
+    monkeypatch.setattr("server.training.is_converged", lambda state: False)  # noqa: ARG005
+    whole, _ = _run(uneven, tmp_path / "whole", **changes)
+
+    few, all_of_them = read_rounds(stopped), read_rounds(whole)
+
+    assert len(few) <= 10
+    assert len(all_of_them) == 21
+    assert few[:-1] == all_of_them[: len(few) - 1]
+    assert few[-1]["train_loss"] is None  # the last line only validates
+    assert few[-1]["val_loss"] == pytest.approx(all_of_them[-1]["val_loss"], abs=1e-8)
+    best, best_of_all = (min(line["val_loss"] for line in lines) for lines in (few, all_of_them))
+    assert best == pytest.approx(best_of_all, abs=1e-8)
+
+
+def test_run_interrupted_around_its_convergence_resumes_to_the_same_bytes(uneven: Path, tmp_path: Path) -> None:
+    settings = _settings(rounds_unimodal=0, rounds_fusion=20)
+    counting = InterruptedLink(InProcessLink(open_workers(uneven, tmp_path / "cache")), at=1000)
+    whole = run_small_study(uneven, tmp_path / "whole", settings=settings, link=counting)
+    assert len(read_rounds(whole)) < 20
+
+    for before_the_end in (4, 3, 2, 1):  # the last step but one, the last one, its validation, the evaluation
+        out = tmp_path / f"run-{before_the_end}"
+        cut = InterruptedLink(InProcessLink(open_workers(uneven, tmp_path / "cache")), counting.asked - before_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            run_small_study(uneven, out, settings=settings, link=cut)
+        again = InProcessLink(open_workers(uneven, tmp_path / "cache"))
+        resumed = run_small_study(uneven, out, settings=settings, link=again, resume=True)
+
+        assert read_rounds(resumed) == read_rounds(whole)
+        assert read_weights(resumed) == read_weights(whole)
+
+
 # ------------------------------------------------------------------------------------------------- one step, by hand
 
 
@@ -225,6 +266,34 @@ def test_penalty_counts_in_whether_the_loss_rose() -> None:
 
     assert far[HEAD_WEIGHT].tolist() == [[-2]]
     assert newton.advance(far, _total(9.0, 99.0))[HEAD_WEIGHT].tolist() == [[-1]]
+
+
+def test_converged_is_a_step_without_gain_at_the_hospitals_of_the_step_before() -> None:
+    newton = NewtonStep(penalty=0.0)
+    states = []
+    for answered in (NAMES, NAMES, NAMES[:2], NAMES[:2]):
+        newton.advance(_head(1.0), _total(10.0, 1e-5, hessian=1.0, answered=answered))  # 5e-11 of a loss of 10
+        states.append(is_converged(newton.state))
+    assert states == [False, True, False, True]
+
+    newton.advance(_head(1.0), _total(10.0, 1e-4, answered=NAMES[:2]))  # 5e-9
+    assert not is_converged(newton.state)
+
+
+def test_step_back_has_not_converged() -> None:
+    newton = NewtonStep(penalty=0.0)
+    far = newton.advance(_head(0.0), _total(10.0, 8.0))
+    newton.advance(far, _total(11.0, 0.0))
+    assert not is_converged(newton.state)
+
+
+def test_penalty_that_would_hardly_move_stays_as_it_is() -> None:
+    """One weight at the fixed point of its evidence but for less than 0.1 %."""
+    head, curvature = np.array([0.5, 0.0]), np.diag([4.0, 9.0])
+    near = np.array([20**0.5 - 2, 0.0]) * 1.0001  # penalty * 0.25 = 4 / (4 + penalty)
+    at_its_optimum = -near * head  # a gradient that the penalty cancels
+    found = settled_penalty(head, at_its_optimum, curvature, near, groups=[slice(0, 1)])
+    assert found.tolist() == near.tolist()
 
 
 def test_losses_of_different_hospitals_are_not_compared() -> None:
