@@ -11,6 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
+from server.idle_settings import refuse_idle_settings
 from server.report.writing import REPORT, write_apart
 from server.run_folder import RunFolder, State
 from server.run_lock import APP_LOCK
@@ -55,6 +56,8 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     try:
         settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
         schema = _read_schema(_schema_path(run_config))
+        if not run_config[RESUME]:
+            refuse_idle_settings(schema, settings)
         run_study(
             FlowerLink(grid),
             schema=schema,

@@ -18,7 +18,7 @@ from server.submission import INTERRUPTED
 from server.summary import print_run
 from shared_model.command_refusal import plain_refusal
 from shared_model.command_version import Version
-from shared_model.config import parse_assignments, parse_settings
+from shared_model.config import PHASES, parse_assignments, parse_settings
 from simulation.bench.cli import bench
 from simulation.cohort import SCENARIOS, write_cohort
 from simulation.compare.cli import compare
@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 app.add_typer(bench, name="bench")
 app.command()(compare)
+ROUNDS = tuple(f"rounds-{phase}" for phase in PHASES)
 _SCENARIO_HELP = "; ".join(f"{name}: {text}" for name, text in SCENARIOS.items())
 
 
@@ -80,7 +81,8 @@ def run(
     cohort: Annotated[Path, typer.Option(help="Folder with schema.toml and one folder a hospital.")],
     out: Annotated[Path, typer.Option(help="Run folder; must not exist or be empty.")],
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Most rounds of every phase; --set rounds-PHASE for one.")
+        int | None,
+        typer.Option(min=1, help="Most rounds of each phase that has any (see its line); --set rounds-PHASE for one."),
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="fedavg, fedprox, fedadam, fedyogi, scaffold or newton.")] = None,
     settings: Annotated[
@@ -92,11 +94,15 @@ def run(
     console = Console()
     with plain_refusal("hipfed-sim"):
         named: dict[str, str] = {}
-        if rounds is not None:
-            named |= {f"rounds-{phase}": str(rounds) for phase in parse_settings({}).phases}
+        given = parse_assignments(settings or [])
         if strategy is not None:
             named["strategy"] = strategy
-        assignments = {**named, **parse_assignments(settings or [])}
+        if rounds is not None:
+            of_phases = {f"rounds-{phase}": str(rounds) for phase in parse_settings({}).phases}
+            named |= {key: value for key, value in of_phases.items() if key not in given}
+            told = ", ".join(f"{key}={named.get(key, given.get(key, 0))}" for key in ROUNDS)
+            console.print(f"--rounds {rounds}: {told}", markup=False, highlight=False)
+        assignments = {**named, **given}
         with reported(out, partial(console.print, markup=False, highlight=False, soft_wrap=True)):
             with _stopped_plainly(out):
                 run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)

@@ -12,6 +12,7 @@ from rich.console import Console
 from client.data import list_hospitals
 from server.app import COHORT, OUT, RESUME, SCHEMA
 from server.evaluation import describe_scores
+from server.idle_settings import refuse_idle_settings, refuse_unknown_names
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.report.writing import REPORT
@@ -52,6 +53,9 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     # What does not fit together is told here, not half a minute later in a folder that is then used up.
     schema = load_schema(cohort / "schema.toml")
     check_settings(schema, plans[0])
+    if not resume:
+        refuse_idle_settings(schema, plans[0])
+        refuse_unknown_names(plans[0], [path.name for path in list_hospitals(cohort)])
     n_sites = _count_hospitals(cohort, plans[0])
     check_temporary_folder()
     check_out(out, resume=resume)

@@ -24,6 +24,7 @@ def study(
 
     Seed and fold are settings: each fold of a cross-validation has its own file.
     """
+    from server.idle_settings import refuse_idle_settings
     from server.launch import parse_plan
     from server.study import check_settings
     from shared_model.config import parse_assignments
@@ -35,6 +36,7 @@ def study(
     with plain_refusal("hipfed-server"):
         described, settings = load_schema(schema), parse_plan(parse_assignments(assignments or []))
         check_settings(described, settings)
+        refuse_idle_settings(described, settings)
         file = StudyFile.of(described, settings, protocol=PROTOCOL_VERSION)
         try:
             out.write_text(file.to_json(), encoding="utf-8")

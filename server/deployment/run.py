@@ -18,6 +18,7 @@ from server.deployment.status import list_statuses
 from server.deployment.unanswered import UnansweredQuestions
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import enrolled_nodes
+from server.idle_settings import refuse_idle_settings
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.run_folder import CONFIG, RunFolder
@@ -75,6 +76,8 @@ def run_deployed(
     study.check_version(protocol=PROTOCOL_VERSION)
     settings = parse_plan(study.settings)
     check_settings(study.study, settings)
+    if not resume:
+        refuse_idle_settings(study.study, settings)
     check_out(out, resume=resume)
     _require_services(home)
     with hold_lock(out, LAUNCHER_LOCK):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from server.idle_settings import idle_settings
 from shared_model.config import parse_settings
 from shared_model.errors import SettingsError
 from shared_model.schema import STATIC, Schema
@@ -71,6 +72,8 @@ def list_arms(
     chosen = default_occasions(schema, names) if occasions is None else occasions
     found: dict[str, Arm] = {}
     for arm in _all_arms(schema, names, chosen, points=points):
+        if set(arm.settings) & set(idle_settings(schema, parse_settings({**shared, **arm.settings}))):
+            continue  # what it differs in would do nothing
         identity = f"{arm.kind} {sorted(parse_settings({**shared, **arm.settings}).to_config().items())}"
         found.setdefault(identity, arm)
     kept = {arm.name for arm in found.values()}

@@ -181,12 +181,14 @@ def small_settings(**changes: Scalar) -> Settings:
         "strategy": "fedavg",
         "trust_coordinator": True,  # hospitals are so small
         "head": "32",
-        "adapt_penalty": False,
         "background_rows": 20,
         "wait_s": 0.1,
         "deadline_s": 5.0,
     }
-    return parse_settings({key.replace("_", "-"): value for key, value in {**values, **changes}.items()})
+    merged = {**values, **changes}
+    if merged["strategy"] == "newton":
+        merged = {"adapt_penalty": False, **merged}
+    return parse_settings({key.replace("_", "-"): value for key, value in merged.items()})
 
 
 def open_workers(cohort: Path, cache_dir: Path, *, names: Sequence[str] = ()) -> list[Worker]:
