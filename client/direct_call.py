@@ -19,13 +19,14 @@ def worker_of(context: Context) -> Worker:
         Exception: the hospital cannot be opened; the text may name paths.
     """
     name, folder = _site_of(context)
-    return open_worker(name, folder, Path(str(context.node_config.get("cache", default_cache_dir()))))
+    cache_dir = Path(str(context.node_config.get("cache", default_cache_dir())))
+    return open_worker(name, folder, cache_dir, simulated="data" not in context.node_config)
 
 
 @functools.cache
-def open_worker(name: str, folder: Path, cache_dir: Path) -> Worker:
+def open_worker(name: str, folder: Path, cache_dir: Path, *, simulated: bool) -> Worker:
     """The worker of a hospital."""
-    return Worker(Site(name, folder, cache_dir))
+    return Worker(Site(name, folder, cache_dir), simulated=simulated)
 
 
 def _site_of(context: Context) -> tuple[str, Path]:

@@ -55,6 +55,7 @@ from shared_model.messages import (
 )
 from shared_model.study_hash import study_hash
 
+LOG_FILE = "worker.log"
 _LOG_BYTES, _LOG_FILES = 10 * 2**20, 5
 
 
@@ -67,17 +68,18 @@ class Worker:
         data_fault: why the patients could not be read last, without anything of a patient; "" if they could.
     """
 
-    def __init__(self, site: Site, *, approvals: Approvals | None = None) -> None:
+    def __init__(self, site: Site, *, approvals: Approvals | None = None, simulated: bool = False) -> None:
         """Open the site.
 
         Args:
             site: the hospital.
             approvals: the studies that may ask; None lets every study ask, as in a simulation.
+            simulated: who asks is who owns the data: refusals say what failed and where the log is.
         """
         self.site = site
         self.log = _open_log(site)
         self.data_fault = ""
-        self._approvals = approvals
+        self._approvals, self._simulated = approvals, simulated
 
     def read_patients(self) -> None:
         """Read them before the first question, which has a deadline; each question tells again what is wrong."""
@@ -106,13 +108,15 @@ class Worker:
             self.log.exception("%.40r failed", kind)
             if isinstance(error, OSError) and is_full(error):
                 return self._refuse("the hospital's disk is full; it takes part again once there is room")
-            return self._refuse(f"internal error: {type(error).__name__}; see the hospital's worker log")
+            text = f": {error}" if self._simulated else ""
+            return self._refuse(f"internal error: {type(error).__name__}{text}; see the hospital's worker log")
         if kind == HANDSHAKE:
             self.data_fault = ""
         return reply
 
     def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:
-        return Refusal(site=self.site.name, code=code, reason=reason[:2000]).to_record()
+        where = f" ({self.site.state_dir / LOG_FILE})" if self._simulated and reason.endswith("worker log") else ""
+        return Refusal(site=self.site.name, code=code, reason=reason[: 2000 - len(where)] + where).to_record()
 
     def _answer(self, kind: str, record: RecordDict) -> Message:
         request_type, answer = _ANSWERS.get(kind, (None, None))
@@ -205,7 +209,7 @@ def _open_log(site: Site) -> logging.Logger:
     if not log.handlers:
         # Of bounded size: who may ask may also ask nonsense, as often as he likes.
         handler = RotatingFileHandler(
-            site.state_dir / "worker.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8"
+            site.state_dir / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8"
         )
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)

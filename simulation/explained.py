@@ -70,7 +70,7 @@ class ExplainedSite:
 def run_in_process(cohort: Path, run: Path, settings: Settings, *, cache_dir: Path) -> list[Site]:
     """The whole protocol with hospitals in this process; the run folder is as any other."""
     sites = [Site(folder.name, folder, cache_dir) for folder in list_hospitals(cohort)]
-    link = InProcessLink([Worker(site) for site in sites])
+    link = InProcessLink([Worker(site, simulated=True) for site in sites])
     run_study(link, schema=load_schema(cohort / "schema.toml"), settings=settings, folder=RunFolder(run))
     return sites
 

@@ -64,7 +64,7 @@ def bench_pooled(
 
 def _score(sites: tuple[Site, ...], plans: list[Settings], schema: Schema) -> Metrics:
     sums = ScoreSums.zero()
-    link = InProcessLink([Worker(site) for site in sites])
+    link = InProcessLink([Worker(site, simulated=True) for site in sites])
     for settings in plans:
         with tempfile.TemporaryDirectory(prefix="hipfed-bench-") as folder:
             accepting = accept_all(settings, [site.name for site in sites])

@@ -102,7 +102,7 @@ def _train(
 ) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="hipfed-compare-") as folder:
         path = Path(folder)
-        link = InProcessLink([Worker(site) for site in trainers])
+        link = InProcessLink([Worker(site, simulated=True) for site in trainers])
         accepting = accept_all(settings, [site.name for site in trainers])
         run_study(link, schema=schema, settings=accepting, folder=RunFolder(path))
         tables = [predict(path, site, everyone=everyone) for site in tested]
