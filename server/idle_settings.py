@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shared_model.config import Phase, Settings
+from shared_model.config import Phase, Settings, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import MultimodalModel, empty_model
 from shared_model.newton import uses_newton
@@ -78,7 +78,7 @@ def idle_settings(schema: Schema, settings: Settings) -> dict[str, str]:
 
 def _changed(settings: Settings) -> dict[str, object]:
     """Settings that differ from their default."""
-    default = Settings().to_config()
+    default = parse_settings({}).to_config()
     return {key: value for key, value in settings.to_config().items() if value != default[key]}
 
 
@@ -176,7 +176,7 @@ def _of_head(settings: Settings) -> Iterator[_Need]:
 
 def _of_rounds(settings: Settings, model: MultimodalModel) -> Iterator[_Need]:
     most = max(settings.rounds(phase) for phase in settings.phases)
-    default = Settings().patience
+    default = parse_settings({}).patience
     yield _Need(
         ("patience",),
         min(settings.patience, default) <= most - 2,  # the last rounds of a phase end it anyway
