@@ -319,6 +319,6 @@ def test_spread_uses_the_sums_of_the_explanation_and_makes_them_anew_where_it_ha
 
     for name, value in made_anew.items():
         np.testing.assert_array_equal(kept[name], value)
-    other = spread.model_copy(update={"background_id": "0" * 64})
-    with pytest.raises(NameError):  # the values against another background would have to be made
+    other = spread.model_copy(update={"weights_round": 1})
+    with pytest.raises(NameError):  # the values of another model would have to be made
         answer_spread(small_site, SETTINGS, other, gate_of(small_site))
