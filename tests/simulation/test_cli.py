@@ -53,3 +53,17 @@ def test_run_that_finished_during_the_interrupt_is_shown_as_finished(stopped: Ca
 
     assert result.exit_code == 0
     assert result.output.startswith("the run had finished\ncompleted\nrun folder: ")
+
+
+def test_rounds_says_which_phases_it_sets_and_leaves_those_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(simulation.cli, "run_cohort", lambda *_, assignments, **__: given.append(assignments))
+    monkeypatch.setattr(simulation.cli, "print_run", lambda *_: None)
+    words = ["run", "--cohort", "c", "--out", str(tmp_path / "run"), "--rounds", "7", "--set", "rounds-unimodal=2"]
+
+    result = CliRunner().invoke(simulation.cli.app, words)
+
+    assert given == [{"rounds-fusion": "7", "rounds-unimodal": "2"}]
+    assert "--rounds 7: rounds-unimodal=2, rounds-fusion=7, rounds-joint=0" in result.output

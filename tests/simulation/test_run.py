@@ -123,6 +123,8 @@ def test_run_refuses_wrong_settings_before_it_starts(
         ({"image_weights": "{here}"}, "image-weights: expected a study with images"),
         ({"image_weights": "none.pth"}, "image-weights: expected a file, got none at {cwd}/none.pth"),
         ({"strata": "ward"}, "strata: "),
+        ({"proximal_mu": "0.5"}, "proximal-mu: expected strategy=fedprox, got strategy=newton"),
+        ({"accept_red": "wset"}, "accept-red: expected names of hospitals (east, north, south), got wset"),
     ],
 )
 def test_run_refuses_settings_that_do_not_fit_the_study_before_anything_is_written(
@@ -397,3 +399,12 @@ def test_resuming_a_finished_run_changes_nothing(cohort: Path, tmp_path: Path, r
 
     assert len(runs) == 1
     assert (tmp_path / "out" / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_run_that_goes_on_keeps_settings_that_would_not_be_taken_anew(cohort: Path, tmp_path: Path) -> None:
+    """They are those that it began with, by a version that took them."""
+    with pytest.raises(SettingsError, match="proximal-mu"):
+        _run(cohort, tmp_path / "new", proximal_mu="0.5")
+
+    with pytest.raises(SettingsError, match="--resume"):  # there is no such run; that is all that is said
+        _run(cohort, tmp_path / "new", resume=True, proximal_mu="0.5")
