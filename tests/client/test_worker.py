@@ -215,21 +215,6 @@ def test_full_disk_is_told_as_such_and_without_a_path(small_site: Site, monkeypa
     assert not list(small_site.state_dir.rglob("*.part"))
 
 
-def test_simulated_hospital_says_what_failed_and_where_its_log_is(
-    small_site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A simulation's user owns all hospitals and can read their logs, if told where they are."""
-    fail = Mock(side_effect=KeyError("static"))
-    monkeypatch.setitem(client.worker._ANSWERS, STATISTICS, (StatisticsRequest, fail))
-    question = StatisticsRequest(study=describe_study(small_site, small_settings())).to_record()
-
-    refusal = _refusal(Worker(small_site, simulated=True).answer(STATISTICS, question))
-
-    log = small_site.state_dir / "worker.log"
-    assert refusal.reason == f"internal error: KeyError: 'static'; see the hospital's worker log ({log})"
-    assert log.exists()
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, ZeroDivisionError, AssertionError, MemoryError])
 def test_text_of_an_unforeseen_error_never_leaves(
     small_site: Site, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
