@@ -5,17 +5,20 @@ from __future__ import annotations
 from client.outbound import Gate
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.messages import STATISTICS, SumsReply
-from shared_model.preprocessing import feature_quantities, feature_sums
+from shared_model.messages import STATISTICS, StatisticsRequest, SumsReply
+from shared_model.statistics import replay, split_totals, statistics_quantities, sum_features
 
 
-def answer_statistics(site: Site, settings: Settings, gate: Gate) -> SumsReply:
-    """Sums over the training part.
+def answer_statistics(site: Site, settings: Settings, request: StatisticsRequest, gate: Gate) -> SumsReply:
+    """Sums over the training part, at the places that follow from the totals of the earlier questions.
 
     Raises:
+        ProtocolError: totals that no earlier question can have.
         SuppressedError: too few patients.
     """
     rows = site.split(settings).train
-    sums = feature_sums(site.patients, rows, site.schema)
-    released = gate.release_sums(STATISTICS, sums, feature_quantities(site.schema), n_patients=len(rows))
-    return SumsReply(arrays=released)
+    totals = split_totals(request.totals, site.schema)
+    frame = replay(site.schema, totals, min_patients=settings.min_patients)
+    sums = sum_features(site.patients, rows, site.schema, frame)
+    quantities = statistics_quantities(site.schema, first=not totals)
+    return SumsReply(arrays=gate.release_sums(STATISTICS, sums, quantities, n_patients=len(rows)))

@@ -183,15 +183,11 @@ def _answer_reference(site: Site, settings: Settings, request: Request, gate: Ga
     return answer_reference(site, settings, gate)
 
 
-def _answer_statistics(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
-    return answer_statistics(site, settings, gate)
-
-
 _ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
     HANDSHAKE: (HandshakeRequest, _answer_handshake),
     REFERENCE: (ReferenceRequest, _answer_reference),
     QUALITY: (QualityRequest, answer_quality),
-    STATISTICS: (StatisticsRequest, _answer_statistics),
+    STATISTICS: (StatisticsRequest, answer_statistics),
     COMPONENTS: (ComponentsRequest, answer_components),
     TRAIN: (TrainRequest, answer_train),
     EVALUATE: (EvaluateRequest, answer_evaluate),

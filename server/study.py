@@ -29,19 +29,18 @@ from server.quality import (
     require_hospitals,
     warn_of_quality,
 )
-from server.quorum import ask_sites, require_quorum
-from server.reduce import PlainSum
 from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
+from server.statistics import gather_statistics
 from server.training import train_phases
 from server.whole_model import WholeModel
 from shared_model.config import Settings, parse_settings
-from shared_model.errors import SettingsError, StudyError
+from shared_model.errors import SettingsError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
-from shared_model.messages import PROTOCOL_VERSION, STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.messages import PROTOCOL_VERSION, Study
 from shared_model.newton import newton_quantities, uses_newton
-from shared_model.preprocessing import Preprocessing, feature_quantities, fit_preprocessing
+from shared_model.preprocessing import Preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
 from shared_model.shapley.coalitions import MAX_PLAYERS
@@ -205,33 +204,6 @@ def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str
             "Repeat the command of the run, or start a new one."
         )
     return str(config["run_id"])
-
-
-def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
-    """Step 3: the common preprocessing.
-
-    Raises:
-        StudyError: no quorum, no patients with and without the outcome, or a modality that nobody has.
-    """
-    total = PlainSum(feature_quantities(schema))
-    attendance = ask_sites(
-        link,
-        STATISTICS,
-        dict.fromkeys(roster.names, StatisticsRequest(study=study).to_record()),
-        names=roster.names,
-        deadline_s=settings.deadline_s,
-        accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=roster.names[node]),
-    )
-    require_quorum(attendance, min_sites=settings.min_sites, step="statistics")
-    sums = total.total()
-    nowhere = [name for name in settings.chosen_modalities(schema) if not sums[f"{name}/present"]]
-    if nowhere:
-        kept = ",".join(name for name in settings.chosen_modalities(schema) if name not in nowhere)
-        raise StudyError(
-            f"training data of all hospitals: expected patients with {', '.join(nowhere)}, got none. "
-            f"Leave out what nobody has: --set modalities={kept}"
-        )
-    return fit_preprocessing(sums, schema)
 
 
 def check_settings(schema: Schema, settings: Settings) -> None:

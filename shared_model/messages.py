@@ -9,7 +9,7 @@ files it can ask for again, so a restarted hospital simply goes on.
 | query.handshake | HandshakeRequest | HandshakeReply |
 | query.reference | ReferenceRequest | SumsReply (quality_measures.reference_quantities) |
 | query.quality | QualityRequest | QualityReply |
-| query.statistics | StatisticsRequest | SumsReply (preprocessing.feature_quantities) |
+| query.statistics | StatisticsRequest | SumsReply (statistics.statistics_quantities) |
 | query.components | ComponentsRequest | SumsReply (components.component_quantities) |
 | train | TrainRequest | SumsReply (reply_quantities) |
 | evaluate | EvaluateRequest | EvaluateReply |
@@ -31,7 +31,7 @@ from shared_model.config import Phase
 from shared_model.errors import ProtocolError
 from shared_model.quantities import MAX_SITES
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
@@ -212,7 +212,14 @@ class QualityReply(Message):
 
 
 class StatisticsRequest(Request):
-    """Coordinator to hospital: the sums behind the common preprocessing, over your training part."""
+    """Coordinator to hospital: the sums behind the common preprocessing, over your training part.
+
+    Attributes:
+        totals: of the questions before this one, by `statistics.stack_totals`; empty in the first.
+    """
+
+    array_fields: ClassVar[tuple[str, ...]] = ("totals",)
+    totals: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
 class SumsReply(Message):

@@ -1,119 +1,25 @@
 """One standardisation for all hospitals, from sums that add up over hospitals.
 
-Every hospital sends sums over its training part; their total gives the same moments as pooled patients would. Values
-are first mapped to [0, 1] by the schema's range, so sums stay small and squares lose no digits. Medians come from a
-histogram with fixed edges (N_BINS bins over the range), because no hospital ships its quantiles.
+Every hospital sends sums over its training part (`statistics`); their total gives the same moments and medians as
+pooled patients would, whatever the schema's ranges are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float64, Int64
 
 from shared_model.batch import Batch, PatientArrays
+from shared_model.centred_sums import CentredSums
 from shared_model.errors import StudyError
-from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
-from shared_model.schema import Channel, Events, Schema, StaticColumn
-
-N_BINS = 256
-GRAY_LEVELS = 65_535.0
-
-Sums = dict[str, np.ndarray]
-
-
-def feature_quantities(schema: Schema) -> Quantities:
-    """The arrays of a statistics reply, by name."""
-    n_numbers = len(schema.numbers)
-    quantities = {"n": _count(), "events": _count()}
-    quantities |= {f"numbers/{part}": _count(n_numbers) for part in ("n", "sum", "square")}
-    quantities["numbers/histogram"] = _count(n_numbers, N_BINS)
-    quantities |= {f"levels/{column.name}": _count(len(column.levels) + 1) for column in schema.categories}
-    for name, series in schema.series.items():
-        cells = MAX_PATIENTS * series.steps
-        shape = (len(series.channels),)
-        quantities |= {f"{name}/{part}": Quantity(shape, cells, 0) for part in ("n", "sum", "square")}
-    for name, events in schema.events.items():
-        # The logarithm of a count or dose stays below 50 for every finite float a hospital would record.
-        limit = MAX_PATIENTS * 2500.0
-        quantities |= {f"{name}/{part}": Quantity((len(events.items),), limit, 0) for part in ("sum", "square")}
-    for name, images in schema.images.items():
-        pixels = MAX_PATIENTS * images.size**2
-        quantities |= {f"{name}/{part}": Quantity((), pixels, 0) for part in ("sum", "square")}
-    quantities |= {f"{name}/present": _count() for name in schema.modalities}
-    return quantities
-
-
-def _count(*shape: int) -> Quantity:
-    return Quantity(shape, MAX_PATIENTS, 0)
-
-
-def feature_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: Schema) -> Sums:
-    """One hospital's sums over some of its patients.
-
-    Args:
-        arrays: all patients of the hospital.
-        rows: indices of the patients to count, normally the training part.
-        schema: the study.
-
-    Returns:
-        Arrays as `feature_quantities` lists them; adding those of two hospitals equals pooling their patients.
-    """
-    outcome = arrays.outcome[rows]
-    sums: Sums = {"n": np.array(float(len(rows))), "events": outcome.sum(dtype=np.float64)}
-    unit = _to_unit(arrays.numbers[rows], _number_ranges(schema))
-    sums |= {f"numbers/{part}": value for part, value in _moments(unit).items()}
-    sums["numbers/histogram"] = np.stack(
-        [np.histogram(column[~np.isnan(column)], bins=N_BINS, range=(0.0, 1.0))[0] for column in unit.T]
-        or [np.zeros(N_BINS)]
-    ).astype(np.float64)[: unit.shape[1]]
-    for i, column in enumerate(schema.categories):
-        n_levels = len(column.levels)
-        levels = arrays.levels[rows, i]
-        sums[f"levels/{column.name}"] = np.bincount(
-            np.where(levels < 0, n_levels, levels), minlength=n_levels + 1
-        ).astype(np.float64)
-    for name, series in schema.series.items():
-        values = _to_unit(arrays.series[name][rows], _channel_ranges(series.channels))
-        sums |= {f"{name}/{part}": value for part, value in _moments(values).items()}
-    for name, events in schema.events.items():
-        here = rows[arrays.present[name][rows]]
-        values = compress_events(arrays.events[name][here], events).astype(np.float64)
-        sums[f"{name}/sum"], sums[f"{name}/square"] = values.sum(axis=0), np.square(values).sum(axis=0)
-    for name in schema.images:
-        total, square = _image_sums(arrays, rows, name)
-        sums |= {f"{name}/sum": np.array(total), f"{name}/square": np.array(square)}
-    sums |= {f"{name}/present": arrays.present[name][rows].sum(dtype=np.float64) for name in schema.modalities}
-    return {name: np.asarray(value) for name, value in sums.items()}
-
-
-def _moments(unit: Float[np.ndarray, "patient ... value"]) -> Sums:
-    axes = tuple(range(unit.ndim - 1))
-    known = ~np.isnan(unit)
-    filled = np.where(known, unit, 0.0)
-    return {
-        "n": known.sum(axis=axes).astype(np.float64),
-        "sum": filled.sum(axis=axes),
-        "square": np.square(filled).sum(axis=axes),
-    }
-
-
-def _image_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> tuple[float, float]:
-    total = square = 0.0
-    for row in rows[arrays.present[name][rows]]:  # one image at a time: a hospital's images do not fit into memory
-        gray = arrays.images[name][row].astype(np.float64) / GRAY_LEVELS
-        total, square = total + float(gray.sum()), square + float(np.square(gray).sum())
-    return total, square
-
-
-def compress_events(values: Float[np.ndarray, "patient item"], events: Events) -> Float[np.ndarray, "patient item"]:
-    """0/1 as it is; counts and doses, which are skewed, as log(1 + x)."""
-    return values if events.aggregate == "any" else np.log1p(values)
+from shared_model.schema import Schema
+from shared_model.statistics import GRAY_LEVELS, NUMBERS, Frame, ask_until_done, compress_events, sum_features
 
 
 @dataclass(frozen=True)
@@ -124,7 +30,7 @@ class Preprocessing:
         n: patients that the moments rest on.
         events: deaths among them.
         number_mean: mean of each number, in its unit; likewise `number_sd`.
-        number_fill: what a missing number is replaced by: the median (numeric) or the mean (binary).
+        number_fill: what a missing number is replaced by: the median (numeric; see `quartiles`) or the mean (binary).
         series_mean: per series, mean of each channel, in its unit; likewise `series_sd`.
         event_mean: per event set, mean of each compressed item; likewise `event_sd`.
         image_mean: per image, mean gray value on a scale of 0 to 1; likewise `image_sd`.
@@ -209,8 +115,13 @@ class Preprocessing:
         return np.where(arrays.present[name][rows, None, None], standard, 0.0)[:, None]
 
 
-def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preprocessing:
-    """Preprocessing from summed `feature_sums`.
+def fit_preprocessing(frame: Frame, sums: Mapping[str, np.ndarray], schema: Schema) -> Preprocessing:
+    """Preprocessing from the statistics step.
+
+    Args:
+        frame: after the last question.
+        sums: total of the first question.
+        schema: the study.
 
     Raises:
         StudyError: no patients, or no deaths, or only deaths among them: nothing can be learned.
@@ -221,19 +132,9 @@ def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preproc
             f"training data of all hospitals: expected patients with and without the outcome, got {events} events "
             f"among {n} patients. Check the outcome column and the fold settings."
         )
-    ranges = _number_ranges(schema)
-    mean, sd = _mean_and_sd(sums["numbers/n"], sums["numbers/sum"], sums["numbers/square"])
-    fill = [
-        _median(histogram) if column.kind == "numeric" and histogram.sum() else mean[i]
-        for i, (column, histogram) in enumerate(zip(schema.numbers, sums["numbers/histogram"], strict=True))
-    ]
-    width = ranges[:, 1] - ranges[:, 0]
-    series_mean, series_sd = {}, {}
-    for name, series in schema.series.items():
-        limits = _channel_ranges(series.channels)
-        span = limits[:, 1] - limits[:, 0]
-        unit_mean, unit_sd = _mean_and_sd(sums[f"{name}/n"], sums[f"{name}/sum"], sums[f"{name}/square"])
-        series_mean[name], series_sd[name] = (limits[:, 0] + span * unit_mean).tolist(), (span * unit_sd).tolist()
+    numbers = frame.moments[NUMBERS]
+    # A median lies within one standard deviation of the mean; of few patients the bins are too wide to tell as much.
+    median = np.clip(frame.quartiles.median, numbers.mean - numbers.sd, numbers.mean + numbers.sd)
     event_moments = {
         name: _mean_and_sd(sums[f"{name}/present"], sums[f"{name}/sum"], sums[f"{name}/square"])
         for name in schema.events
@@ -247,16 +148,38 @@ def fit_preprocessing(sums: Mapping[str, np.ndarray], schema: Schema) -> Preproc
     return Preprocessing(
         n=n,
         events=events,
-        number_mean=(ranges[:, 0] + width * mean).tolist(),
-        number_sd=(width * sd).tolist(),
-        number_fill=(ranges[:, 0] + width * np.array(fill)).tolist(),
-        series_mean=series_mean,
-        series_sd=series_sd,
+        number_mean=numbers.mean.tolist(),
+        number_sd=_divisor(numbers).tolist(),
+        number_fill=np.where(np.isnan(median), numbers.mean, median).tolist(),
+        series_mean={name: frame.moments[name].mean.tolist() for name in schema.series},
+        series_sd={name: _divisor(frame.moments[name]).tolist() for name in schema.series},
         event_mean={name: moments[0].tolist() for name, moments in event_moments.items()},
         event_sd={name: moments[1].tolist() for name, moments in event_moments.items()},
         image_mean={name: float(moments[0]) for name, moments in image_moments.items()},
         image_sd={name: float(moments[1]) for name, moments in image_moments.items()},
     )
+
+
+def pooled_preprocessing(
+    arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: Schema, *, min_patients: int = 10
+) -> Preprocessing:
+    """Preprocessing of patients who are all in one place.
+
+    Args:
+        arrays: the patients.
+        rows: indices of those to count.
+        schema: the study.
+        min_patients: see `statistics.ask_until_done`.
+    """
+    frame, sums = ask_until_done(
+        lambda frame, _: sum_features(arrays, rows, schema, frame), schema, min_patients=min_patients
+    )
+    return fit_preprocessing(frame, sums, schema)
+
+
+def _divisor(moments: CentredSums) -> Float64[np.ndarray, "column"]:
+    """Standard deviations; 1 for a constant or never measured column, so that it becomes 0."""
+    return np.where(moments.sd > 0, moments.sd, 1.0)
 
 
 def _mean_and_sd(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -265,35 +188,6 @@ def _mean_and_sd(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[
     mean = np.asarray(total / count)
     sd = np.sqrt(np.maximum(square / count - np.square(mean), 0.0))
     return mean, np.where(sd > 1e-6, sd, 1.0)
-
-
-def _median(histogram: Float[np.ndarray, "bin"]) -> float:
-    """Median on the unit scale, linear within its bin: within 1 / N_BINS of the lower median of the values."""
-    cumulative = np.concatenate([[0.0], np.cumsum(histogram)])
-    half = cumulative[-1] / 2
-    i = int(np.searchsorted(cumulative, half, side="left")) - 1
-    i = max(i, 0)
-    inside = (half - cumulative[i]) / histogram[i] if histogram[i] else 0.0
-    return float((i + inside) / N_BINS)
-
-
-def _number_ranges(schema: Schema) -> Float[np.ndarray, "number 2"]:
-    return np.array([_range(column) for column in schema.numbers], dtype=np.float64).reshape(-1, 2)
-
-
-def _range(column: StaticColumn) -> tuple[float, float]:
-    return column.range if column.range is not None else (0.0, 1.0)
-
-
-def _channel_ranges(channels: Sequence[Channel]) -> Float[np.ndarray, "channel 2"]:
-    return np.array([channel.range for channel in channels], dtype=np.float64)
-
-
-def _to_unit(values: np.ndarray, ranges: Float[np.ndarray, "value 2"]) -> np.ndarray:
-    """Values on a scale of 0 to 1; clipped, because float32 can put a value at the range's end just outside it."""
-    unit = (values.astype(np.float64) - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
-    clipped: np.ndarray = np.clip(unit, 0.0, 1.0)
-    return clipped
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

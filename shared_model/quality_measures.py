@@ -108,7 +108,9 @@ def is_logarithmic(limits: Range) -> bool:
 
 
 def to_level(values: np.ndarray, limits: Range) -> Float64[np.ndarray, "..."]:
-    """Values on the scale that is compared: the logarithm of what is positive, or the place in the range.
+    """Values on the scale that is compared: the logarithm of what is positive, or asinh where the range is signed.
+
+    Neither depends on how wide the range is: asinh is straight near 0 and logarithmic far from it.
 
     Args:
         values: in the variable's unit, NaN where there is none.
@@ -119,7 +121,7 @@ def to_level(values: np.ndarray, limits: Range) -> Float64[np.ndarray, "..."]:
     """
     numbers = values.astype(np.float64)
     if not is_logarithmic(limits):
-        return np.asarray((numbers - limits[0]) / (limits[1] - limits[0]))
+        return np.clip(np.arcsinh(numbers), -_LOG_LIMIT, _LOG_LIMIT)
     positive = numbers > 0
     return np.where(positive, np.clip(np.log(np.where(positive, numbers, 1.0)), -_LOG_LIMIT, _LOG_LIMIT), np.nan)
 

@@ -24,7 +24,7 @@ from shared_model.config import Settings, parse_settings
 from shared_model.encoders import ImageEncoder
 from shared_model.errors import SettingsError
 from shared_model.fusion import EarlyFusionModel, MultimodalModel, build_model
-from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.schema import STATIC, Channel, Events, Images, Schema, Series, StaticColumn, Study
 from shared_model.training import encode_all, seeded_rng
 
@@ -109,7 +109,7 @@ def build_subject(*, image_size: int, patients: int, background: int, settings: 
     assert isinstance(model, EarlyFusionModel)  # noqa: S101 - as the settings say
     torch.set_num_threads(settings.threads)
     arrays = draw_patients(schema, patients + background, rng=seeded_rng(settings.seed, "patients"), with_images=True)
-    preprocessing = fit_preprocessing(feature_sums(arrays, np.arange(patients, len(arrays)), schema), schema)
+    preprocessing = pooled_preprocessing(arrays, np.arange(patients, len(arrays)), schema)
     batch = preprocessing.batch(arrays, np.arange(len(arrays)), schema=schema, device=torch.device("cpu"))
     own, reference = select(batch, range(patients)), select(batch, range(patients, len(arrays)))
     _randomise(model, torch.Generator().manual_seed(settings.seed))

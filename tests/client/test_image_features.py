@@ -14,7 +14,7 @@ from client.image_features import image_features
 from client.site import Site
 from shared_model.encoders import ImageEncoder
 from shared_model.fusion import MultimodalModel, build_model
-from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.training import encode_all
 from simulation.in_process import InProcessLink
 from tests.server.small_cohort import open_workers, run_small_study, small_settings, write_small_cohort
@@ -31,7 +31,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def preprocessing(site: Site) -> Preprocessing:
     rows = np.arange(len(site.patients))
-    return fit_preprocessing(feature_sums(site.patients, rows, site.schema), site.schema)
+    return pooled_preprocessing(site.patients, rows, site.schema)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from server.link import Answer, Link
 from server.plan import StudyPlan
 from server.roster import shake_hands
 from server.run_folder import RunFolder
-from server.study import gather_statistics, start_progress
+from server.statistics import gather_statistics
+from server.study import start_progress
 from shared_model.config import Settings
 from shared_model.messages import PROTOCOL_VERSION, Study
 from shared_model.schema import load_schema

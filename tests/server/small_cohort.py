@@ -46,7 +46,7 @@ from shared_model.messages import (
     Study,
     TrainRequest,
 )
-from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.schema import load_schema
 from shared_model.shapley.common_background import hash_background
 from shared_model.updates import hash_weights, to_arrays
@@ -206,7 +206,7 @@ def describe_study(site: Site, settings: Settings) -> Study:
 
 def fit_site(site: Site, settings: Settings) -> Preprocessing:
     """The preprocessing of a study of this hospital alone."""
-    return fit_preprocessing(feature_sums(site.patients, site.split(settings).train, site.schema), site.schema)
+    return pooled_preprocessing(site.patients, site.split(settings).train, site.schema)
 
 
 def train_request(

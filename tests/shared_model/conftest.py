@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared_model.batch import Batch, PatientArrays
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.preprocessing import pooled_preprocessing
 from shared_model.schema import Schema
 
 
@@ -15,5 +15,5 @@ from shared_model.schema import Schema
 def twelve(small_study: Schema, draw_patients: Callable[..., PatientArrays]) -> Batch:
     """Twelve patients; some lack the vitals, some the drugs, every second the X-ray."""
     arrays, rows = draw_patients(12), np.arange(12)
-    preprocessing = fit_preprocessing(feature_sums(arrays, rows, small_study), small_study)
+    preprocessing = pooled_preprocessing(arrays, rows, small_study)
     return preprocessing.batch(arrays, rows, schema=small_study, device=torch.device("cpu"))

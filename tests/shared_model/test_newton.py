@@ -14,7 +14,7 @@ from shared_model.config import parse_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import build_model
 from shared_model.newton import GRADIENT, HESSIAN, newton_quantities, newton_sums, unpack_hessian
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.preprocessing import pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Schema
 from shared_model.training import encode_all
@@ -26,7 +26,7 @@ def test_sums_are_the_derivatives_of_the_summed_log_loss(
 ) -> None:
     """Patients who lack a modality enter with its absent embedding, here not zero."""
     arrays, rows = draw_patients(24), np.arange(24)
-    preprocessing = fit_preprocessing(feature_sums(arrays, rows, small_study), small_study)
+    preprocessing = pooled_preprocessing(arrays, rows, small_study)
     model = build_model(small_study, parse_settings({"head": "", "image-embedding": 3, "series-embedding": 2})).eval()
     cpu = torch.device("cpu")
     encoded = encode_all(

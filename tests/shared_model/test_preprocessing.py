@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,20 @@ from hypothesis import strategies as st
 from client.data import list_hospitals, load_hospital
 from shared_model.batch import Batch, PatientArrays
 from shared_model.errors import StudyError
-from shared_model.preprocessing import N_BINS, Preprocessing, feature_quantities, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, fit_preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Schema, load_schema, parse_schema
 from shared_model.splits import split_patients
+from shared_model.statistics import (
+    Frame,
+    Sums,
+    ask_until_done,
+    replay,
+    split_totals,
+    stack_totals,
+    statistics_quantities,
+    sum_features,
+)
 
 CPU = torch.device("cpu")
 NAN = np.nan
@@ -51,7 +61,7 @@ def four_patients() -> PatientArrays:
 
 
 def fit(arrays: PatientArrays, schema: Schema, rows: np.ndarray | None = None) -> Preprocessing:
-    return fit_preprocessing(feature_sums(arrays, np.arange(len(arrays)) if rows is None else rows, schema), schema)
+    return pooled_preprocessing(arrays, np.arange(len(arrays)) if rows is None else rows, schema)
 
 
 def batch(preprocessing: Preprocessing, arrays: PatientArrays, schema: Schema, *rows: int) -> Batch:
@@ -65,12 +75,13 @@ def test_moments_of_numbers_are_those_of_the_known_values(small_study: Schema) -
 
 
 def test_missing_number_is_filled_with_the_median_and_missing_flag_with_the_mean(small_study: Schema) -> None:
-    # Of 70, 80, 90 in bins of 128 / 256 = 0.5 years the middle one's bin begins at 80; its centre is 80.25.
-    assert fit(four_patients(), small_study).number_fill == pytest.approx([80.25, 2 / 3])
+    # Of 70, 80, 90 in bins of 128 / 64 = 2 years the middle one's bin begins at 80; its centre is 81.
+    assert fit(four_patients(), small_study).number_fill == pytest.approx([81, 2 / 3])
 
 
 def test_level_counts_end_with_the_missing_ones(small_study: Schema) -> None:
-    assert feature_sums(four_patients(), np.arange(4), small_study)["levels/asa"].tolist() == [2, 0, 1, 1]
+    sums = sum_features(four_patients(), np.arange(4), small_study, Frame.start(small_study))
+    assert sums["levels/asa"].tolist() == [2, 0, 1, 1]
 
 
 def test_moments_of_series_are_those_of_the_measured_cells(small_study: Schema) -> None:
@@ -116,24 +127,15 @@ def test_number_that_never_varies_becomes_zero(small_study: Schema) -> None:
     assert numbers[:, 0].tolist() == pytest.approx([0] * 4, abs=1e-5)
 
 
-@given(values=st.lists(st.floats(0, 128, width=32), min_size=2, max_size=40))
-def test_median_is_within_a_bin_of_the_lower_median(
-    values: list[float], small_study: Schema, draw_patients: Draw
-) -> None:
-    arrays = draw_patients(len(values))
-    arrays.numbers[:, 0] = values
-    fill = fit(arrays, small_study).number_fill[0]
-    assert abs(fill - statistics.median_low(values)) <= 128 / N_BINS
-
-
 @given(data=st.data())
 def test_sums_of_two_hospitals_are_those_of_their_patients_together(
     data: st.DataObject, small_study: Schema, draw_patients: Draw
 ) -> None:
     arrays = draw_patients(12, seed=3)
     here = np.array(data.draw(st.lists(st.booleans(), min_size=12, max_size=12)))
-    whole = feature_sums(arrays, np.arange(12), small_study)
-    first, second = (feature_sums(arrays, np.flatnonzero(group), small_study) for group in (here, ~here))
+    frame = Frame.start(small_study)
+    whole = sum_features(arrays, np.arange(12), small_study, frame)
+    first, second = (sum_features(arrays, np.flatnonzero(group), small_study, frame) for group in (here, ~here))
     for name, value in whole.items():
         assert np.allclose(first[name] + second[name], value, rtol=1e-12, atol=0), name
 
@@ -149,7 +151,7 @@ def test_batch_holds_standard_numbers_then_their_missing_flags(small_study: Sche
     numbers = batch(fit(arrays, small_study), arrays, small_study, 1, 2).numbers
     sd = (200 / 3) ** 0.5
     assert numbers[0].tolist() == pytest.approx([10 / sd, 0, 0, 1], abs=1e-6)
-    assert numbers[1].tolist() == pytest.approx([0.25 / sd, -(2**0.5), 1, 0], abs=1e-6)
+    assert numbers[1].tolist() == pytest.approx([1 / sd, -(2**0.5), 1, 0], abs=1e-6)
 
 
 def test_batch_gives_a_missing_level_the_last_index(small_study: Schema) -> None:
@@ -253,15 +255,21 @@ def cohort(eicu_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 @pytest.fixture(scope="module")
 def federated(cohort: Cohort) -> Preprocessing:
     """From the hospitals' sums, added as the coordinator adds them: in fixed point."""
-    quantities = feature_quantities(cohort.schema)
-    replies = [feature_sums(arrays, rows, cohort.schema) for arrays, rows in cohort.hospitals]
-    for reply in replies:
-        check_arrays(reply, quantities, where="statistics")
-    total = {
-        name: quantity.decode(np.asarray(sum(quantity.encode(reply[name]) for reply in replies)))
-        for name, quantity in quantities.items()
-    }
-    return fit_preprocessing(total, cohort.schema)
+
+    def ask(_: Frame, totals: Sequence[Mapping[str, np.ndarray]]) -> Sums:
+        quantities = statistics_quantities(cohort.schema, first=not totals)
+        received = split_totals(stack_totals(totals, cohort.schema), cohort.schema)
+        frame = replay(cohort.schema, received, min_patients=10)  # as a hospital finds it
+        replies = [sum_features(arrays, rows, cohort.schema, frame) for arrays, rows in cohort.hospitals]
+        for reply in replies:
+            check_arrays(reply, quantities, where="statistics")
+        return {
+            name: quantity.decode(np.asarray(sum(quantity.encode(reply[name]) for reply in replies)))
+            for name, quantity in quantities.items()
+        }
+
+    frame, sums = ask_until_done(ask, cohort.schema, min_patients=10)
+    return fit_preprocessing(frame, sums, cohort.schema)
 
 
 def pool(cohort: Cohort) -> PatientArrays:
@@ -312,7 +320,7 @@ def flatten(preprocessing: Preprocessing) -> dict[str, float]:
 def test_hospitals_together_preprocess_as_their_pooled_patients(cohort: Cohort, federated: Preprocessing) -> None:
     pooled = fit(pool(cohort), cohort.schema)
     assert list(flatten(federated)) == list(flatten(pooled))
-    assert flatten(federated) == pytest.approx(flatten(pooled), rel=1e-9, abs=0)
+    assert flatten(federated) == pytest.approx(flatten(pooled), rel=1e-7, abs=1e-12)
 
 
 def test_moments_of_real_numbers_equal_pandas(cohort: Cohort, federated: Preprocessing) -> None:
@@ -323,11 +331,17 @@ def test_moments_of_real_numbers_equal_pandas(cohort: Cohort, federated: Preproc
     assert federated.number_sd == pytest.approx(sd.where(sd > 0, 1.0).tolist(), rel=1e-5)
 
 
-def test_medians_of_real_numbers_are_within_a_bin_of_pandas(cohort: Cohort, federated: Preprocessing) -> None:
+def test_medians_of_real_numbers_are_within_a_twentieth_of_the_interquartile_range_of_pandas(
+    cohort: Cohort, federated: Preprocessing
+) -> None:
     for fill, column in zip(federated.number_fill, cohort.schema.numbers, strict=True):
         values = cohort.patients[column.name].astype(float)
         if column.range is not None:
-            assert abs(fill - values.median()) <= (column.range[1] - column.range[0]) / N_BINS, column.name
+            between = values.quantile(0.75) - values.quantile(0.25)
+            # In rank the median's bin holds fewer than 10 values where it is wider than that.
+            middle = values.count() // 2
+            low, high = values.dropna().sort_values().iloc[[middle - 10, middle + 10]]
+            assert abs(fill - values.median()) <= 0.05 * between or low <= fill <= high, column.name
         else:
             assert fill == pytest.approx(values.mean(), rel=1e-6), column.name
 
@@ -385,6 +399,6 @@ def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(val
         images={},
         present={"static": np.ones(2, dtype=bool)},
     )
-    sums = feature_sums(arrays, np.arange(2), schema)
-    check_arrays(sums, feature_quantities(schema), where="statistics")
-    assert sums["numbers/histogram"].sum() == 2
+    sums = sum_features(arrays, np.arange(2), schema, Frame.start(schema))
+    check_arrays(sums, statistics_quantities(schema, first=True), where="statistics")
+    assert sums["numbers/histogram"][:, 1:-1].sum() == 2

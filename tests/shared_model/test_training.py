@@ -15,7 +15,7 @@ from shared_model.batch import Batch, PatientArrays
 from shared_model.config import Phase, Scalar, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import EarlyFusionModel, MultimodalModel, build_model
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.preprocessing import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.training import (
     Encoded,
@@ -61,7 +61,7 @@ class Hospital:
 @pytest.fixture(scope="module")
 def hospital(small_study: Schema, draw_patients: Callable[..., PatientArrays]) -> Hospital:
     arrays = draw_patients(12)
-    preprocessing = fit_preprocessing(feature_sums(arrays, ALL, small_study), small_study)
+    preprocessing = pooled_preprocessing(arrays, ALL, small_study)
     return Hospital(small_study, lambda rows: preprocessing.batch(arrays, rows, schema=small_study, device=CPU))
 
 

@@ -51,11 +51,12 @@ def test_recordings_are_measured_by_coverage_level_interval_and_span(small_study
     np.testing.assert_allclose(measured["vitals/span"][:, 0], [np.log(4), 0])
 
 
-def test_level_is_the_logarithm_of_what_is_positive_and_the_place_in_a_range_that_goes_below_zero() -> None:
+def test_level_is_the_logarithm_of_what_is_positive_and_asinh_where_the_range_goes_below_zero() -> None:
     values = np.array([np.e, 1, 0, NAN])
 
     np.testing.assert_allclose(to_level(values, (0, 10)), [1, 0, NAN, NAN])
-    np.testing.assert_allclose(to_level(values, (-10, 10)), [(10 + np.e) / 20, 0.55, 0.5, NAN])
+    for limits in ((-10, 10), (-1e9, 1e9)):
+        np.testing.assert_allclose(to_level(values, limits), [np.arcsinh(np.e), np.arcsinh(1), 0, NAN])
 
 
 # ------------------------------------------------------------------------------------------------------------- images

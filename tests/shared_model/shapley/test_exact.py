@@ -11,7 +11,7 @@ from shared_model.batch import Batch, PatientArrays
 from shared_model.config import parse_settings
 from shared_model.errors import StudyError
 from shared_model.fusion import MultimodalModel, build_model
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.preprocessing import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.exact import check_additivity
 from shared_model.shapley.game import FusionGame, Rows
@@ -72,7 +72,7 @@ def test_phi_is_that_of_the_whole_model_on_hybrid_patients(
 ) -> None:
     """Encoders included, with an image, a series, a static and an event modality; the model runs in float32."""
     arrays, rows = draw_patients(12), np.arange(12)
-    preprocessing = fit_preprocessing(feature_sums(arrays, rows, small_study), small_study)
+    preprocessing = pooled_preprocessing(arrays, rows, small_study)
     model = build_model(small_study, parse_settings({"fusion": fusion, "head": "8"}))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -9,7 +9,7 @@ import torch
 from shared_model.batch import PatientArrays
 from shared_model.config import parse_settings
 from shared_model.fusion import MultimodalModel, build_model
-from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.exact import explain_modalities
 from shared_model.shapley.feature_values import attribute_features, sum_features
@@ -25,7 +25,7 @@ ALL = parse_settings({"head": "8", "series-embedding": 5, "image-embedding": 3})
 
 @pytest.fixture(scope="session")
 def preprocessing(small_study: Schema, draw_patients: Callable[..., PatientArrays]) -> Preprocessing:
-    return fit_preprocessing(feature_sums(draw_patients(40), np.arange(40), small_study), small_study)
+    return pooled_preprocessing(draw_patients(40), np.arange(40), small_study)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from shared_model.config import parse_settings
 from shared_model.encoders import SeriesEncoder
 from shared_model.encoders.series import time_since_measured
 from shared_model.fusion import MultimodalModel, build_model
-from shared_model.preprocessing import feature_sums, fit_preprocessing
+from shared_model.preprocessing import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.game import ModalityGame, Rows
 from shared_model.shapley.owen import owen_values
@@ -76,7 +76,7 @@ def test_time_since_measured_is_what_preprocessing_computes(
 ) -> None:
     arrays = draw_patients(30)
     rows = np.arange(30)
-    preprocessing = fit_preprocessing(feature_sums(arrays, rows, small_study), small_study)
+    preprocessing = pooled_preprocessing(arrays, rows, small_study)
     batch = preprocessing.batch(arrays, rows, schema=small_study, device=torch.device("cpu"))
     inputs = batch.series[NAME][batch.present[NAME]]
 

@@ -12,7 +12,7 @@ import torch
 from shared_model.batch import PatientArrays
 from shared_model.config import parse_settings
 from shared_model.fusion import MultimodalModel, build_model
-from shared_model.preprocessing import Preprocessing, feature_sums, fit_preprocessing
+from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Events, Schema
 from shared_model.shapley.common_background import background_quantities, background_sums, draw_rows
@@ -38,7 +38,7 @@ class Drawn:
 
 def draw_valid(schema: Schema, patients: PatientArrays) -> Drawn:
     chosen = np.arange(len(patients))
-    preprocessing = fit_preprocessing(feature_sums(patients, chosen, schema), schema)
+    preprocessing = pooled_preprocessing(patients, chosen, schema)
     model = build_model(schema, SETTINGS).eval()
     batch = preprocessing.batch(patients, chosen, schema=schema, device=torch.device("cpu"))
     with torch.no_grad():

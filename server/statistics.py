@@ -1,0 +1,59 @@
+"""Step 3 of a study: the common preprocessing, from sums over all hospitals' training patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from server.link import Link
+from server.quorum import ask_sites, require_quorum
+from server.reduce import PlainSum
+from server.roster import Roster
+from shared_model.config import Settings
+from shared_model.errors import StudyError
+from shared_model.messages import STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.preprocessing import Preprocessing, fit_preprocessing
+from shared_model.schema import Schema
+from shared_model.statistics import Frame, ask_until_done, stack_totals, statistics_quantities
+
+Totals = Sequence[Mapping[str, np.ndarray]]
+
+
+def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
+    """The common preprocessing; questions go out until means, spreads and medians are sharp enough.
+
+    Raises:
+        StudyError: no quorum, no patients with and without the outcome, or a modality that nobody has.
+    """
+
+    def ask(frame: Frame, totals: Totals) -> Mapping[str, np.ndarray]:  # noqa: ARG001 - hospitals derive it as well
+        return _ask(link, study, totals, schema=schema, settings=settings, roster=roster)
+
+    frame, sums = ask_until_done(ask, schema, min_patients=settings.min_patients)
+    nowhere = [name for name in settings.chosen_modalities(schema) if not sums[f"{name}/present"]]
+    if nowhere:
+        kept = ",".join(name for name in settings.chosen_modalities(schema) if name not in nowhere)
+        raise StudyError(
+            f"training data of all hospitals: expected patients with {', '.join(nowhere)}, got none. "
+            f"Leave out what nobody has: --set modalities={kept}"
+        )
+    return fit_preprocessing(frame, sums, schema)
+
+
+def _ask(
+    link: Link, study: Study, totals: Totals, *, schema: Schema, settings: Settings, roster: Roster
+) -> Mapping[str, np.ndarray]:
+    """One question to all hospitals, and the total of their answers."""
+    total = PlainSum(statistics_quantities(schema, first=not totals))
+    question = StatisticsRequest(study=study, totals=stack_totals(totals, schema)).to_record()
+    attendance = ask_sites(
+        link,
+        STATISTICS,
+        dict.fromkeys(roster.names, question),
+        names=roster.names,
+        deadline_s=settings.deadline_s,
+        accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=roster.names[node]),
+    )
+    require_quorum(attendance, min_sites=settings.min_sites, step="statistics")
+    return total.total()
