@@ -66,7 +66,7 @@ class CentredSums:
     @property
     def constant(self) -> Bool[np.ndarray, "column"]:
         """Whether the column is known not to vary."""
-        return ~self.wanted & (self.sd == 0)
+        return np.asarray(~self.wanted & (self.sd == 0))
 
     def add_up(self, values: Float[np.ndarray, "*rows column"]) -> dict[str, Float64[np.ndarray, "column"]]:
         """n, sum and sum of squares of some patients' values, NaN = missing; zeros where not wanted."""

@@ -113,16 +113,16 @@ def statistics_quantities(schema: Schema, *, first: bool) -> Quantities:
         first: the first question counts everything, later ones look closer at numbers and channels.
     """
     n_numbers = len(schema.numbers)
-    quantities = {HISTOGRAM: _count(n_numbers, N_BINS + 2)}
+    quantities: dict[str, Quantity] = {HISTOGRAM: _count(n_numbers, N_BINS + 2)}
     columns = {NUMBERS: centred_quantities(n_numbers)}
     for name, series in schema.series.items():
         columns[name] = centred_quantities(len(series.channels), cells=series.steps)
     quantities |= {f"{name}/{part}": quantity for name, parts in columns.items() for part, quantity in parts.items()}
-    return quantities | (_counted_once(schema) if first else {})
+    return {**quantities, **(_counted_once(schema) if first else {})}
 
 
 def _counted_once(schema: Schema) -> Quantities:
-    quantities = {"n": _count(), "events": _count()}
+    quantities: dict[str, Quantity] = {"n": _count(), "events": _count()}
     quantities |= {f"levels/{column.name}": _count(len(column.levels) + 1) for column in schema.categories}
     for name, events in schema.events.items():
         # The logarithm of a count or dose stays below 50 for every finite float a hospital would record.

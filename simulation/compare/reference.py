@@ -24,9 +24,9 @@ from client.site import Site
 from shared_model.batch import PatientArrays
 from shared_model.config import Settings
 from shared_model.encoders.series import summarise_channels
-from shared_model.preprocessing import compress_events
 from shared_model.schema import Schema
 from shared_model.splits import Split
+from shared_model.statistics import compress_events
 from simulation.compare.arms import Kind
 from simulation.compare.points import PointsScore, points_of
 from simulation.pooled import PooledSite

@@ -17,7 +17,7 @@ from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
 from tests.conftest import COHORTS
 
-SETTINGS = {"explain": "none", "min-sites": 3}
+SETTINGS: dict[str, str | int | float | bool] = {"explain": "none", "min-sites": 3}
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 
 
