@@ -18,7 +18,7 @@ from shared_model.batch import Batch, PatientArrays
 from shared_model.errors import StudyError
 from shared_model.preprocessing import Preprocessing, fit_preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
-from shared_model.schema import Schema, load_schema, parse_schema
+from shared_model.schema import Schema, load_schema
 from shared_model.splits import split_patients
 from shared_model.statistics import (
     Frame,
@@ -379,26 +379,3 @@ def test_real_batch_has_mean_0_and_sd_1_over_all_hospitals(cohort: Cohort, feder
     items = made.events["medications"][made.present["medications"]].double()
     assert items.mean(dim=0).tolist() == pytest.approx([0] * items.shape[1], abs=1e-5)
     assert items.std(dim=0, correction=0).tolist() == pytest.approx([1] * items.shape[1], abs=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.7, 0.8], ids=["lowest", "highest"])
-def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(value: float) -> None:
-    # In float32 0.7 is 0.699999988 and 0.8 is 0.800000012.
-    text = (
-        '[study]\nname="s"\ntitle="t"\noutcome="y"\npatient_id="id"\n'
-        '[[static]]\nname="x"\nkind="numeric"\nrange=[0.7, 0.8]'
-    )
-    schema = parse_schema(text, source="schema.toml")
-    arrays = PatientArrays(
-        patient_ids=("A", "B"),
-        outcome=np.array([0, 1], dtype=np.int8),
-        numbers=np.full((2, 1), value, dtype=np.float32).astype(np.float64),
-        levels=np.zeros((2, 0), dtype=np.int64),
-        series={},
-        events={},
-        images={},
-        present={"static": np.ones(2, dtype=bool)},
-    )
-    sums = sum_features(arrays, np.arange(2), schema, Frame.start(schema))
-    check_arrays(sums, statistics_quantities(schema, first=True), where="statistics")
-    assert sums["numbers/histogram"][:, 1:-1].sum() == 2

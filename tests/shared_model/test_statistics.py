@@ -211,3 +211,26 @@ def test_hospital_that_answers_no_more_leaves_the_median_as_it_was_known() -> No
     later = frame.advance(sum_features(few, np.arange(20), schema, frame), min_patients=10)
     assert later.quartiles.median[0] == known
     assert not later.quartiles.wanted[0]
+
+
+@pytest.mark.parametrize("value", [0.7, 0.8], ids=["lowest", "highest"])
+def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(value: float) -> None:
+    # In float32 0.7 is 0.699999988 and 0.8 is 0.800000012.
+    text = (
+        '[study]\nname="s"\ntitle="t"\noutcome="y"\npatient_id="id"\n'
+        '[[static]]\nname="x"\nkind="numeric"\nrange=[0.7, 0.8]'
+    )
+    schema = parse_schema(text, source="schema.toml")
+    arrays = PatientArrays(
+        patient_ids=("A", "B"),
+        outcome=np.array([0, 1], dtype=np.int8),
+        numbers=np.full((2, 1), value, dtype=np.float32).astype(np.float64),
+        levels=np.zeros((2, 0), dtype=np.int64),
+        series={},
+        events={},
+        images={},
+        present={"static": np.ones(2, dtype=bool)},
+    )
+    sums = sum_features(arrays, np.arange(2), schema, Frame.start(schema))
+    check_arrays(sums, statistics_quantities(schema, first=True), where="statistics")
+    assert sums["numbers/histogram"][:, 1:-1].sum() == 2
