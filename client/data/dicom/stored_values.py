@@ -45,6 +45,7 @@ from client.data.problems import ImageError, fault, quote
 
 _NATIVE = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 _DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
+_DEEPEST_DCT = 12  # bits, ITU-T T.81 B.2.2
 _OVERSHOOT = 16  # a lossy stream may pass the ends of the scale by this part of it
 
 # pydicom logs each decoder that fails, with its traceback; the error raised in the end says which syntax failed.
@@ -166,10 +167,10 @@ def _read_compressed(syntax: str, frame: bytes, header: PixelHeader) -> StoredVa
     bits = stream.precisions[0]
     if syntax in _DCT and bits == 8:
         values = _decode_baseline(frame, colour=stream.colour)
-    elif syntax in _DCT and header.samples == 3:
-        raise _undecodable(syntax, f"colours of {bits} bits, which no decoder here reads")
+    elif syntax in _DCT and (header.samples == 3 or header.bits_stored > _DEEPEST_DCT):
+        raise _undecodable(syntax, f"{header.samples} samples of {bits} bits, which no decoder here reads")
     elif syntax in _DCT:
-        values = _decode_extended(frame, header, bits=bits)
+        values = _decode_extended(frame, header)
     else:
         values = _decode(syntax, frame, header, bits=bits, signed=stream.signs[0])
     colour = colour_of(header, stream, syntax) if header.samples == 3 else ""
@@ -229,8 +230,8 @@ def _decode_baseline(frame: bytes, *, colour: str) -> Integer[np.ndarray, "..."]
         return np.asarray(picture)
 
 
-def _decode_extended(frame: bytes, header: PixelHeader, *, bits: int) -> Integer[np.ndarray, "..."]:
-    """A JPEG of 12 bits by GDCM, which pydicom does not ask for it."""
+def _decode_extended(frame: bytes, header: PixelHeader) -> Integer[np.ndarray, "..."]:
+    """A JPEG of 12 bits by GDCM, which pydicom does not ask for it; those that GDCM wrote itself say 16."""
     fragments = gdcm.SequenceOfFragments.New()
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
@@ -244,7 +245,7 @@ def _decode_extended(frame: bytes, header: PixelHeader, *, bits: int) -> Integer
     kind = gdcm.PhotometricInterpretation.MONOCHROME2
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, 0))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, _DEEPEST_DCT, _DEEPEST_DCT - 1, 0))
     buffer: Any = image.GetBuffer()
     decoded = np.frombuffer(buffer.encode("utf-8", "surrogateescape"), dtype="<u2")
     return decoded.reshape(header.rows, header.columns)

@@ -97,6 +97,28 @@ def test_decode_dicom_reads_jpeg_of_12_bits_as_gdcm_does(dicom_as_film: DicomAsF
     assert np.array_equal(shown, right)
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_decode_dicom_reads_jpeg_of_12_bits_that_gdcm_wrote(
+    write_dicom: Callable[..., Path], tmp_path: Path, bits: int
+) -> None:
+    """GDCM writes 16 for the precision into such a stream."""
+    pixels = (np.arange(40 * 36, dtype=np.uint16).reshape(40, 36) * 2) >> (12 - bits)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(write_dicom(pixels, BitsStored=bits)))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(tmp_path / "extended.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+    assert np.abs(decode_dicom(tmp_path / "extended.dcm").pixels - _stretch(pixels)).max() <= 65535 / pixels.max()
+
+
 def test_decode_dicom_reads_a_stream_that_holds_the_end_of_a_sequence(write_dicom: Callable[..., Path]) -> None:
     """Fragments are as long as they say: bytes like those of a delimiter may stand in them."""
     pixels = np.arange(40 * 36, dtype=np.uint16).reshape(40, 36) // 8
