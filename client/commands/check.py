@@ -16,6 +16,12 @@ from client.quality.screen import print_quality
 from shared_model.errors import DataError, HipfedError, Problem
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
+from shared_model.shapley.coalitions import MAX_PLAYERS
+
+_TOO_MANY = (
+    f"{{n}} modalities: a study explains at most {MAX_PLAYERS}, and is refused with more unless it says "
+    "modalities=A,B,... or explain=none"
+)
 
 
 def find_hospitals(folder: Path) -> list[Path]:
@@ -47,6 +53,8 @@ def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, q
         console.print(Text(f"{name}: {error}", style="red"), soft_wrap=True)
         return False
     print_summary(console, name, summarise(hospital.arrays, schema), hospital.notes)
+    if len(schema.modalities) > MAX_PLAYERS:
+        console.print(Text(f"  note: {_TOO_MANY.format(n=len(schema.modalities))}", style="yellow"), soft_wrap=True)
     if not quality:
         return True
     report = judge_alone(hospital.arrays, schema, rule=SmallCellRule())

@@ -18,7 +18,7 @@ from server.deployment.status import list_statuses
 from server.deployment.unanswered import UnansweredQuestions
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import enrolled_nodes
-from server.idle_settings import refuse_idle_settings
+from server.idle_settings import refuse_idle_settings, refuse_unknown_names
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.run_folder import CONFIG, RunFolder
@@ -80,6 +80,9 @@ def run_deployed(
         refuse_idle_settings(study.study, settings)
     check_out(out, resume=resume)
     _require_services(home)
+    if not resume:
+        with home.open_registry() as registry:
+            refuse_unknown_names(settings, [hospital.name for hospital in registry.hospitals])
     with hold_lock(out, LAUNCHER_LOCK):
         if is_done(out, settings, schema_sha256=study.study.sha256):
             return

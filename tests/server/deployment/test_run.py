@@ -184,6 +184,24 @@ def test_run_is_refused_where_flower_knows_too_few_of_those_connected(run: Calla
         run(_complete, nodes={7: "east", 8: "north", 12: "elsewhere"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"accept-red": "wset"}, r"accept-red: expected names of hospitals \(east, north, south\), got wset"),
+        ({"server-tau": 0.5}, "server-tau: expected strategy=fedadam or fedyogi, got strategy=newton"),
+    ],
+)
+def test_run_refuses_settings_that_would_do_nothing_and_goes_on_with_those_it_has(
+    run: Callable[..., Submitted], tmp_path: Path, settings: dict[str, Scalar], reason: str
+) -> None:
+    study = write_study(tmp_path / "idle.json", **settings)
+    with pytest.raises(SettingsError, match=reason):
+        run(_complete, study=study)
+
+    (tmp_path / "run").mkdir()
+    assert run(_complete, study=study, resume=True)  # a run that a former version began
+
+
 def test_run_hands_flower_the_study_the_folder_and_all_settings(run: Callable[..., Submitted], tmp_path: Path) -> None:
     study = write_study(tmp_path / "second.json", fold=2)
     ((*command, options),) = run(_complete, study=study)
