@@ -209,6 +209,7 @@ def _load_entry(entry: Path, schema: Schema) -> Hospital | None:
                 ignored_columns={table: tuple(columns) for table, columns in notes["ignored_columns"].items()},
                 ignored_tables=tuple(notes["ignored_tables"]),
                 shared_images=tuple(notes["shared_images"]),
+                unnamed_images=tuple(notes["unnamed_images"]),
                 empty_tables=tuple(notes["empty_tables"]),
             ),
         )

@@ -21,10 +21,25 @@ class GrayImage:
     Attributes:
         pixels: gray values 0..65535, 0 = black, 65535 = white.
         pixel_aspect: height of a pixel over its width.
+        is_unnamed: whether the file says of itself that it is no special kind of image, where it could say X-ray.
     """
 
     pixels: UInt16[np.ndarray, "height width"]
     pixel_aspect: float = 1.0
+    is_unnamed: bool = False
+
+
+@dataclass(frozen=True)
+class FittedImage:
+    """A radiograph in the square that the model takes.
+
+    Attributes:
+        pixels: gray values 0..65535, 0 = black.
+        is_unnamed: as of `GrayImage`.
+    """
+
+    pixels: UInt16[np.ndarray, "size size"]
+    is_unnamed: bool
 
 
 def refuse_large(width: int, height: int) -> None:

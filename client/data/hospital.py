@@ -38,12 +38,14 @@ class Notes:
         ignored_columns: per table, columns that the study does not use.
         ignored_tables: tables of the folder that the study does not use; a misspelt name shows here.
         shared_images: image files that more than one row of images.* names.
+        unnamed_images: image files whose header says another kind of image, where it could say X-ray.
         empty_tables: tables that have a header and no row.
     """
 
     ignored_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored_tables: tuple[str, ...] = ()
     shared_images: tuple[str, ...] = ()
+    unnamed_images: tuple[str, ...] = ()
     empty_tables: tuple[str, ...] = ()
 
 
@@ -198,6 +200,7 @@ def _assemble(
             sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem not in used)
         ),
         shared_images=images.shared_files,
+        unnamed_images=images.unnamed_files,
         empty_tables=empty_tables,
     )
     return Hospital(arrays=arrays, notes=notes)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, UInt16
 
 from client.data.columns import empty_cells, read_levels, read_texts
 from client.data.disk import Disk
+from client.data.gray_image import FittedImage
 from client.data.ids import read_ids
 from client.data.images import read_image
 from client.data.patients import Patients, find_patients
@@ -40,12 +41,14 @@ class ImageSet:
         present: per image of the schema, whether the patient has it.
         ignored: columns of images.* that were not read.
         shared_files: files that more than one row names.
+        unnamed_files: files whose header calls the image something other, where it could say X-ray.
     """
 
     pixels: Mapping[str, UInt16[np.ndarray, "patient _height _width"]]
     present: Mapping[str, Bool[np.ndarray, " patient"]]
     ignored: tuple[str, ...] = ()
     shared_files: tuple[str, ...] = ()
+    unnamed_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,22 @@ def read_images(
         for row, found in enumerate(paths)
         if found is not None and codes[row] >= 0 and counted[row]
     ]
-    for task, pixels in _decode(tasks, table, schema, progress=progress):
-        if task.patient >= 0:
-            images.pixels[task.name][task.patient] = pixels
-            images.present[task.name][task.patient] = True
     files = read_texts(table, FILE)
+    unnamed: set[str] = set()
+    for task, image in _decode(tasks, table, schema, progress=progress):
+        if task.patient >= 0:
+            images.pixels[task.name][task.patient] = image.pixels
+            images.present[task.name][task.patient] = True
+        if image.is_unnamed:
+            unnamed.add(files.iloc[task.row])
     shared = tuple(sorted(files[files.duplicated() & (files != "")].unique()))
-    return ImageSet(pixels=images.pixels, present=images.present, ignored=table.ignored, shared_files=shared)
+    return ImageSet(
+        pixels=images.pixels,
+        present=images.present,
+        ignored=table.ignored,
+        shared_files=shared,
+        unnamed_files=tuple(sorted(unnamed)),
+    )
 
 
 def list_image_files(path: Path, schema: Schema) -> list[Path] | None:
@@ -177,10 +189,10 @@ def _is_outside(text: str, root: Path) -> bool:
 
 def _decode(
     tasks: list[_Task], table: Table, schema: Schema, *, progress: Progress | None
-) -> list[tuple[_Task, UInt16[np.ndarray, "size size"]]]:
-    done: list[tuple[_Task, UInt16[np.ndarray, "size size"]]] = []
+) -> list[tuple[_Task, FittedImage]]:
+    done: list[tuple[_Task, FittedImage]] = []
 
-    def attempt(task: _Task) -> UInt16[np.ndarray, "size size"] | ImageError:
+    def attempt(task: _Task) -> FittedImage | ImageError:
         try:
             return read_image(task.path, size=schema.images[task.name].size)
         except ImageError as error:

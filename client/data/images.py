@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,19 @@ from jaxtyping import UInt16
 from PIL import Image
 
 from client.data.dicom import decode_dicom, looks_like_dicom
-from client.data.gray_image import WHITE, GrayImage, refuse_small
+from client.data.gray_image import WHITE, FittedImage, GrayImage, refuse_small
 from client.data.pictures import decode_picture, looks_like_picture, name_format
 from client.data.problems import ImageError, fault, quote
 
 
-def read_image(path: Path, *, size: int) -> UInt16[np.ndarray, "size size"]:
-    """A radiograph as `size` x `size` gray values 0..65535, 0 = black.
+def read_image(path: Path, *, size: int) -> FittedImage:
+    """A radiograph as `size` x `size` gray values.
 
     Raises:
         ImageError: the file cannot be read or decoded, is blank or tiny, or may not be used.
     """
-    return letterbox(open_image(path), size=size)
+    image = open_image(path)
+    return FittedImage(pixels=letterbox(image, size=size), is_unnamed=image.is_unnamed)
 
 
 def open_image(path: Path) -> GrayImage:
@@ -67,7 +69,7 @@ def decode_image(path: Path) -> GrayImage:
         detail = fault(expected="a DICOM, PNG or JPEG file", got=name_format(start), remedy=remedy)
         raise ImageError("unreadable-image", detail)
     if image.pixels.min() == image.pixels.max():
-        return GrayImage(pixels=np.zeros_like(image.pixels), pixel_aspect=image.pixel_aspect)
+        return replace(image, pixels=np.zeros_like(image.pixels))
     return image
 
 

@@ -100,4 +100,7 @@ def _lines(notes: Notes) -> list[str]:
     lines += [f"{table}: a header and no rows" for table in notes.empty_tables]
     if notes.shared_images:
         lines.append(f"images named by more than one row: {', '.join(repr(name) for name in notes.shared_images[:10])}")
+    if notes.unnamed_images:
+        named = ", ".join(repr(name) for name in notes.unnamed_images[:10])
+        lines.append(f"images that do not call themselves X-rays (Modality OT, SC): {named}")
     return lines

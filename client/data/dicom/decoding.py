@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from client.data.dicom.colour import gray_of_colour, gray_of_palette
-from client.data.dicom.film import refuse_other_objects
+from client.data.dicom.film import SAYS_NOTHING, refuse_other_objects
 from client.data.dicom.functional_groups import lift_groups
 from client.data.dicom.geometry import pixel_aspect, upright
 from client.data.dicom.grayscale import display_gray
@@ -38,4 +38,5 @@ def decode_dicom(path: Path) -> GrayImage:
         gray = gray_of_palette(data_set, header, stored.values)
     else:
         gray = gray_of_colour(header, stored)
-    return upright(GrayImage(pixels=gray, pixel_aspect=aspect), data_set)
+    is_unnamed = data_set.text("Modality") in SAYS_NOTHING
+    return upright(GrayImage(pixels=gray, pixel_aspect=aspect, is_unnamed=is_unnamed), data_set)

@@ -24,7 +24,7 @@ from client.data.dicom.elements import DataSet
 from client.data.problems import ImageError, fault, quote
 
 MODALITIES = frozenset({"CR", "DX", "DR", "RG", "RF", "XA"})
-_SAYS_NOTHING = frozenset({"OT", "SC"})
+SAYS_NOTHING = frozenset({"OT", "SC"})
 _FILM_CLASSES = frozenset(
     {
         ComputedRadiographyImageStorage,
@@ -73,7 +73,7 @@ def refuse_other_objects(data_set: DataSet) -> None:
 def _is_film(modality: str, sop_class: str) -> bool:
     capture = sop_class in _CAPTURE_CLASSES
     if sop_class in _FILM_CLASSES:
-        return not modality or modality in MODALITIES | _SAYS_NOTHING
+        return not modality or modality in MODALITIES | SAYS_NOTHING
     if capture or not sop_class.startswith(_STANDARD):  # a private class, or none, contradicts nothing
-        return modality in MODALITIES or (capture and modality in _SAYS_NOTHING)
+        return modality in MODALITIES or (capture and modality in SAYS_NOTHING)
     return False

@@ -5,6 +5,8 @@ Source: DICOM PS3.3 10.7.1.3 (pixel spacing), C.7.6.3.1.7 (pixel aspect ratio), 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from client.data.dicom.elements import DataSet, invalid
@@ -52,4 +54,4 @@ def upright(image: GrayImage, data_set: DataSet) -> GrayImage:
         pixels = pixels[:, ::-1]
     if down == "H":
         pixels = pixels[::-1]
-    return GrayImage(pixels=np.ascontiguousarray(pixels), pixel_aspect=aspect)
+    return replace(image, pixels=np.ascontiguousarray(pixels), pixel_aspect=aspect)

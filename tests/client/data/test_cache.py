@@ -15,6 +15,7 @@ from PIL import Image
 
 from client.data import default_cache_dir, image_table, is_hospital, load_hospital, open_hospital
 from client.data import fingerprint as fingerprint_module
+from client.data.gray_image import FittedImage
 from client.data.images import read_image
 from shared_model.errors import DataError, SiteError
 from shared_model.schema import parse_schema
@@ -36,7 +37,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the image files that were decoded."""
     names: list[str] = []
 
-    def spy(path: Path, *, size: int) -> np.ndarray:
+    def spy(path: Path, *, size: int) -> FittedImage:
         names.append(path.name)
         return read_image(path, size=size)
 
@@ -220,7 +221,7 @@ def test_load_hospital_explains_a_cache_that_cannot_be_written(hospital: SmallHo
 def test_load_hospital_refuses_files_that_change_while_they_are_read(
     hospital: SmallHospital, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def meddle(path: Path, *, size: int) -> np.ndarray:
+    def meddle(path: Path, *, size: int) -> FittedImage:
         hospital.write("patients.csv", (hospital.folder / "patients.csv").read_text() + "P9,1,50,1,1,1,east\n")
         monkeypatch.setattr(image_table, "read_image", read_image)
         return read_image(path, size=size)

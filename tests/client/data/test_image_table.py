@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from client.data import read_hospital
+from client.data import open_hospital, read_hospital
 from client.data.image_table import find_image_files, list_image_files
 from client.data.images import read_image
 from shared_model.errors import DataError
@@ -98,8 +98,8 @@ def test_read_images_puts_each_image_at_its_patient(hospital: SmallHospital) -> 
 
     images = read_hospital(hospital.folder, hospital.schema).arrays.images
 
-    np.testing.assert_array_equal(images["chest"][3], read_image(hospital.folder / "images/p2-hip.png", size=40))
-    np.testing.assert_array_equal(images["hip"][1], read_image(hospital.folder / "images/p1-hip.png", size=48))
+    np.testing.assert_array_equal(images["chest"][3], read_image(hospital.folder / "images/p2-hip.png", size=40).pixels)
+    np.testing.assert_array_equal(images["hip"][1], read_image(hospital.folder / "images/p1-hip.png", size=48).pixels)
     assert not images["chest"][:3].any()
 
 
@@ -142,7 +142,7 @@ def test_read_images_counts_the_row_that_the_schema_says(hospital: SmallHospital
     read = read_hospital(hospital.folder, schema).arrays
 
     chosen = hospital.folder / files[row]
-    np.testing.assert_array_equal(read.images["hip"][0], read_image(chosen, size=48))
+    np.testing.assert_array_equal(read.images["hip"][0], read_image(chosen, size=48).pixels)
     assert read.present["hip"].tolist() == [True, True, False, False]
     assert find_image_files(hospital.folder / "images.csv", schema, "P1") == {"hip": chosen}
 
@@ -157,3 +157,18 @@ def test_read_images_refuses_a_second_file_of_one_image_while_another_takes_the_
         read_hospital(hospital.folder, schema)
     assert [(problem.row, problem.rule) for problem in refused.value.problems] == [(5, "duplicate-image")]
     assert 'several = "first" or "last"' in refused.value.problems[0].detail
+
+
+@pytest.mark.parametrize(("modality", "noted"), [("OT", True), ("CR", False)])
+def test_read_images_notes_what_does_not_call_itself_an_x_ray(
+    hospital: SmallHospital, write_dicom: Callable[..., Path], tmp_path: Path, *, modality: str, noted: bool
+) -> None:
+    pixels = np.arange(24 * 20, dtype=np.uint16).reshape(24, 20)
+    write_dicom(pixels, Modality=modality).rename(hospital.folder / "a.dcm")
+    hospital.write("images.csv", f"{HEADER}P1,hip,a.dcm\nP2,hip,images/p1-hip.png\n")
+
+    first = open_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "cache").notes
+    again = open_hospital(hospital.folder, hospital.schema, cache_dir=tmp_path / "cache").notes
+
+    assert first.unnamed_images == (("a.dcm",) if noted else ())
+    assert again == first
