@@ -16,7 +16,6 @@ from client.supervise import processes_of, separation
 from shared_model import supervised
 from shared_model.command_refusal import plain_refusal
 
-DETACH_S = 120.0
 _PROGRAM = "hipfed-client"
 
 
@@ -24,6 +23,7 @@ def start(
     *,
     home: Home = DEFAULT_HOME,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    wait_s: Annotated[float, typer.Option(min=0, help="With --detach: seconds to wait until all is up.")] = 120.0,
     courier_user: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Account of the SuperNode, which has no right to the data; as root."),
@@ -51,7 +51,7 @@ def start(
             command,
             folder=processes_of(place),
             name=_PROGRAM,
-            detach_s=DETACH_S if detach else None,
+            detach_s=wait_s if detach else None,
             say=typer.echo,
             has_begun=_has_begun,
         )

@@ -16,7 +16,6 @@ from server.enrolment.coordinator_home import CoordinatorHome
 from shared_model import supervised
 from shared_model.command_refusal import plain_refusal
 
-DETACH_S = 120.0
 _PROGRAM = "hipfed-server"
 
 
@@ -24,11 +23,12 @@ def start(
     *,
     home: Home = DEFAULT_HOME,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    wait_s: Annotated[float, typer.Option(min=0, help="With --detach: seconds to wait until all is up.")] = 120.0,
 ) -> None:
     """Keep the SuperLink and the gateway before it running, until `stop` or Ctrl-C.
 
     An expired certificate, with which no hospital connects, is refused. Exit status of --detach: 0 only if both were up
-    within two minutes; else 1, and it goes on trying.
+    within --wait-s; else 1, and it goes on trying.
     """
     from server.deployment.services import refuse_taken_ports
     from server.enrolment.authority import check_server_certificate
@@ -43,7 +43,7 @@ def start(
             [sys.executable, "-P", "-m", "server.deployment.services", str(place.folder)],
             folder=place.processes,
             name=_PROGRAM,
-            detach_s=DETACH_S if detach else None,
+            detach_s=wait_s if detach else None,
             say=typer.echo,
         )
     if not is_ready:

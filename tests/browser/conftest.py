@@ -10,8 +10,9 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.chromium import ARGUMENTS, CHROMIUM
+from tests.waiting import PATIENCE_S
 
-expect.set_options(timeout=30_000)  # milliseconds, for a busy machine
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 @pytest.fixture(scope="module")

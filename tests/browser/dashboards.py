@@ -40,7 +40,7 @@ def served(runs: Path) -> Iterator[str]:
         finally:
             dashboard.watcher._is_closed = True
             server.should_exit = True
-            thread.join(30)
+            thread.join()
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from tests.browser.chromium import needs_chromium
 from tests.browser.dashboards import check, opened
 from tests.server.coordinator_home import make_home
 from tests.server.report.run_folders import write_run
+from tests.waiting import PATIENCE_S
 
 COMMAND = Path(sys.executable).parent / "hipfed-server"
-START_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         port = urlsplit(said).port
         found = Served(f"https://127.0.0.1:{port}", token, home)
         with httpx.Client(transport=httpx.HTTPTransport(verify=found.trust, retries=50)) as client:
-            client.get(found.address, timeout=START_S)
+            client.get(found.address, timeout=PATIENCE_S)
         yield found
         process.send_signal(signal.SIGINT)
-        assert process.wait(START_S) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_certificate_is_the_provisioned_one_and_the_token_opens_the_pages(served: Served) -> None:

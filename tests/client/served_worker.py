@@ -15,13 +15,13 @@ from flwr.app import RecordDict
 from client.frames import pack_head, pack_record, parse_record, read_frame
 from client.worker_socket import Door, open_door, serve
 from shared_model.messages import Refusal
+from tests.waiting import PATIENCE_S
 
 # Cases of each property-based test of what comes over the socket.
 LONG = bool(os.environ.get("HIPFED_LONG"))
 CASES = 10_000 if LONG else 200
-FUZZ_TIMEOUT_S = 3600 if LONG else 300
+FUZZ_TIMEOUT_S = 7200 if LONG else 1800
 
-TIMEOUT_S = 10.0
 LOG = logging.getLogger("hipfed.test.socket")
 
 
@@ -35,7 +35,7 @@ def serving(door: Door, answer: Callable[[str, RecordDict], RecordDict]) -> Iter
             yield door.path
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(TIMEOUT_S)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 
@@ -54,7 +54,7 @@ def send_raw(path: Path, data: bytes, *, end: bool = True) -> RecordDict | None:
         end: whether to say that nothing more will come.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(PATIENCE_S)
         connection.connect(str(path))
         received = bytearray()
         with suppress(BrokenPipeError):  # the worker had enough

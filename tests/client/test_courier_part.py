@@ -18,6 +18,7 @@ from client.courier_place import courier_place
 from client.home import HospitalHome, HospitalSettings
 from client.supervise import describe_site
 from shared_model.coordinator_status import CoordinatorStatus, UnreachableError
+from tests.waiting import wait_until
 
 UP = {"worker": "ready", "supernode": "ready"}
 SERVER = "fed.example.org:9443"
@@ -189,9 +190,7 @@ def test_line_says_connection_worker_and_last_question(tmp_path: Path, monkeypat
 
 
 def _wait_for_trouble(part: CourierPart) -> str:
-    end = datetime.now(UTC) + timedelta(seconds=10)
-    while not part.trouble() and datetime.now(UTC) < end:
-        pass
+    wait_until(lambda: bool(part.trouble()))
     return part.trouble()
 
 
@@ -225,9 +224,7 @@ def test_complaint_of_another_program_is_no_trouble_while_the_coordinator_answer
     part = _part(tmp_path, monkeypatch, _answer())
     part.observe(CONNECTED)
     part.observe(LOST)
-    end = datetime.now(UTC) + timedelta(seconds=10)
-    while part._doubt_since is not None and datetime.now(UTC) < end:
-        pass
 
-    assert part._doubt_since is None
+    wait_until(lambda: part._doubt_since is None)
+
     assert part.trouble() == ""

@@ -26,6 +26,7 @@ from tests.client.hostile_courier import attempts_at_files, attempts_at_the_work
 from tests.client.served_worker import frame, receiver_of
 from tests.client.worker_process import HospitalFolders, make_hospital_folders, worker_process
 from tests.server.small_cohort import describe_study, requests_of_every_kind, small_settings
+from tests.waiting import PATIENCE_S
 
 HOSTILE = Path(__file__).with_name("hostile_courier.py")
 # Of the system, not of the test's own installation: that may lie in a folder that no other user can enter.
@@ -164,7 +165,7 @@ def attack(request: pytest.FixtureRequest, hospital: HospitalFolders, worker_pid
     if not landlock:
         command = [sys.executable, "-P", "-c", WITHOUT_LANDLOCK, *command[command.index("client.separation") + 1 :]]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd="/")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd="/")
 
     assert done.returncode == 0, done.stderr
     result = json.loads((hospital.courier / "result").read_text())

@@ -15,6 +15,7 @@ import client.separation
 from client.landlock import Allowed, landlock_abi, open_ruleset
 from client.separation import FAILED, Separation, system_devices, system_paths
 from shared_model.errors import SiteError
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 NET_ABI = 4
@@ -26,7 +27,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 
 def _run(separation: Separation, *command: object, **options: Any) -> subprocess.CompletedProcess[str]:
     words = separation.command([str(word) for word in command])
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options)
 
 
 def _python(separation: Separation, code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -191,7 +192,7 @@ def test_ports_that_are_not_named_cannot_be_reached() -> None:
 import socket, sys
 for port in map(int, sys.argv[1:]):
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
         print("connected")
     except PermissionError:
         print("refused")
@@ -224,14 +225,14 @@ from client.separation import close_to_others
 close_to_others()
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     assert done.stdout == "0 (0, 0)\n", done.stderr
 
 
 def test_launcher_imports_nothing_heavy() -> None:
     code = "import sys, client.separation; print(sorted({'flwr', 'numpy', 'torch', 'pydantic'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     assert done.stdout == "[]\n", done.stderr
 

@@ -31,6 +31,7 @@ from client.supernode import (
     refuse_other_flower,
     speak_tls_1_3,
 )
+from tests.waiting import PATIENCE_S
 
 PROGRAM = Path(client.supernode.__file__).read_text(encoding="utf-8")
 
@@ -51,7 +52,7 @@ def _run_program(loop: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-P", "-c", STAND_IN.format(loop=loop), PROGRAM, "--host", "127.0.0.1", "--port", "9"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -60,7 +61,7 @@ def _run_program(loop: str) -> subprocess.CompletedProcess[str]:
     ("loop", "status"), [("return", 1), ("raise ValueError('lost')", 1), ("sys.exit(3)", 3)], ids=str
 )
 def test_supernode_ends_with_its_loop_whatever_threads_flower_has_left(loop: str, status: int) -> None:
-    lasting = "" if "exit" in loop else "threading.Thread(target=time.sleep, args=(60,)).start(); "
+    lasting = "" if "exit" in loop else "threading.Thread(target=time.sleep, args=(3600,)).start(); "
 
     done = _run_program(lasting + loop)  # whose pipes end only with the launcher
 
@@ -69,7 +70,7 @@ def test_supernode_ends_with_its_loop_whatever_threads_flower_has_left(loop: str
 
 
 def test_supernode_ends_with_its_launcher() -> None:
-    kill = "import psutil; [one.kill() for one in psutil.Process().children()]; time.sleep(60)"
+    kill = "import psutil; [one.kill() for one in psutil.Process().children()]; time.sleep(3600)"
 
     done = _run_program(kill)
 

@@ -27,6 +27,7 @@ from client.supervise import WorkerPart, separation
 from shared_model import supervised
 from shared_model.errors import SettingsError, SiteError
 from shared_model.supervised import PartStatus, Status
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -228,14 +229,14 @@ def test_modules_below_the_supernodes_home_are_not_loaded_before_it_is_separated
         env={**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
     assert done.stdout == "up\n", done.stderr
     assert "planted" not in done.stderr
     with_user_site = subprocess.run(
-        [str(own), "-c", "pass"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [str(own), "-c", "pass"], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert "planted" in with_user_site.stderr  # else the test would show nothing
 

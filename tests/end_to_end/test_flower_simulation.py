@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import pytest
 
 from shared_model.config import parse_settings
+from tests.end_to_end.deployed import UNHURRIED
 from tests.server.small_cohort import run_small_study, write_small_cohort
+from tests.waiting import run_to_end
 
 COMMAND = Path(sys.executable).parent / "hipfed-sim"
-TIMEOUT_S = 240
-SETTINGS = {"rounds-unimodal": "0", "rounds-fusion": "2", "rounds-joint": "0", "device": "cpu"}
+SETTINGS = {"rounds-unimodal": "0", "rounds-fusion": "2", "rounds-joint": "0", "device": "cpu", **UNHURRIED}
 MARK = "HIPFED_TEST_RUN"
-
-pytestmark = pytest.mark.timeout(TIMEOUT_S + 30)
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,8 @@ def _run(cohort: Path, out: Path, **changes: str) -> Outcome:
     options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     mark = uuid.uuid4().hex  # every process of this run inherits it, wherever its parent has gone
     environment = {**os.environ, MARK: mark, "HIPFED_CACHE": str(out.parent / "cache"), "COLUMNS": "200"}
-    done = subprocess.run(
-        [COMMAND, "run", "--cohort", cohort, "--out", out, *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    words: list[str | Path] = [COMMAND, "run", "--cohort", cohort, "--out", out, *options]
+    done = run_to_end(words, watched=out.parent, env=environment)
     return Outcome(done.returncode, done.stdout + done.stderr, _marked_processes(mark))
 
 

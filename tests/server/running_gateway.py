@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from server.deployment.gateway_process import server_config
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.gateway import Gateway
+from tests.waiting import PATIENCE_S
 
 
 @dataclass
@@ -104,7 +105,7 @@ def signed_headers(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
     }
 
 
-def speak(home: CoordinatorHome, request: bytes, *, timeout_s: float = 10.0) -> bytes:
+def speak(home: CoordinatorHome, request: bytes, *, timeout_s: float = PATIENCE_S) -> bytes:
     """Send bytes over TLS as they are, and return all that comes back until the other side closes."""
     context = ssl.create_default_context(cafile=str(home.ca))
     with (

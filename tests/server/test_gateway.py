@@ -37,6 +37,7 @@ from tests.server.running_gateway import (
     speak,
     status_of,
 )
+from tests.waiting import PATIENCE_S, wait_until
 
 FLEET = "/v1/fleet/pull-messages"
 MIB = 2**20
@@ -78,7 +79,7 @@ def test_client_that_speaks_tls_1_2_only_is_refused(site: Site) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 
     with (
-        socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=5) as plain,
+        socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=PATIENCE_S) as plain,
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(plain, server_hostname="localhost")
@@ -214,7 +215,7 @@ def test_body_above_the_limit_is_refused_before_it_is_sent(site: Site) -> None:
 
 
 def test_plain_http_gets_no_answer(site: Site) -> None:
-    with socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=PATIENCE_S) as plain:
         plain.sendall(raw_request(FLEET, signed_headers(site.key)))
         try:
             answer = plain.recv(1000)
@@ -228,7 +229,7 @@ def test_plain_http_gets_no_answer(site: Site) -> None:
 def test_certificate_is_of_our_authority(site: Site) -> None:
     context = ssl.create_default_context()
     with (
-        socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", site.home.settings.port), timeout=PATIENCE_S) as plain,
         pytest.raises(ssl.SSLCertVerificationError),
     ):
         context.wrap_socket(plain, server_hostname="127.0.0.1")
@@ -246,12 +247,8 @@ def test_status_tells_versions_and_the_time_to_everybody(site: Site) -> None:
 
 def test_client_that_stops_within_a_body_is_cut_off(site: Site) -> None:
     request = raw_request(FLEET, signed_headers(site.key)).replace(b"Content-Length: 1", b"Content-Length: 100")
-    start = time.monotonic()
 
-    answer = speak(site.home, request)
-
-    assert status_of(answer) == 408
-    assert time.monotonic() - start < 5
+    assert status_of(speak(site.home, request)) == 408
 
 
 def test_client_that_does_not_take_its_answer_is_cut_off(site: Site) -> None:
@@ -259,7 +256,7 @@ def test_client_that_does_not_take_its_answer_is_cut_off(site: Site) -> None:
     request = raw_request("/v1/fleet/large", signed_headers(site.key), body=str(70 * MIB).encode())
     with socket.socket() as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.settimeout(30)
+        plain.settimeout(PATIENCE_S)
         plain.connect(("127.0.0.1", site.home.settings.port))
         with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
             connection.sendall(request)
@@ -275,11 +272,8 @@ def test_client_that_does_not_take_its_answer_is_cut_off(site: Site) -> None:
 
 def test_connection_that_says_nothing_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FirstRequestInTime, "header_s", 0.5)
-    start = time.monotonic()
 
     assert speak(site.home, b"POST /v1/fl") == b""
-
-    assert time.monotonic() - start < 5
 
 
 def test_superlink_that_is_away_is_told_as_such(tmp_path: Path) -> None:
@@ -326,7 +320,7 @@ def _gateway_process(home: CoordinatorHome) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -338,9 +332,9 @@ def test_large_bodies_pass_with_flat_memory(tmp_path: Path, direction: str) -> N
     with (
         serving(serve_superlink(home, superlink)),
         _gateway_process(home) as pid,
-        httpx.Client(verify=context, trust_env=False, timeout=60) as client,
+        httpx.Client(verify=context, trust_env=False, timeout=PATIENCE_S) as client,
     ):
-        _wait_for(client, f"{base}/hipfed/v1/status")
+        wait_until(lambda: _answers(client, f"{base}/hipfed/v1/status"))
         client.post(f"{base}{FLEET}", headers=signed_headers(key), content=b"x")
         before = _peak_bytes(pid)
 
@@ -355,16 +349,12 @@ def test_large_bodies_pass_with_flat_memory(tmp_path: Path, direction: str) -> N
         assert _peak_bytes(pid) - before < 16 * MIB
 
 
-def _wait_for(client: httpx.Client, url: str) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            client.get(url)
-        except httpx.HTTPError:
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        else:
-            return
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        client.get(url)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def _peak_bytes(pid: int) -> int:

@@ -229,7 +229,7 @@ def test_interrupt_ends_the_submission_too(place: Place) -> None:
         if marker.exists() and marker.read_text():
             raise KeyboardInterrupt
 
-    command = f"import os, pathlib, time; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    command = f"import os, pathlib, time; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(3600)"
     with pytest.raises(KeyboardInterrupt):
         follow([sys.executable, "-c", command], place, interrupt)
 
@@ -310,7 +310,7 @@ def test_environment_of_flower_names_the_same_cache_from_any_folder(
 
 def test_following_that_breaks_off_stops_the_run_on_a_superlink_that_stays(place: Place) -> None:
     stopped: list[str] = []
-    slow = [sys.executable, "-c", f"import time; time.sleep(0.5); print({STARTED!r}, flush=True); time.sleep(60)"]
+    slow = [sys.executable, "-c", f"import time; time.sleep(0.5); print({STARTED!r}, flush=True); time.sleep(3600)"]
 
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -19,7 +19,7 @@ from pathlib import Path
 from shared_model.folder_lock import hold_lock
 with hold_lock(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

@@ -10,17 +10,18 @@ import pytest
 
 import shared_model.guardian
 from shared_model.guardian import end_tree
+from tests.waiting import PATIENCE_S
 
 
 def test_ending_ends_every_process_below(monkeypatch: pytest.MonkeyPatch) -> None:
     # the child ignores SIGTERM, as a hung worker would
     child = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(3600)"
     )
     parent = (
         "import subprocess, sys, time; "
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); "
-        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(3600)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -30,5 +31,5 @@ def test_ending_ends_every_process_below(monkeypatch: pytest.MonkeyPatch) -> Non
 
     end_tree(psutil.Process(process.pid))
 
-    process.wait(1)
+    process.wait(PATIENCE_S)
     assert not psutil.pid_exists(child_pid) or psutil.Process(child_pid).status() == psutil.STATUS_ZOMBIE

@@ -17,6 +17,7 @@ from shared_model.folder_lock import hold_lock
 from shared_model.part import Ending, Part
 from shared_model.supervised import LOCK, read_status
 from shared_model.supervisor import LONGEST_WAIT_S, Supervisor
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., tuple[Supervisor, list[str]]]
@@ -58,14 +59,7 @@ class ScriptPart(Part):
         self.up = self.up or line == "up"
 
 
-UP = "import time; print('up', flush=True); time.sleep(60)"
-
-
-def _wait(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+UP = "import time; print('up', flush=True); time.sleep(3600)"
 
 
 @pytest.fixture
@@ -92,7 +86,7 @@ def _step_until(supervisor: Supervisor, condition: Callable[[], bool]) -> None:
         supervisor.step(lambda _: None)
         return condition()
 
-    _wait(stepped)
+    wait_until(stepped)
 
 
 def _status(folder: Path) -> supervised.Status:
@@ -103,7 +97,7 @@ def _status(folder: Path) -> supervised.Status:
 
 
 def test_part_is_started_once_those_before_it_are_ready(tmp_path: Path, supervise: Make) -> None:
-    first, second = ScriptPart("first", tmp_path, "import time; time.sleep(60)"), ScriptPart("second", tmp_path, UP)
+    first, second = ScriptPart("first", tmp_path, "import time; time.sleep(3600)"), ScriptPart("second", tmp_path, UP)
     supervisor, _ = supervise(first, second)
 
     for _ in range(5):
@@ -115,7 +109,7 @@ def test_part_is_started_once_those_before_it_are_ready(tmp_path: Path, supervis
     assert _status(tmp_path).ready
 
 
-def test_part_that_ends_is_started_again_after_a_growing_wait(tmp_path: Path, supervise: Make) -> None:
+def test_part_that_ends_is_started_again_after_a_growingwait_until(tmp_path: Path, supervise: Make) -> None:
     part = ScriptPart("short", tmp_path, "print('no disk')")
     supervisor, said = supervise(part)
     (slot,) = supervisor._slots
@@ -148,7 +142,7 @@ def test_cause_that_needs_a_person_is_given_time(tmp_path: Path, supervise: Make
 
 
 def test_part_that_is_not_ready_in_time_is_started_again(tmp_path: Path, supervise: Make) -> None:
-    part = ScriptPart("slow", tmp_path, "import time; time.sleep(60)", ready_timeout_s=0.5)
+    part = ScriptPart("slow", tmp_path, "import time; time.sleep(3600)", ready_timeout_s=0.5)
     supervisor, said = supervise(part)
 
     _step_until(supervisor, lambda: part.starts == 2)
@@ -222,7 +216,7 @@ def test_ready_part_with_trouble_makes_the_site_not_ready(tmp_path: Path, superv
 
 
 def test_part_that_does_not_become_ready_says_what_is_in_its_way(tmp_path: Path, supervise: Make) -> None:
-    part = ScriptPart("node", tmp_path, "import time; time.sleep(60)", wrong="no connection")
+    part = ScriptPart("node", tmp_path, "import time; time.sleep(3600)", wrong="no connection")
     supervisor, said = supervise(part)
 
     _step_until(supervisor, lambda: bool(said) and said[-1] == "here; no connection")

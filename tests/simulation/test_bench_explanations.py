@@ -23,8 +23,7 @@ from simulation.bench.explainer_model import Phi, Subject, build_subject, choose
 from simulation.bench.explanations import Truth, compare_values
 from simulation.bench.isolated import run_isolated
 from simulation.cli import app
-
-START_S = 60.0  # longest start of a process on a busy machine
+from tests.waiting import PATIENCE_S
 
 
 def _build(**settings: str) -> Subject:
@@ -152,18 +151,20 @@ def test_errors_are_those_of_hand_computed_values() -> None:
 
 
 def test_a_result_has_its_own_seconds_and_memory() -> None:
-    big = run_isolated(eval, "lambda: len(b'x' * 300_000_000)", timeout_s=START_S)
-    small = run_isolated(partial, sum, (1, 2), timeout_s=START_S)
+    big = run_isolated(eval, "lambda: len(b'x' * 300_000_000)", timeout_s=PATIENCE_S)
+    begin = time.monotonic()
+    small = run_isolated(partial, sum, (1, 2), timeout_s=PATIENCE_S)
+    whole_s = time.monotonic() - begin
 
     assert (big.value, small.value) == (300_000_000, 3)
     assert big.error is None
     assert big.peak_mb > big.prepared_mb + 250
     assert small.peak_mb < 100  # this process, with torch loaded, has several times that
-    assert 0 < small.seconds < 1
+    assert 0 < small.seconds < whole_s / 2  # the start of the process does not count
 
 
 def test_an_exception_is_recorded_with_its_text() -> None:
-    outcome = run_isolated(json.loads, "no json", timeout_s=START_S)
+    outcome = run_isolated(json.loads, "no json", timeout_s=PATIENCE_S)
 
     assert outcome.value is None
     assert outcome.error is not None
@@ -174,7 +175,7 @@ def test_an_exception_is_recorded_with_its_text() -> None:
     ("crash", "arguments", "ending"), [(os.abort, (), "signal SIGABRT"), (os._exit, (3,), "exit status 3")]
 )
 def test_a_crash_is_recorded(crash: Any, arguments: tuple[int, ...], ending: str) -> None:
-    outcome = run_isolated(crash, *arguments, timeout_s=START_S)
+    outcome = run_isolated(crash, *arguments, timeout_s=PATIENCE_S)
 
     assert outcome.value is None
     assert outcome.error is not None
@@ -182,16 +183,15 @@ def test_a_crash_is_recorded(crash: Any, arguments: tuple[int, ...], ending: str
 
 
 def test_a_timeout_is_recorded_and_ends_the_process() -> None:
-    start = time.monotonic()
-
-    outcome = run_isolated(time.sleep, 600, timeout_s=1.0)
+    outcome = run_isolated(time.sleep, 3600, timeout_s=1.0)
 
     assert outcome.error == "timeout: no result after 1 s"
-    assert time.monotonic() - start < START_S
 
 
 def test_warnings_are_recorded_once() -> None:
-    outcome = run_isolated(eval, "lambda: [__import__('warnings').warn('beware') for _ in range(2)]", timeout_s=START_S)
+    outcome = run_isolated(
+        eval, "lambda: [__import__('warnings').warn('beware') for _ in range(2)]", timeout_s=PATIENCE_S
+    )
 
     assert outcome.warnings == ("beware",)
 

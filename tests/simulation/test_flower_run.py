@@ -29,7 +29,7 @@ def test_waiting_for_a_superlink_that_ended_tells_its_exit_status() -> None:
 
 def test_waiting_for_a_superlink_that_does_not_listen_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.flower_run, "START_TIMEOUT_S", 0.2)
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
         with pytest.raises(StudyError, match=r"expected it to listen within 0\.2 s"):
             _wait_for_port(free_ports(1)[0], process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ from server.run_folder import RunFolder, read_status
 from server.run_lock import LAUNCHER_LOCK
 from shared_model.folder_lock import hold_lock
 from simulation.guardian import main
+from tests.waiting import wait_until
 
 LAUNCHER = """
 import subprocess, sys, time
@@ -22,10 +22,10 @@ from pathlib import Path
 from simulation.guardian import guarded
 home, run = map(Path, sys.argv[1:])
 with (home.parent / "log").open("ab") as log, guarded(home=home, run=run, log=log) as guard:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
     guard(child.pid)
     print(child.pid, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -55,9 +55,7 @@ def test_killed_launcher_leaves_no_process_no_folder_and_no_run_that_seems_to_go
     launcher.kill()
 
     launcher.wait()
-    end = time.monotonic() + 30
-    while read_status(run.path)[0] == "running" and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: read_status(run.path)[0] != "running")
     assert read_status(run.path) == ("failed", "hipfed-sim was killed; continue with --resume")
     assert not _is_running(child_pid)
     assert not (tmp_path / "home").exists()

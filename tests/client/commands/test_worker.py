@@ -19,12 +19,12 @@ from client.data_news import tell_fault
 from client.worker_link import ask_worker
 from shared_model.messages import HANDSHAKE, HandshakeRequest, Refusal, is_message
 from tests.client.worker_process import (
-    START_TIMEOUT_S,
     HospitalFolders,
     make_hospital_folders,
     worker_process,
 )
 from tests.server.small_cohort import describe_study, requests_of_every_kind, small_settings
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +42,16 @@ def running(folders: HospitalFolders) -> Iterator[subprocess.Popen[bytes]]:
     courier = threading.Thread(target=lambda: reasons.append(_reason(folders)))
     courier.start()
     with worker_process(folders.worker_command(), log=folders.root / "log") as process:
-        courier.join(START_TIMEOUT_S)
+        courier.join(PATIENCE_S)
         assert reasons == [""], "the courier that waited got no answer"
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert not folders.socket.exists()
 
 
 def _ask(folders: HospitalFolders, kind: str, question: RecordDict) -> RecordDict:
-    return ask_worker(folders.socket, kind, question, limit_s=START_TIMEOUT_S)
+    return ask_worker(folders.socket, kind, question, limit_s=PATIENCE_S)
 
 
 def _reason(folders: HospitalFolders, **settings: float) -> str:

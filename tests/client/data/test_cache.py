@@ -19,6 +19,7 @@ from client.data.gray_image import FittedImage
 from client.data.images import read_image
 from shared_model.errors import DataError, SiteError
 from shared_model.schema import parse_schema
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -235,7 +236,7 @@ def test_load_hospital_refuses_files_that_change_while_they_are_read(
 def _load_when_all_are_ready(
     hospital: SmallHospital, cache_dir: Path, ready: Barrier, answers: SimpleQueue[float]
 ) -> None:
-    ready.wait(timeout=60)
+    ready.wait(timeout=PATIENCE_S)
     images = [load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).images["hip"] for _ in range(3)]
     answers.put(float(sum(image.sum(dtype=float) for image in images)))
 
@@ -248,7 +249,7 @@ def test_load_hospital_serves_four_processes_at_the_same_time(hospital: SmallHos
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=PATIENCE_S)
 
     assert [process.exitcode for process in processes] == [0] * 4
     assert len({answers.get() for _ in processes}) == 1

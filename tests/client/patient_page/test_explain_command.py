@@ -24,6 +24,7 @@ from shared_model.errors import SettingsError
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.explained_patients import PATIENT
 from tests.client.patient_page.parsed_page import ParsedPage
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_viewer_serves_until_it_is_interrupted(finished: FinishedRun) -> None:
         try:
             text = _look_at(viewer)
             viewer.send_signal(signal.SIGINT)
-            output, errors = viewer.communicate(timeout=60)
+            output, errors = viewer.communicate(timeout=PATIENCE_S)
         finally:
             viewer.kill()
 

@@ -8,22 +8,24 @@ import random
 import re
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from client.supernode import COURIER, LAUNCHER
 from shared_model import supervised
-from tests.end_to_end.deployed import BIN, Deployment, Done, wait
+from tests.end_to_end.deployed import BIN, Deployment, Done
+from tests.waiting import PATIENCE_S, wait_until
 
 RESULTS = ("model.safetensors", "metrics.json", "explanations.json")
 QUESTION = re.compile(r"Receiving: (\S+) message")
-LONGEST_RUN_S = 1200.0  # a part that is killed at every step is started again after up to 75 s
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class StudyRun:
         deployment: where it runs.
         out: its run folder.
         process: of the command.
+        output: what it says.
         resumed: whether it goes on with an earlier one.
         logs: by hospital, where its SuperNode's log ended when the run began.
     """
@@ -74,6 +77,7 @@ class StudyRun:
     deployment: Deployment
     out: Path
     process: subprocess.Popen[str]
+    output: IO[str]
     resumed: bool
     logs: dict[str, int] = field(default_factory=dict)
 
@@ -88,20 +92,21 @@ class StudyRun:
         def is_there() -> bool:
             return self.questions(hospital).count(kind) >= nth or self.process.poll() is not None
 
-        wait(is_there, timeout_s=LONGEST_RUN_S, poll_s=0.02)
+        self.deployment.wait(is_there, poll_s=0.02)
         assert self.questions(hospital).count(kind) >= nth, f"no {kind} {nth}: {self.finish()}"
 
     def finish(self) -> Done:
         """Wait for the command's end."""
-        output, _ = self.process.communicate(timeout=LONGEST_RUN_S)
-        return subprocess.CompletedProcess(self.process.args, self.process.returncode, output, "")
+        self.deployment.wait(lambda: self.process.poll() is not None)
+        self.output.seek(0)
+        return subprocess.CompletedProcess(self.process.args, self.process.returncode, self.output.read(), "")
 
     def kill(self) -> None:
         """SIGKILL of the command and of the ServerApp, as a machine's end would."""
         for process in server_apps(self.deployment):
             strike(process)
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
 
 @contextmanager
@@ -109,21 +114,24 @@ def running(deployment: Deployment, out: Path, *, resume: bool = False) -> Itera
     """Start the study; the command is ended where the block is left early."""
     command, *words = deployment.run_words(out, resume=resume)
     logs = {name: log_end(supernode_log(deployment, name)) for name in deployment.names}
-    with subprocess.Popen(
-        [BIN / command, *words],
-        env=deployment.environment,
-        cwd=deployment.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            [BIN / command, *words],
+            env=deployment.environment,
+            cwd=deployment.folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
         try:
-            yield StudyRun(deployment, out, process, resume, logs)
+            yield StudyRun(deployment, out, process, output, resume, logs)
         finally:
             if process.poll() is None:
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=60)
+                    process.wait(timeout=PATIENCE_S)
                 process.kill()
 
 
@@ -164,7 +172,7 @@ def _part(folder: Path, name: str) -> psutil.Process:
         found[:] = [part.pid for part in status.parts if part.name == name and part.pid is not None]
         return bool(found) and psutil.pid_exists(found[0])
 
-    wait(has_process, timeout_s=90.0)
+    wait_until(has_process)
     return psutil.Process(found[0])
 
 
@@ -219,7 +227,7 @@ def wait_for_client_apps(deployment: Deployment, hospital: str) -> list[psutil.P
         found[:] = client_apps(deployment, hospital)
         return bool(found)
 
-    wait(has_started, timeout_s=30, poll_s=0.02)
+    wait_until(has_started, poll_s=0.02)
     return found
 
 
@@ -232,7 +240,7 @@ def client_app_with_question(deployment: Deployment, *hospitals: str) -> Iterato
     with stopped(*supervisors, *(hospital_part(deployment, name, "worker") for name in hospitals)):
         processes = [wait_for_client_apps(deployment, name) for name in hospitals]
         for folder in folders:
-            wait(partial(_is_waiting_in, folder / "worker"), timeout_s=30, poll_s=0.02)
+            wait_until(partial(_is_waiting_in, folder / "worker"), poll_s=0.02)
         yield processes[0]
 
 
@@ -271,11 +279,6 @@ def assert_no_round_lost(run: Path, names: Sequence[str]) -> None:
     """Every hospital's answer counted in every round."""
     for line in read_lines(run):
         assert line["answered"] == sorted(names), line
-
-
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
-    """As `wait`, with the suite's patience."""
-    wait(condition, timeout_s=timeout_s)
 
 
 def kill_tree_of(folder: Path, *, parts: Sequence[str]) -> None:

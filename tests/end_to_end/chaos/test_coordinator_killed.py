@@ -22,8 +22,8 @@ from tests.end_to_end.chaos.strikes import (
     read_lines,
     running,
     strike,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 SOME_STEPS = (STEPS[3], STEPS[6], STEPS[9], STEPS[11])

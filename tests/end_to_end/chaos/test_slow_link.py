@@ -20,9 +20,9 @@ from tests.end_to_end.chaos.strikes import (
     read_lines,
     running,
     supernode_log,
-    wait_until,
 )
 from tests.end_to_end.deployed import Done
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 BITS_PER_S = 20e6
@@ -96,7 +96,7 @@ def _run_over_slow_line(
         def passed() -> dict[str, int]:
             return {"down": proxy.down - before["down"], "up": proxy.up - before["up"]}
 
-        wait_until(lambda: passed()[direction] > HALFWAY or run.process.poll() is not None, timeout_s=600)
+        wait_until(lambda: passed()[direction] > HALFWAY or run.process.poll() is not None)
         proxy.stall(STALL_S)
         run.wait_for("evaluate", 1, hospital=FAR)
         first_round = passed()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from server.dashboard.sharing import Shared
+from tests.waiting import PATIENCE_S
 
 
 class Clock:
@@ -32,16 +33,16 @@ def test_who_asks_while_it_is_made_gets_it_too() -> None:
 
     def make() -> int:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         return maker()
 
     shared = Shared()
     with ThreadPoolExecutor(5) as threads:
         first = threads.submit(shared.get, "page", make)
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_S)
         others = [threads.submit(shared.get, "page", make) for _ in range(4)]
         go_on.set()
-        assert [one.result(10) for one in (first, *others)] == [1] * 5
+        assert [one.result(PATIENCE_S) for one in (first, *others)] == [1] * 5
 
 
 def test_it_is_made_anew_after_its_time() -> None:

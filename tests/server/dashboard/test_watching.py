@@ -19,9 +19,9 @@ from server.dashboard.guard import COOKIE, Access, name_hosts
 from server.dashboard.reading import RunReader
 from server.dashboard.watching import Watcher
 from tests.server.report.run_folders import change
+from tests.waiting import PATIENCE_S
 
 EVERY_S = 0.01
-SOON_S = 10.0  # on a busy machine
 TOKEN = "a-token-that-is-long-enough"  # noqa: S105 - of a test
 
 
@@ -42,14 +42,14 @@ class Page:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 async def next_event(stream: AsyncIterator[bytes]) -> tuple[str, dict[str, str]]:
     """Id and content of the next event that says something."""
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(PATIENCE_S):
         async for text in stream:
             if text.startswith(b"id: "):
                 head, _, data = text.decode().partition("\ndata: ")
@@ -58,7 +58,7 @@ async def next_event(stream: AsyncIterator[bytes]) -> tuple[str, dict[str, str]]
 
 
 async def rest_of(stream: AsyncIterator[bytes]) -> list[bytes]:
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(PATIENCE_S):
         return [text async for text in stream]
 
 
@@ -270,7 +270,7 @@ def test_dashboard_lets_go_of_a_viewer_who_leaves(runs: Path, path: str) -> None
         await until(lambda: b"data: " in viewer.sent)
         assert dashboard.watcher.n_listeners == 1
         viewer.gone.set()
-        async with asyncio.timeout(SOON_S):
+        async with asyncio.timeout(PATIENCE_S):
             await answering
         await until(lambda: dashboard.watcher.n_listeners == 0)
 
@@ -282,7 +282,7 @@ def test_dashboard_ends_the_events_of_a_session_with_it(runs: Path) -> None:
         sessions = Sessions(TOKEN, lasts_s=2.0)
         dashboard = dashboard_of(runs, sessions)  # the first of a process takes a while, before the session begins
         viewer = Viewer("/events/plain", cookie=f"{COOKIE}={sessions.open(TOKEN)}")
-        async with asyncio.timeout(SOON_S):
+        async with asyncio.timeout(PATIENCE_S):
             await dashboard.app(viewer.scope, viewer.receive, viewer.send)
         assert b"data: " in viewer.sent
 

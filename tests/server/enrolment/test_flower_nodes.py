@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ from server.enrolment.flower_nodes import NodeChanges, enrolled_nodes, sync_node
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
-
-START_S = 60
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @dataclass(frozen=True)
@@ -76,27 +74,23 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
     link = SuperLink(f"127.0.0.1:{port}", made.certificate)
     try:
-        _wait_for(link, process, folder / "log")
+        wait_until(lambda: process.poll() is not None or _answers(link), poll_s=0.1)
+        assert process.poll() is None, f"the SuperLink did not start: {(folder / 'log').read_text()}"
         yield link
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for one in family:
             one.kill()
         process.wait()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=PATIENCE_S)
 
 
-def _wait_for(link: SuperLink, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            link.nodes()
-        except httpx.HTTPError:
-            if process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"the SuperLink did not start: {log.read_text()}")
-            time.sleep(0.1)
-        else:
-            return
+def _answers(link: SuperLink) -> bool:
+    try:
+        link.nodes()
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def test_flowers_nodes_follow_the_registry(superlink: SuperLink, registry: Registry, authority: Authority) -> None:

@@ -16,6 +16,7 @@ from server.enrolment.registry import Registry
 from shared_model.errors import TamperedError
 from tests.server.enrolment.registry_hands import edit, names
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
+from tests.waiting import PATIENCE_S
 
 CHILD = """
 import os, signal, sys
@@ -53,7 +54,7 @@ def test_killed_change_is_whole_or_absent(
 ) -> None:
     three.close()
     process = child(f"{moment}\nregistry.admit(ask('north'), authority, now=NOW)", registry_file, ca)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -9
 
     with Registry(registry_file, authority.certificate) as again:
@@ -71,7 +72,7 @@ def test_head_that_lagged_is_moved_up_so_that_a_cut_is_found(
     process = child(
         "module.audit_log.save_head = die\nregistry.admit(ask('north'), authority, now=NOW)", registry_file, ca
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     Registry(registry_file, authority.certificate).close()
     edit(registry_file, "DELETE FROM audit_log WHERE number = 6", "DELETE FROM hospitals WHERE name = 'north'")
 
@@ -96,7 +97,7 @@ def test_registry_survives_a_kill_at_any_moment(
         done = int(process.stdout.readline())
         time.sleep(pause_s)
         process.kill()
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=PATIENCE_S)
         done = int(rest.split()[-1]) if rest.endswith("\n") else done
 
         with Registry(registry_file, authority.certificate) as again:
@@ -119,7 +120,7 @@ def test_two_processes_and_threads_wait_for_each_other(
     for thread in threads:
         thread.join()
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
 
     assert len(registry.active_hospitals()) == 32

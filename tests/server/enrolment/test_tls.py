@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from server.enrolment.authority import issue_server_certificate, make_authority
+from tests.waiting import PATIENCE_S
 
 NOW = datetime.now(UTC)
 HOSTS = ("fed.example.org", "10.1.2.3")
@@ -28,12 +29,12 @@ def serve(tls: Path) -> Iterator[int]:
     def greet(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client refused, or the listener is closed
             connection, _ = listener.accept()
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE_S)
             with connection, context.wrap_socket(connection, server_side=True) as secure:
                 secure.sendall(b"hello")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE_S)
         thread = threading.Thread(target=greet, args=(listener,))
         thread.start()
         yield listener.getsockname()[1]
@@ -46,7 +47,7 @@ def connect(port: int, authority: Path, *, host: str, strict: bool = False) -> b
     if strict:
         context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection,
         context.wrap_socket(connection, server_hostname=host) as secure,
     ):
         return secure.recv(5)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from simulation.compare.reference import summary_features
 from simulation.compare.report import CAUTION
 from simulation.compare.tasks import do_task, list_tasks, open_sites
 from tests.server.small_cohort import run_small_study, small_settings, write_small_cohort
+from tests.waiting import PATIENCE_S, wait_until
 
 SETTINGS = {"rounds-unimodal": "1", "rounds-fusion": "2", "background-rows": "20", "device": "cpu"}
 ARMS = ("pooled", "local", "held-out", "without", "regression", "boosting")
@@ -272,13 +272,10 @@ def test_interrupted_comparison_trains_no_more_and_goes_on_later(
 
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    end = time.monotonic() + 200
-    while not count():
-        assert time.monotonic() < end
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
+    wait_until(lambda: bool(count()) or process.poll() is not None)
+    assert process.poll() is None, (tmp_path / "log").read_text()
     interrupt(process.pid)
-    status = process.wait(60)
+    status = process.wait(PATIENCE_S)
 
     assert status != 0
     assert count() <= 5

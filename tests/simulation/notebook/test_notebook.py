@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.waiting import PATIENCE_S
+
 NOTEBOOK = Path(__file__).parents[3] / "simulation" / "notebook" / "study.ipynb"
 SHOWN = ("study", "federation", "hospital")  # cells whose last object shows itself
 PLOTTED = ("rounds", "federation-plot", "beeswarm", "waterfall")
@@ -33,7 +35,7 @@ def test_notebook_runs_shows_objects_and_plots_and_warns_of_nothing_of_ours(
     monkeypatch.setenv("TMPDIR", str(short_folder))
     notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
 
-    done = NotebookClient(notebook, timeout=280, kernel_name="python3").execute(cwd=str(short_folder))
+    done = NotebookClient(notebook, timeout=int(PATIENCE_S), kernel_name="python3").execute(cwd=str(short_folder))
 
     cells = {cell.id: cell for cell in done.cells}
     for name in SHOWN:
