@@ -15,8 +15,9 @@ cohorts/demo/schema.toml: $(INSTALLED)
 	rm -rf cohorts/demo
 	$(BIN)/hipfed-sim cohort --out cohorts/demo --patients 1000 --image-size 40
 
+# tests/conftest.py says which tests stay together; the slowest are told at the end.
 test: $(INSTALLED) browser lint
-	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations=25
 
 # Debian's chromium for tests/browser, where it is missing and may be installed; without it they are skipped, in CI not.
 browser:

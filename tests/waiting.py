@@ -7,11 +7,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 600.0  # nothing of ours that works keeps quiet for so long, however busy the machine
-_TOLD = ("*.log", "*.jsonl")
+_TOLD = (".log", ".jsonl", "log.txt")
 
 
 def wait_until(
@@ -26,15 +27,15 @@ def wait_until(
     Args:
         holds: the condition.
         moving: changes as long as there is hope, such as the length of a log.
-        patience_s: after so long without a change it fails.
+        patience_s: looked at every so many seconds; without a change it fails.
         poll_s: between two looks.
     """
     seen, end = moving(), time.monotonic() + patience_s
     while not holds():
-        now = moving()
-        if now != seen:
-            seen, end = now, time.monotonic() + patience_s
-        assert time.monotonic() < end, f"waited in vain: nothing has moved for {patience_s:g} s"
+        if time.monotonic() > end:
+            before, seen = seen, moving()
+            assert seen != before, f"waited in vain: nothing has moved for {patience_s:g} s"
+            end = time.monotonic() + patience_s
         time.sleep(poll_s)
 
 
@@ -42,7 +43,13 @@ def logs_below(folder: Path) -> Callable[[], int]:
     """The length of all logs and histories below a folder, for `moving`."""
 
     def length() -> int:
-        return sum(file.stat().st_size for name in _TOLD for file in folder.rglob(name) if file.is_file())
+        found = 0
+        for place, _, names in os.walk(folder):  # unlike rglob it passes over folders that vanish meanwhile
+            for name in names:
+                if name.endswith(_TOLD):
+                    with suppress(OSError):
+                        found += (Path(place) / name).stat().st_size
+        return found
 
     return length
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pytest
 from playwright.sync_api import Dialog, Page
@@ -40,6 +41,12 @@ def texts_cut(page: Page) -> dict[int, list[str]]:
         if texts:
             found[width] = texts
     return found
+
+
+class Picture(Protocol):
+    """Keeps a picture of a page, where somebody wants to look at it."""
+
+    def __call__(self, page: Page, name: str, *, full_page: bool = False) -> None: ...
 
 
 @dataclass

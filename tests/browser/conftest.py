@@ -1,4 +1,4 @@
-"""One browser a module, and a folder for pictures to be looked at."""
+"""One browser a module, and pictures to be looked at."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.chromium import ARGUMENTS, CHROMIUM
+from tests.browser.chromium import ARGUMENTS, CHROMIUM, Picture
 from tests.waiting import PATIENCE_S
 
 expect.set_options(timeout=PATIENCE_S * 1000)
@@ -24,10 +24,13 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that HIPFED_SCREENSHOTS names, else one of pytest's own."""
+@pytest.fixture(scope="session")
+def picture() -> Picture:
+    """Keeps a picture of a page in the folder that HIPFED_SCREENSHOTS names; without one takes none, which is slow."""
     named = os.environ.get("HIPFED_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+
+    def take(page: Page, name: str, *, full_page: bool = False) -> None:
+        if named:
+            page.screenshot(path=Path(named) / f"{name}.png", full_page=full_page)
+
+    return take

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Request
 from server.dashboard.app import Dashboard
 from server.dashboard.guard import Access, name_hosts
 from server.dashboard.reading import RunReader
-from tests.browser.chromium import Opened
+from tests.browser.chromium import Opened, Picture
 
 Scheme = Literal["light", "dark"]
 LOOKS: tuple[tuple[int, Scheme], ...] = ((1600, "light"), (360, "dark"))
@@ -64,14 +64,14 @@ def opened(browser: Browser, address: str, look: tuple[int, Scheme], *, trust_al
     context.close()
 
 
-def check(found: Opened, name: str, screenshots: Path, *, axe: bool = True) -> None:
+def check(found: Opened, name: str, picture: Picture, *, axe: bool = True) -> None:
     """No complaint, no request of another, no serious barrier, nothing wider than the screen; and a screenshot.
 
     Axe looks at the frames of a page, too: a page like others with a long report may do without.
     """
     page = found.page
     width = page.viewport_size["width"] if page.viewport_size else 0
-    page.screenshot(path=screenshots / f"dashboard-{name}-{width}.png", full_page=True)
+    picture(page, f"dashboard-{name}-{width}", full_page=True)
     if axe:
         complaints = list(found.complaints)
         violations = Axe().run(page).response["violations"]

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser. Screenshots go to the folder that HIPFED_SCREENSHOTS names, else to pytest's own."""
+"""The dashboard in a real browser. HIPFED_SCREENSHOTS names a folder for pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chromium import Opened, needs_chromium, texts_cut
+from tests.browser.chromium import Opened, Picture, needs_chromium, texts_cut
 from tests.browser.dashboards import LOOKS, check, opened, served
 from tests.server.report.run_folders import write, write_failed_run, write_run
 
@@ -41,10 +41,10 @@ def found(request: pytest.FixtureRequest, browser: Browser, address: str) -> Ite
         yield found
 
 
-def test_list_is_sorted_and_filtered(found: Opened, screenshots: Path) -> None:
+def test_list_is_sorted_and_filtered(found: Opened, picture: Picture) -> None:
     page = found.page
     page.goto("/")
-    check(found, "list", screenshots)
+    check(found, "list", picture)
     page.click("button[data-sort=name]")
     names = page.locator("#runs tbody th").all_inner_texts()
     assert [name.strip() for name in names] == ["first", "live", "lost", "second"]
@@ -55,7 +55,7 @@ def test_list_is_sorted_and_filtered(found: Opened, screenshots: Path) -> None:
     assert page.locator("#runs tbody tr:visible").count() == 1
 
 
-def test_comparison_has_figures_and_says_what_overlap_means(found: Opened, screenshots: Path) -> None:
+def test_comparison_has_figures_and_says_what_overlap_means(found: Opened, picture: Picture) -> None:
     page = found.page
     page.goto("/")
     page.check("input[value=first]")
@@ -63,18 +63,18 @@ def test_comparison_has_figures_and_says_what_overlap_means(found: Opened, scree
     page.click("#compare")
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.get_by_text("Overlapping intervals do not show that runs are equal").is_visible()
-    check(found, "compare", screenshots)
+    check(found, "compare", picture)
 
 
-def test_finished_run_holds_its_report(found: Opened, screenshots: Path) -> None:
+def test_finished_run_holds_its_report(found: Opened, picture: Picture) -> None:
     page = found.page
     page.goto("/run/first")
     page.locator("iframe").scroll_into_view_if_needed()
     page.frame_locator("iframe").locator("h1").wait_for()
-    page.screenshot(path=screenshots / "dashboard-report-inside.png")  # a picture of the whole page leaves frames out
+    picture(page, "dashboard-report-inside")  # a picture of the whole page leaves frames out
     page.locator("#curves figure").first.scroll_into_view_if_needed()
     page.wait_for_selector(".js-plotly-plot .main-svg")
-    check(found, "run", screenshots)
+    check(found, "run", picture)
 
 
 @pytest.mark.parametrize("run", ["first", "lost", "live"])
@@ -83,7 +83,7 @@ def test_no_number_of_the_first_screen_is_cut_at_any_width(found: Opened, run: s
     assert texts_cut(found.page) == {}
 
 
-def test_live_page_changes_as_rounds_are_written(found: Opened, runs: Path, screenshots: Path) -> None:
+def test_live_page_changes_as_rounds_are_written(found: Opened, runs: Path, picture: Picture) -> None:
     page = found.page
     page.goto("/run/live")
     expect(page.locator("#live")).to_contain_text("Live")
@@ -96,4 +96,4 @@ def test_live_page_changes_as_rounds_are_written(found: Opened, runs: Path, scre
     fresh.replace(file)
     expect(page.locator("#first .tile .value").first).to_have_text(str(number))
     assert page.locator("#hospitals").get_by_text("no answer within 900 s").first.is_visible()
-    check(found, "live", screenshots)
+    check(found, "live", picture)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from server.run_folder import RunFolder
 from shared_model.pages.escaping import isolated
-from tests.browser.chromium import Opened, needs_chromium
+from tests.browser.chromium import Opened, Picture, needs_chromium
 from tests.browser.dashboards import LOOKS, Scheme, check, opened, served
 from tests.server.report.run_folders import (
     HOSTILE,
@@ -58,10 +58,10 @@ def visit(browser: Browser, address: str) -> Visit:
     return lambda look=NARROW: opened(browser, address, look)
 
 
-def test_hostile_names_are_text_in_the_list(visit: Visit, screenshots: Path) -> None:
+def test_hostile_names_are_text_in_the_list(visit: Visit, picture: Picture) -> None:
     with visit() as found:
         found.page.goto("/")
-        check(found, "hostile-list", screenshots)
+        check(found, "hostile-list", picture)
         shown = {name.strip() for name in found.page.locator("#runs tbody th").all_inner_texts()}
         assert {*NAMES, "hundred", "failed", "broken", "live"} == shown
         found.page.fill("#filter", NAMES[1])
@@ -72,7 +72,7 @@ def test_hostile_names_are_text_in_the_list(visit: Visit, screenshots: Path) -> 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_hostile_names_are_text_in_a_run_and_its_report(
-    visit: Visit, screenshots: Path, look: tuple[int, Scheme]
+    visit: Visit, picture: Picture, look: tuple[int, Scheme]
 ) -> None:
     with visit(look) as found:
         page = found.page
@@ -82,11 +82,11 @@ def test_hostile_names_are_text_in_a_run_and_its_report(
         page.frame_locator("iframe").locator("h1").wait_for()
         page.locator("#curves figure").first.scroll_into_view_if_needed()
         page.wait_for_selector(".js-plotly-plot .main-svg")
-        check(found, "hostile-run", screenshots)
+        check(found, "hostile-run", picture)
         assert [frame.evaluate("window.harmed") for frame in page.frames] == [None, None]
 
 
-def test_hostile_names_are_text_in_a_comparison(visit: Visit, screenshots: Path) -> None:
+def test_hostile_names_are_text_in_a_comparison(visit: Visit, picture: Picture) -> None:
     with visit() as found:
         page = found.page
         page.goto("/")
@@ -94,13 +94,13 @@ def test_hostile_names_are_text_in_a_comparison(visit: Visit, screenshots: Path)
             page.get_by_label(f"Choose {isolated(name)}", exact=True).check()
         page.click("#compare")
         page.wait_for_selector(".js-plotly-plot .main-svg")
-        check(found, "hostile-compare", screenshots)
+        check(found, "hostile-compare", picture)
         headings = page.locator("#metrics .table-part thead th").last
         assert headings.inner_text().strip() in NAMES
 
 
 def test_live_page_of_hostile_names_changes_without_being_loaded_anew(
-    visit: Visit, runs: Path, screenshots: Path
+    visit: Visit, runs: Path, picture: Picture
 ) -> None:
     with visit() as found:
         page = found.page
@@ -118,20 +118,20 @@ def test_live_page_of_hostile_names_changes_without_being_loaded_anew(
         points = page.evaluate("document.querySelector('[data-figure=curve-val-loss]').data.at(-1).x")
         assert max(points) == ROUNDS + 3  # a validation is of the model before its round
         assert page.evaluate("window.isTheSame") is True
-        check(found, "hostile-live", screenshots)
+        check(found, "hostile-live", picture)
 
 
-def test_run_of_a_hundred_hospitals_fits_a_narrow_screen(visit: Visit, screenshots: Path) -> None:
+def test_run_of_a_hundred_hospitals_fits_a_narrow_screen(visit: Visit, picture: Picture) -> None:
     with visit() as found:
         page = found.page
         page.goto("/run/hundred")
         assert page.locator("#hospitals tbody tr").count() == 100
         page.locator("iframe").scroll_into_view_if_needed()
         page.frame_locator("iframe").locator("h1").wait_for()
-        check(found, "hundred", screenshots, axe=False)
+        check(found, "hundred", picture, axe=False)
 
 
-def test_run_that_failed_in_its_first_round_tells_why(visit: Visit, screenshots: Path) -> None:
+def test_run_that_failed_in_its_first_round_tells_why(visit: Visit, picture: Picture) -> None:
     with visit() as found:
         page = found.page
         page.goto("/run/failed")
@@ -139,10 +139,10 @@ def test_run_that_failed_in_its_first_round_tells_why(visit: Visit, screenshots:
         assert page.locator("#hospitals tbody tr").count() == len(HOSTILE)
         assert page.locator("#hospitals").get_by_text("no answer within 900 s").first.is_visible()
         expect(page.locator("[data-figure=curve-val-loss]")).to_have_attribute("aria-label", "No round yet.")
-        check(found, "failed", screenshots)
+        check(found, "failed", picture)
 
 
-def test_report_that_cannot_be_made_says_so_in_the_run_s_page(visit: Visit, screenshots: Path) -> None:
+def test_report_that_cannot_be_made_says_so_in_the_run_s_page(visit: Visit, picture: Picture) -> None:
     with visit() as found:
         page = found.page
         page.goto("/run/broken")
@@ -151,4 +151,4 @@ def test_report_that_cannot_be_made_says_so_in_the_run_s_page(visit: Visit, scre
         expect(report.locator("h1")).to_have_text("No report")
         expect(report.locator("p").filter(has_text="cannot be shown")).to_be_visible()
         found.complaints[:] = [text for text in found.complaints if "status of 500" not in text]
-        check(found, "broken", screenshots, axe=False)
+        check(found, "broken", picture, axe=False)

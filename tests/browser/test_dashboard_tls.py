@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from server.enrolment.coordinator_home import CoordinatorHome
-from tests.browser.chromium import needs_chromium
+from tests.browser.chromium import Picture, needs_chromium
 from tests.browser.dashboards import check, opened
 from tests.server.coordinator_home import make_home
 from tests.server.report.run_folders import write_run
@@ -92,12 +92,12 @@ def test_oversized_header_is_refused_and_others_are_still_served(served: Served)
 
 
 @needs_chromium
-def test_browser_logs_in_with_the_token_and_watches(served: Served, browser: Browser, screenshots: Path) -> None:
+def test_browser_logs_in_with_the_token_and_watches(served: Served, browser: Browser, picture: Picture) -> None:
     with opened(browser, served.address, (360, "light"), trust_all=True) as found:
         page = found.page
         page.goto("/run/plain")
         expect(page.locator("h1")).to_have_text("Log in")
-        check(found, "login", screenshots)
+        check(found, "login", picture)
         page.fill("input[name=token]", "not the token")
         page.click("button[type=submit]")
         expect(page.locator("[role=alert]")).to_be_visible()
@@ -108,4 +108,4 @@ def test_browser_logs_in_with_the_token_and_watches(served: Served, browser: Bro
         expect(page.locator("#live")).to_contain_text("Live")
         assert served.token not in page.url
         assert page.evaluate("document.cookie") == ""
-        check(found, "list-tls", screenshots)
+        check(found, "list-tls", picture)

@@ -1,6 +1,6 @@
 """A patient's page and the viewer in a real browser.
 
-Screenshots for review go to the folder that HIPFED_SCREENSHOTS names, else to pytest's own.
+HIPFED_SCREENSHOTS names a folder for pictures, for review.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.roster import References, Roster
 from client.patient_page.viewer.serving import listen
-from tests.browser.chromium import Opened, needs_chromium, texts_cut
+from tests.browser.chromium import Opened, Picture, needs_chromium, texts_cut
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (
     HOSTILE,
@@ -106,7 +106,7 @@ def _serious(page: Page) -> list[str]:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["plain", "without-image", "hostile"])
 def test_page_opens_offline_and_fits(
-    visit: Callable[..., Opened], pages: dict[str, Path], screenshots: Path, name: str, width: int, scheme: str
+    visit: Callable[..., Opened], pages: dict[str, Path], picture: Picture, name: str, width: int, scheme: str
 ) -> None:
     opened = visit(pages[name].as_uri(), width=width, scheme=scheme)
 
@@ -115,7 +115,7 @@ def test_page_opens_offline_and_fits(
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    opened.page.screenshot(path=screenshots / f"patient-{name}-{width}-{scheme}.png", full_page=True)
+    picture(opened.page, f"patient-{name}-{width}-{scheme}", full_page=True)
 
 
 def test_long_names_go_on_in_a_second_line_where_there_is_little_room(
@@ -176,7 +176,7 @@ def test_no_number_of_the_first_screen_is_cut_at_any_width(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_list_sorts_and_filters(visit: Callable[..., Opened], viewer: str, screenshots: Path, width: int) -> None:
+def test_list_sorts_and_filters(visit: Callable[..., Opened], viewer: str, picture: Picture, width: int) -> None:
     opened = visit(viewer, width=width)
     page = opened.page
     rows = page.locator("tbody tr:visible")
@@ -198,7 +198,7 @@ def test_list_sorts_and_filters(visit: Callable[..., Opened], viewer: str, scree
     assert opened.complaints == []
     assert _serious(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.screenshot(path=screenshots / f"viewer-{width}.png")
+    picture(page, f"viewer-{width}")
 
 
 def test_list_leads_to_a_page_and_back(visit: Callable[..., Opened], viewer: str) -> None:

@@ -1,6 +1,6 @@
 """The report in a real browser: nothing is asked of a network, nothing harmful runs, and all can be read and used.
 
-Screenshots for review go to the folder that HIPFED_SCREENSHOTS names, else to pytest's own.
+HIPFED_SCREENSHOTS names a folder for pictures, for review.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from server.report.writing import write_report
-from tests.browser.chromium import Opened, needs_chromium, texts_cut
+from tests.browser.chromium import Opened, Picture, needs_chromium, texts_cut
 from tests.server.report.run_folders import (
     HOSTILE,
     write_failed_run,
@@ -34,6 +34,18 @@ NOTE_WHEN_READY = """new MutationObserver(() => { window.figuresReady ??= perfor
     .observe(document, { attributeFilter: ["data-figures"], subtree: true })"""
 
 pytestmark = needs_chromium
+
+# What a cell holds, and what of it is saved for a spreadsheet.
+SAVED_CELLS = {
+    "+0.3337": "+0.3337",
+    "+1.2e-05": "+1.2e-05",
+    "-0.3337": "-0.3337",
+    "+12%": "+12%",
+    "+1+1": "'+1+1",
+    "+A1": "'+A1",
+    "=1+1": "'=1+1",
+    "@SUM(A1)": "'@SUM(A1)",
+}
 
 RUNS: dict[str, Callable[[Path], Path]] = {
     "plain": lambda path: write_run(path, modalities=["static", "vitals", "medications", "hip", "chest"], features=2),
@@ -121,12 +133,12 @@ def _scroll_through(page: Page) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "large"])
 def test_page_is_whole_asks_nothing_and_fits_its_width(
-    visit: Callable[..., Opened], screenshots: Path, name: str, width: int
+    visit: Callable[..., Opened], picture: Picture, name: str, width: int
 ) -> None:
     opened = visit(name, width=width)
     _scroll_through(opened.page)
     page = opened.page
-    page.screenshot(path=screenshots / f"{name}-{width}.png")
+    picture(page, f"{name}-{width}")
 
     assert opened.complaints == []
     assert opened.requests == []
@@ -149,12 +161,12 @@ def test_page_is_whole_asks_nothing_and_fits_its_width(
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1600, "dark")])
 @pytest.mark.parametrize("name", ["plain", "suppressed", "failed", "hostile"])
 def test_axe_finds_nothing_serious(
-    visit: Callable[..., Opened], screenshots: Path, name: str, width: int, scheme: str
+    visit: Callable[..., Opened], picture: Picture, name: str, width: int, scheme: str
 ) -> None:
     page = visit(name, width=width, scheme=scheme).page
     _scroll_through(page)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    page.screenshot(path=screenshots / f"{name}-{width}-{scheme}-open.png")
+    picture(page, f"{name}-{width}-{scheme}-open")
 
     found = Axe().run(page).response["violations"]
 
@@ -257,31 +269,17 @@ def test_table_is_saved_as_csv_with_its_numbers(visit: Callable[..., Opened], tm
     ]
 
 
-@pytest.mark.parametrize(
-    ("cell", "saved"),
-    [
-        ("+0.3337", "+0.3337"),
-        ("+1.2e-05", "+1.2e-05"),
-        ("-0.3337", "-0.3337"),
-        ("+12%", "+12%"),
-        ("+1+1", "'+1+1"),
-        ("+A1", "'+A1"),
-        ("=1+1", "'=1+1"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-    ],
-)
-def test_csv_keeps_numbers_with_a_sign_and_guards_formulas(
-    visit: Callable[..., Opened], tmp_path: Path, cell: str, saved: str
-) -> None:
+def test_csv_keeps_numbers_with_a_sign_and_guards_formulas(visit: Callable[..., Opened], tmp_path: Path) -> None:
     page = visit("plain").page
     _open_table(page, "roc")
-    page.locator("#figure-roc tbody td").first.evaluate("(place, text) => { place.textContent = text; }", cell)
+    for cell, saved in SAVED_CELLS.items():
+        page.locator("#figure-roc tbody td").first.evaluate("(place, text) => { place.textContent = text; }", cell)
 
-    with page.expect_download() as download:
-        page.locator("#figure-roc button[data-save=csv]").click()
+        with page.expect_download() as download:
+            page.locator("#figure-roc button[data-save=csv]").click()
 
-    download.value.save_as(tmp_path / "roc.csv")
-    assert (tmp_path / "roc.csv").read_text(encoding="utf-8-sig").splitlines()[1] == f"0,{saved},1"
+        download.value.save_as(tmp_path / "roc.csv")
+        assert (tmp_path / "roc.csv").read_text(encoding="utf-8-sig").splitlines()[1] == f"0,{saved},1", cell
 
 
 def test_csv_of_hostile_names_holds_no_formula_and_quotes_what_it_must(
@@ -310,13 +308,13 @@ def test_colours_follow_the_theme_while_the_page_is_open(visit: Callable[..., Op
     expect(page.locator("#figure-roc .xtick text").first).to_have_css("fill", "rgb(232, 237, 242)")
 
 
-def test_page_prints_in_light_colours_with_its_figures(visit: Callable[..., Opened], screenshots: Path) -> None:
+def test_page_prints_in_light_colours_with_its_figures(visit: Callable[..., Opened], tmp_path: Path) -> None:
     opened = visit("plain", scheme="dark")
     _wait_for_figures(opened.page)
 
-    opened.page.pdf(path=screenshots / "plain.pdf", format="A4")
+    opened.page.pdf(path=tmp_path / "plain.pdf", format="A4")
 
-    assert (screenshots / "plain.pdf").stat().st_size > 50_000
+    assert (tmp_path / "plain.pdf").stat().st_size > 50_000
     assert opened.page.locator("#figure-drift svg.main-svg").count() > 0  # far below the screen: printing drew it
     assert opened.complaints == []
     assert opened.page.evaluate("'printing' in document.documentElement.dataset") is False
