@@ -78,9 +78,10 @@ def test_finished_run_holds_its_report(found: Opened, picture: Picture) -> None:
 
 
 @pytest.mark.parametrize("run", ["first", "lost", "live"])
-def test_no_number_of_the_first_screen_is_cut_at_any_width(found: Opened, run: str) -> None:
-    found.page.goto(f"/run/{run}")
-    assert texts_cut(found.page) == {}
+def test_no_number_of_the_first_screen_is_cut_at_any_width(browser: Browser, address: str, run: str) -> None:
+    with opened(browser, address, LOOKS[0]) as found:
+        found.page.goto(f"/run/{run}")
+        assert texts_cut(found.page) == {}
 
 
 def test_live_page_changes_as_rounds_are_written(found: Opened, runs: Path, picture: Picture) -> None:

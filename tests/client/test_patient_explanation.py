@@ -167,19 +167,19 @@ KEPT: list[dict[str, Scalar]] = [
 ]
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
-def test_model_finds_what_stays_at_home_in_the_hospitals_cache(kept: dict[str, Scalar], tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, **kept, rounds_joint=1, explain="modalities")
+@pytest.fixture(scope="module", params=KEPT, ids=" ".join)
+def kept_at_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return finish_run(tmp_path_factory.mktemp("kept"), **request.param, rounds_joint=1, explain="modalities")
 
-    content = _explain(finished, PATIENT)
+
+def test_model_finds_what_stays_at_home_in_the_hospitals_cache(kept_at_home: FinishedRun) -> None:
+    content = _explain(kept_at_home, PATIENT)
 
     assert content["views"]["common"]["additivity_error"] < 1e-5
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
-def test_model_is_refused_without_what_stays_at_home(kept: dict[str, Scalar], tmp_path: Path) -> None:
-    finished = finish_run(tmp_path, **kept, rounds_joint=1, explain="modalities")
-    elsewhere = FinishedRun(finished.run, finished.cohort, tmp_path / "other-cache")
+def test_model_is_refused_without_what_stays_at_home(kept_at_home: FinishedRun, tmp_path: Path) -> None:
+    elsewhere = FinishedRun(kept_at_home.run, kept_at_home.cohort, tmp_path / "other-cache")
 
     with pytest.raises(SettingsError, match=r"(BatchNorm|head).*: expected this hospital's own, which never leave it"):
         elsewhere.model()

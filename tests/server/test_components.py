@@ -147,9 +147,11 @@ def test_checkpoint_of_a_round_does_not_repeat_the_fixed_network(finished: tuple
     assert sizes["progress.safetensors"] < 1e6
 
 
-def test_checkpoint_without_its_networks_is_refused(image_cohort: Path, tmp_path: Path) -> None:
-    folder = run_small_study(image_cohort, tmp_path / "run", settings=SETTINGS)
-    (networks,) = folder.checkpoints.glob("networks-*")
+def test_checkpoint_without_its_networks_is_refused(
+    finished: tuple[RunFolder, RecordingLink], image_cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0].path, tmp_path / "run")
+    (networks,) = RunFolder(tmp_path / "run").checkpoints.glob("networks-*")
     networks.unlink()
     with pytest.raises(StudyError, match="expected a finished round"):
         run_small_study(image_cohort, tmp_path / "run", settings=SETTINGS, resume=True)

@@ -11,16 +11,16 @@ from tests.client.patient_page.explained_patients import PATIENT, explain, parse
 from tests.client.patient_page.parsed_page import ParsedPage
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     return finish_run(tmp_path_factory.mktemp("finished"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def content(finished: FinishedRun) -> dict[str, Any]:
     return explain(finished, PATIENT)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page(finished: FinishedRun, content: dict[str, Any]) -> ParsedPage:
     return parse(finished, content)
