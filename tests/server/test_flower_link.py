@@ -13,6 +13,7 @@ from server.flower_link import FlowerLink, describe_failure
 from server.link import Answer
 from shared_model.messages import TRAIN, HandshakeReply
 from tests.server.fake_grid import FakeGrid, make_reply
+from tests.waiting import PATIENCE_S
 
 NODES = (3, 7, 9)
 QUESTION = HandshakeReply(site="x", version="1", modalities=[]).to_record()
@@ -26,7 +27,7 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.flower_link, "LOOK_S", 0.1)
 
 
-def _ask(grid: FakeGrid, *, deadline_s: float = 5.0) -> list[Answer]:
+def _ask(grid: FakeGrid, *, deadline_s: float = 20.0) -> list[Answer]:
     link = FlowerLink(grid)
     return list(link.ask(TRAIN, dict.fromkeys(NODES, QUESTION), deadline_s=deadline_s))
 
@@ -86,11 +87,17 @@ def test_link_waits_no_longer_than_the_deadline_for_a_stalled_upload_and_keeps_t
     started = time.monotonic()
 
     answers = _ask(
-        FakeGrid(replies=[make_reply("m0", upload_s=9), make_reply("m1", after_s=0.5), make_reply("m2", after_s=0.8)]),
+        FakeGrid(
+            replies=[
+                make_reply("m0", upload_s=PATIENCE_S),
+                make_reply("m1", after_s=0.5),
+                make_reply("m2", after_s=0.8),
+            ]
+        ),
         deadline_s=2.0,
     )
 
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < PATIENCE_S
     assert {answer.node: answer.failure for answer in answers} == {7: "", 9: "", 3: "no answer within 2 s"}
 
 
@@ -141,7 +148,7 @@ def test_link_puts_a_lost_question_again_at_once(error: int) -> None:
 
     assert sorted((answer.node, answer.failure) for answer in answers) == [(3, ""), (7, ""), (9, "")]
     assert [message.metadata.dst_node_id for message in grid.sent] == [3, 7, 9, 7]
-    assert grid.sent[3].metadata.ttl < 5.0
+    assert grid.sent[3].metadata.ttl < 20.0
 
 
 def test_link_puts_no_question_again_that_was_lost_three_times() -> None:
@@ -174,12 +181,12 @@ def test_link_waits_once_for_a_node_that_stays_away_and_not_again_at_each_questi
     seconds = []
     for _ in range(2):
         started = time.monotonic()
-        answers = list(link.ask(TRAIN, dict.fromkeys(NODES, QUESTION), deadline_s=30.0))
+        answers = list(link.ask(TRAIN, dict.fromkeys(NODES, QUESTION), deadline_s=PATIENCE_S))
         seconds.append(time.monotonic() - started)
         assert next(answer.failure for answer in answers if answer.node == 7).endswith(f"(Flower error {error})")
 
-    assert 1.0 < seconds[0] < 5.0
-    assert seconds[1] < 1.0
+    assert 1.0 < seconds[0] < PATIENCE_S
+    assert seconds[1] < seconds[0]
 
 
 def test_link_names_a_node_that_is_still_away_at_the_deadline() -> None:
@@ -217,10 +224,10 @@ def test_link_names_the_failure_of_the_second_message_though_the_first_is_never_
     threading.Timer(0.3, grid.since.update, [{7: "2026-01-01T00:00:00+00:00"}]).start()
     started = time.monotonic()
 
-    answers = _ask(grid)
+    answers = _ask(grid, deadline_s=PATIENCE_S)
 
     assert answers[-1].failure.endswith("(Flower error 2)")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_link_puts_a_question_no_more_than_three_times_again_to_a_node_that_comes_and_goes() -> None:
