@@ -102,7 +102,7 @@ def _serious(page: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in {"serious", "critical"}]
 
 
-@pytest.mark.parametrize(("width", "scheme"), zip(WIDTHS, ["dark", "light"], strict=True))
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1600, "light")])
 @pytest.mark.parametrize("name", ["plain", "without-image", "hostile"])
 def test_page_opens_offline_and_fits(
     visit: Callable[..., Opened], pages: dict[str, Path], picture: Picture, name: str, width: int, scheme: str
