@@ -222,11 +222,12 @@ def test_detached_supervisor_is_waited_for_no_longer_than_it_needs(tmp_path: Pat
             command,
             folder=tmp_path / "processes",
             name="hipfed-client",
-            detach_s=100.0,
+            detach_s=PATIENCE_S,
             say=print,
             has_begun=lambda status: status.parts[0].pid is not None,
         )
 
+        assert time.monotonic() - begun < PATIENCE_S
     finally:
         assert stop(tmp_path / "processes")
 
