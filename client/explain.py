@@ -27,6 +27,7 @@ from shared_model.messages import (
     SumsReply,
 )
 from shared_model.preprocessing import Preprocessing
+from shared_model.refit_messages import SizesRequest
 from shared_model.shapley.checked import explain_checked
 from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
 from shared_model.shapley.exact import ModalityValues
@@ -166,7 +167,7 @@ def _explain(site: Site, settings: Settings, request: ExplainRequest | SpreadReq
 
 
 def read_background(
-    request: ExplainRequest | SpreadRequest, widths: dict[str, int], *, device: torch.device
+    request: ExplainRequest | SpreadRequest | SizesRequest, widths: dict[str, int], *, device: torch.device
 ) -> Background:
     """The background of a question.
 
@@ -185,7 +186,7 @@ def read_background(
     return Background(as_rows(request.background, request.background_present, device=device), found)
 
 
-def _check_fits(widths: dict[str, int], request: ExplainRequest | SpreadRequest) -> None:
+def _check_fits(widths: dict[str, int], request: ExplainRequest | SpreadRequest | SizesRequest) -> None:
     n = len(next(iter(request.background.values()), ()))
     shapes = {name: value.shape for name, value in request.background.items()}
     present = {name: value.shape for name, value in request.background_present.items()}

@@ -53,7 +53,7 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     )
     counts = _count_patients(local, settings)
     if uses_newton(settings, request.phase):
-        patients = _without_rare(source(np.arange(len(local.split.train))), least=gate.rule.min_patients)
+        patients = without_rare(source(np.arange(len(local.split.train))), least=gate.rule.min_patients)
         learned = newton_sums(local.model, patients, event_weight=request.event_weight)
     else:
         learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
@@ -65,7 +65,7 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
     return SumsReply(arrays=released)
 
 
-def _without_rare(encoded: Encoded, *, least: int) -> Encoded:
+def without_rare(encoded: Encoded, *, least: int) -> Encoded:
     """Patients as if nobody had a modality that fewer than `least` have: second moments of a few would show them."""
     present = {name: here & (here.sum() >= least) for name, here in encoded.present.items()}
     return replace(encoded, present=present)

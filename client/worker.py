@@ -19,6 +19,7 @@ from client.local_training import answer_train
 from client.outbound import Gate
 from client.quality.answer import answer_quality, answer_reference
 from client.readable_rows import CHECKED, refuse_readable_rows
+from client.refits import answer_refit, answer_sizes
 from client.run_state import NeedsWeightsError
 from client.site import Site
 from client.statistics import answer_statistics
@@ -31,9 +32,12 @@ from shared_model.messages import (
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
+    IN_SIMULATIONS,
     PROTOCOL_VERSION,
     QUALITY,
     REFERENCE,
+    REFIT,
+    SIZES,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -53,6 +57,7 @@ from shared_model.messages import (
     TrainRequest,
     told_protocol,
 )
+from shared_model.refit_messages import RefitRequest, SizesRequest
 from shared_model.study_hash import study_hash
 
 LOG_FILE = "worker.log"
@@ -128,6 +133,11 @@ class Worker:
         self._check_study(request, settings)
         if self._approvals is not None and kind in CHECKED:
             refuse_readable_rows(self.site, settings, kind=kind)
+        if kind in IN_SIMULATIONS and self._approvals is not None and not settings.trust_coordinator:
+            raise ProtocolError(
+                f"{kind}: expected a question of a simulation or of a study with trust-coordinator=true, got one for "
+                "refits on resampled patients. Set share-refits=0."
+            )
         own = self.site.rule
         rule = own.tighten(
             min_patients=settings.min_patients,
@@ -194,6 +204,8 @@ _ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
     BACKGROUND: (BackgroundRequest, answer_background),
     EXPLAIN: (ExplainRequest, answer_explain),
     SPREAD: (SpreadRequest, answer_spread),
+    REFIT: (RefitRequest, answer_refit),
+    SIZES: (SizesRequest, answer_sizes),
 }
 
 

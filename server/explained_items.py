@@ -81,7 +81,8 @@ def read_explained_items(run: Path) -> ExplainedItems:
 
 def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> ExplainedItems:
     modalities, features = content["modalities"], content["features"]
-    entries = {Item(name): (row["share"], row["share_ci"]) for name, row in modalities.items()}
+    # Not `share_ci`: with other training patients shares differ by more.
+    entries = {Item(name): (row["share"], row["share_range"]) for name, row in modalities.items()}
     shown, suppressed = {}, set()
     for modality, rows in features.items():
         for row in rows[:-1]:  # the last is `presence`, which is no feature
@@ -110,7 +111,7 @@ def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> Explai
 
 
 def _standard_error(value: float, interval: list[float] | None) -> float:
-    """Of the symmetric interval that was stored; its longer side, since one end may have been cut at 0 or 1."""
+    """Of an interval; its longer side, since one end may have been cut at 0 or 1, or the share lies off its middle."""
     if interval is None:
         return float("nan")
     return max(interval[1] - value, value - interval[0], 0.0) / float(norm.ppf((1 + LEVEL) / 2))

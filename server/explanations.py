@@ -12,22 +12,33 @@ import numpy as np
 from server.explain import CommonBackground, ExplainedPart
 from server.feature_report import describe_features
 from server.plan import StudyPlan
+from server.refits import ShareRefits
 from server.site_rows import hide_rows
 from server.two_cuts import Band
 from shared_model.fusion import MultimodalModel
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.features import list_features
-from shared_model.shapley.shares import combine_hospitals, mean_interval, share_of_means
+from shared_model.shapley.shares import LEVEL, combine_hospitals, mean_interval, share_of_means
 from shared_model.shapley.strata import MISSING, OUTCOME, Stratum, list_strata, parse_strata
 
 Sums = Mapping[str, np.ndarray]
 
+NO_EVIDENCE = 0.005  # a share that says nothing, and half of the refits below it
+MIN_PREDICTED = 5  # hospitals: t with k - 2 degrees of freedom says nothing of the next one where k is 3 or 4
 MIN_HIDDEN = 3  # hospitals whose rows are not shown, for the spread between hospitals to be shown beside the others
-_SPREAD = ("tau", "i2", "hospitals", "site_mean", "site_mean_ci", "prediction_interval")
+_SPREAD = ("tau", "i2", "hospitals", "site_mean", "site_mean_ci", "prediction_interval", "prediction_reason")
+
+_FEW_HOSPITALS = f"fewer than {MIN_PREDICTED} hospitals contribute"
 
 DEFINITIONS = {
     "share": "share of means: sum over patients of |phi| of the modality, over that of all modalities",
+    "share_ci": "95 % interval by the delta method, test patients drawn anew, the model kept: too narrow for a share "
+    "of another model; not for a headline",
+    "share_range": "range of the share over refits of the head on resampled training patients, over resampled test "
+    "patients: its 2.5 % and 97.5 % quantiles; encoders and preprocessing kept. See share_interval",
+    "evidence": "false where the training data do not show that the modality says anything: its penalty ends at the "
+    "largest one, or its share is below 0.5 % in half of the refits or more; null without refits",
     "mean_local_share": "mean over patients of the modality's part of their own sum of |phi|",
     "share_present": "share of means over the modalities that each patient has",
     "share_probability": "share of means of the Shapley values of the probability instead of the logit",
@@ -36,7 +47,7 @@ DEFINITIONS = {
     "left_out": "mean over patients of |v(all) - v(all without the modality)|, log odds",
     "se_background": "mean sd of a patient's phi over background rows / sqrt(rows), log odds; an upper bound of the "
     "standard error, as the rows are spread evenly over the distribution",
-    "prediction_interval": "95 % interval for the share at a further hospital",
+    "prediction_interval": "95 % interval for the share at a further hospital, from five hospitals on",
     "features": "means over the patients who have the modality, of levels and counts over those whose group is shown; "
     "se_sampling and correlation over all who have it; presence, over all patients",
     "presence": "effect of having or lacking the modality at all, against background rows where it is the other way",
@@ -53,6 +64,7 @@ def describe_explanation(
     background: CommonBackground,
     explained: ExplainedPart,
     *,
+    ranges: ShareRefits,
     model_hash: str,
     evaluated: Collection[str],
 ) -> dict[str, Any]:
@@ -63,6 +75,7 @@ def describe_explanation(
         model: for names and widths; its weights are not read.
         background: that the values were computed against.
         explained: sums of the hospitals.
+        ranges: shares of refitted heads.
         model_hash: hash of the explained weights.
         evaluated: hospitals that metrics.json counts. If others were explained, subtracting the two files' counts would
             give one hospital's: counts, strata, features and hospitals' rows are then left out.
@@ -89,7 +102,8 @@ def describe_explanation(
         "base_logit": background.base_logit,
         "n": n if same else None,
         "events": events if same else None,
-        "modalities": describe_modalities(model.modalities, explained, rule, sites=sites, counted=same),
+        "share_interval": describe_share_interval(ranges),
+        "modalities": describe_modalities(model.modalities, explained, rule, ranges=ranges, sites=sites, counted=same),
         "interactions": _describe_interactions(model.modalities, total),
         "feature_patients": int(total["feature-patients"]) if same and "feature-patients" in total else None,
         "features": _describe_all_features(plan, model, total, strata) if same else {},
@@ -143,13 +157,21 @@ def _list_bands(plan: StudyPlan, strata: Mapping[str, Mapping[str, Any]]) -> dic
 
 
 def describe_modalities(
-    names: Sequence[str], explained: ExplainedPart, rule: SmallCellRule, *, sites: Mapping[str, Any], counted: bool
+    names: Sequence[str],
+    explained: ExplainedPart,
+    rule: SmallCellRule,
+    *,
+    ranges: ShareRefits,
+    sites: Mapping[str, Any],
+    counted: bool,
 ) -> dict[str, dict[str, Any]]:
     """Per modality, shares and sizes over all patients, and the spread between hospitals.
 
     The spread rests on one share and one variance a hospital: beside all rows but one or two it would give those back.
     """
     entries = _describe_group(names, explained.total, 0, rule, counted=counted)
+    found = _describe_ranges(names, ranges)
+    entries = {name: entry | found[name] for name, entry in entries.items()}
     n_shown = sum(row != suppressed_row() for row in sites.values())
     n_hidden = int(explained.total["sites"][0]) - n_shown
     nothing = dict.fromkeys(_SPREAD)
@@ -157,15 +179,37 @@ def describe_modalities(
         return {name: entry | nothing for name, entry in entries.items()}
     between = combine_hospitals(explained.spread, tau2=explained.tau2)
     for i, name in enumerate(names):
+        few = between.k[i] < MIN_PREDICTED
         entries[name] |= {
             "tau": number_or_none(np.sqrt(explained.tau2[i])),
             "i2": number_or_none(explained.i2[i]),
             "hospitals": int(between.k[i]),
             "site_mean": number_or_none(between.mean[i]),
             "site_mean_ci": _pair(between.interval[i]),
-            "prediction_interval": _pair(between.prediction[i]),
+            "prediction_interval": None if few else _pair(between.prediction[i]),
+            "prediction_reason": _FEW_HOSPITALS if few else None,
         }
     return entries
+
+
+def describe_share_interval(ranges: ShareRefits) -> dict[str, Any]:
+    """How `share_range` was made: `method` is refits or none; where it is none, why (`reason`)."""
+    n = len(ranges.shares)
+    return {"method": "none" if ranges.reason else "refits", "replicates": n, "reason": ranges.reason or None}
+
+
+def _describe_ranges(names: Sequence[str], ranges: ShareRefits) -> dict[str, dict[str, Any]]:
+    """Per modality `share_range` and `evidence`: both null without refits.
+
+    To be shown as "range over refits", and a modality without evidence as "no evidence" in place of its share: 0.0 %
+    (0.0-0.0) is never the truth. The delta method's `share_ci` is no substitute.
+    """
+    if ranges.reason:
+        return {name: {"share_range": None, "evidence": None} for name in names}
+    ends = np.quantile(ranges.shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
+    small = (ranges.shares < NO_EVIDENCE).mean(axis=0) >= 0.5
+    evidence = ~(ranges.at_limit | small)
+    return {name: {"share_range": _pair(ends[i]), "evidence": bool(evidence[i])} for i, name in enumerate(names)}
 
 
 def _describe_group(

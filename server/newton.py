@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.linalg import lapack
 
 from server.strategy import RoundTotal, Strategy
 from shared_model.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN, unpack_hessian
@@ -134,8 +135,9 @@ def settled_penalty(
     if not groups:
         return penalty
     for _ in range(_MOST_UPDATES):
-        ahead = head + newton_direction(gradient + penalty * head, curvature + np.diag(penalty))
-        updated = evidence_penalty(ahead, curvature, penalty, groups=groups)
+        covariance = invert_hessian(curvature + np.diag(penalty))
+        ahead = head - covariance @ (gradient + penalty * head)
+        updated = _most_probable(ahead, covariance, penalty, groups=groups)
         if np.allclose(updated, penalty, rtol=_SETTLED):
             return penalty
         penalty = updated
@@ -164,14 +166,32 @@ def evidence_penalty(
         penalty: present ones; 0 for the intercept.
         groups: of weights; a group whose weights are all zero, as at the start, keeps its penalty.
     """
+    return _most_probable(head, invert_hessian(curvature + np.diag(penalty)), penalty, groups=groups)
+
+
+def _most_probable(
+    head: Float64[np.ndarray, "n"],
+    covariance: Float64[np.ndarray, "n n"],
+    penalty: Float64[np.ndarray, "n"],
+    *,
+    groups: Sequence[slice],
+) -> Float64[np.ndarray, "n"]:
     adapted = penalty.copy()
-    covariance = np.linalg.pinv(curvature + np.diag(penalty), hermitian=True)
     for group in groups:
         size = float(np.square(head[group]).sum())
         decided = float((1 - penalty[group] * np.diag(covariance)[group]).sum())
         if size > 0:
             adapted[group] = np.clip(decided / size, *PENALTY_RANGE)
     return adapted
+
+
+def invert_hessian(hessian: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "n n"]:
+    """By Cholesky, a tenth of the time of a pseudo-inverse; that one where a direction changes nothing."""
+    factor, fault = lapack.dpotrf(hessian, lower=1)
+    if fault:
+        return np.asarray(np.linalg.pinv(hessian, rcond=_RANK, hermitian=True))
+    lower = np.tril(lapack.dpotri(factor, lower=1)[0])
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _as_array(names: Sequence[str]) -> np.ndarray:

@@ -24,6 +24,7 @@ class StudyPlan:
         roster: the hospitals that take part.
         preprocessing: the common one.
         event_weight: how often an event counts in the loss.
+        deployed: hospitals are enrolled and have approved the study; False in a simulation.
         network_holders: nodes that have shown to hold the fixed networks; changes as they answer.
     """
 
@@ -33,6 +34,7 @@ class StudyPlan:
     roster: Roster
     preprocessing: Preprocessing
     event_weight: float
+    deployed: bool = False
     network_holders: set[int] = field(default_factory=set)
 
     def note_holders(self, attendance: Attendance) -> None:

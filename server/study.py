@@ -29,6 +29,7 @@ from server.quality import (
     require_hospitals,
     warn_of_quality,
 )
+from server.refits import refit_shares
 from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
 from server.statistics import gather_statistics
@@ -107,6 +108,7 @@ def run_study(
         roster=roster,
         preprocessing=preprocessing,
         event_weight=event_weight(settings, preprocessing),
+        deployed=enrolled is not None,
     )
     progress = kept or start_progress(plan)
     if not kept:
@@ -180,8 +182,11 @@ def explain_final(final: WholeModel, progress: Progress, folder: RunFolder, *, e
     background = draw_background(final, progress.weights)
     folder.write_background(background.embeddings, background.present)
     explained = explain_part(final, background, part="test", features=plan.settings.explain == "features")
+    ranges = refit_shares(final, progress.weights, background, answered=explained.attendance.answered)
     shape = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    content = describe_explanation(plan, shape, background, explained, model_hash=final.sha256, evaluated=evaluated)
+    content = describe_explanation(
+        plan, shape, background, explained, ranges=ranges, model_hash=final.sha256, evaluated=evaluated
+    )
     folder.write_json("explanations.json", content | {"part": "test", "drift": describe_drift(progress.rounds)})
 
 

@@ -10,11 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from server.quality import QUALITY_FILE, describe_findings
-from server.report.cautions import SHARES_CAUTION
 from server.report.content import names_deaths
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
 from shared_model.untrained_encoders import describe_encoder, is_untrained, used_images
+
+REFITS_NOTE = (
+    "range over refits: the head fitted again on resampled patients, encoders kept. A share is what the model uses, "
+    "not what matters in patients."
+)
+_OLDER = {"reason": "the run is of a version without it"}
 
 
 def print_run(path: Path, console: Console) -> None:
@@ -146,14 +151,23 @@ def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
         console.print("explanation: the model uses none of its inputs, so there are no shares", highlight=False)
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("looks at", "share", "95 % CI", "hospitals"):
+    for heading in ("looks at", "share of attribution", "range over refits", "hospitals"):
         table.add_column(heading, no_wrap=True)
     for name, entry in sorted(explanations["modalities"].items(), key=lambda item: -(item[1]["share"] or 0.0)):
-        ends = "-".join(_percent(end) for end in entry["share_ci"] or ())
         spread = "-".join(_percent(end) for end in entry["prediction_interval"] or ())
-        table.add_row(name, _percent(entry["share"]), ends, f"next one {spread}" if spread else "")
+        table.add_row(name, *_describe_share(entry), f"next one {spread}" if spread else "")
     console.print(table)
-    console.print(SHARES_CAUTION, highlight=False)
+    reason = explanations.get("share_interval", _OLDER)["reason"]
+    note = f"no range over refits: {reason}" if reason else REFITS_NOTE
+    console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def _describe_share(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """The share, or that there is no evidence of one; and its range, never that with the model kept."""
+    ends = entry.get("share_range")
+    if entry.get("evidence") is False:
+        return "no evidence", f"up to {_percent(ends[1])}" if ends else ""
+    return _percent(entry["share"]), "-".join(_percent(end) for end in ends or ())
 
 
 def _percent(value: float | None) -> str:

@@ -144,7 +144,7 @@ def _train_round(
     require_quorum(attendance, min_sites=plan.settings.min_sites, step=f"round {round_number} ({parts.phase})")
     stepped = strategy.advance(before, RoundTotal(sums, attendance.answered, round_number))
     if isinstance(strategy, NewtonStep) and strategy.penalties:
-        progress.rounds[-1]["penalties"] = dict(zip(_columns(plan), strategy.penalties, strict=True))
+        progress.rounds[-1]["penalties"] = dict(zip(penalised_columns(plan), strategy.penalties, strict=True))
     progress.strategy_state = strategy.state
     return metrics, stepped
 
@@ -152,11 +152,13 @@ def _train_round(
 def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
     """The strategy of a phase: under `newton` FedAvg where the encoders train, too."""
     if uses_newton(plan.settings, phase):
-        return NewtonStep(penalty=plan.settings.head_penalty, groups=list(_columns(plan).values()), state=state)
+        return NewtonStep(
+            penalty=plan.settings.head_penalty, groups=list(penalised_columns(plan).values()), state=state
+        )
     return build_strategy(plan.settings, n_train=plan.preprocessing.n, state=state)
 
 
-def _columns(plan: StudyPlan) -> dict[str, slice]:
+def penalised_columns(plan: StudyPlan) -> dict[str, slice]:
     """Where the weights of each modality lie in the linear head; none where all share the given penalty.
 
     A weighted likelihood takes copies of deaths for patients, so its evidence means nothing.

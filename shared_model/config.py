@@ -18,6 +18,7 @@ from shared_model.schema import Schema
 Phase = Literal["unimodal", "fusion", "joint"]
 PHASES: tuple[Phase, ...] = ("unimodal", "fusion", "joint")
 Scalar = str | int | float | bool
+MOST_REFITS = 1000
 
 
 def _kebab(name: str) -> str:
@@ -89,6 +90,9 @@ class Settings(BaseModel):
     explain: Literal["none", "modalities", "features"] = "features"
     explain_every: int = Field(0, ge=0, description="explain the model of every K-th round; 0 = the final model only")
     background_rows: int = Field(500, ge=2, le=10_000, description="synthetic reference patients")
+    share_refits: int = Field(
+        100, ge=0, le=MOST_REFITS, description="of the head on resampled patients, for ranges of shares; 0 = none"
+    )
     strata: str = Field(
         "male,age_years:65:80", description="static columns to explain by; a numeric one with the edges of its bands"
     )

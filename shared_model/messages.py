@@ -16,6 +16,8 @@ files it can ask for again, so a restarted hospital simply goes on.
 | query.background | BackgroundRequest | SumsReply (common_background.background_quantities) |
 | query.explain | ExplainRequest | ExplainReply |
 | query.spread | SpreadRequest | SumsReply (explanation_quantities.spread_quantities) |
+| query.refit | refit_messages.RefitRequest | SumsReply (refits.refit_quantities) |
+| query.sizes | refit_messages.SizesRequest | SumsReply (refits.size_quantities) |
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ PROTOCOL_VERSION = 7
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
-KINDS = (HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE, BACKGROUND, EXPLAIN, SPREAD)
+REFIT, SIZES = "query.refit", "query.sizes"
+KINDS = (
+    *(HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE),
+    *(BACKGROUND, EXPLAIN, SPREAD, REFIT, SIZES),
+)
+IN_SIMULATIONS = (REFIT, SIZES)  # from all answers single patients could be computed
 
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 

@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 
 from shared_model.config import Phase, Settings
 from shared_model.errors import SettingsError
-from shared_model.fusion import MultimodalModel
+from shared_model.fusion import Embeddings, MultimodalModel, Present
 from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.training import Encoded
 
@@ -65,6 +65,15 @@ def newton_quantities(width: int) -> Quantities:
 
 
 @torch.no_grad()
+def head_inputs(
+    model: MultimodalModel, embeddings: Embeddings, present: Present
+) -> Float64[torch.Tensor, "patient column"]:
+    """Concatenated embeddings as the head sees them, and a column of ones for the intercept."""
+    fused = torch.cat(list(model.fused_inputs(embeddings, present).values()), dim=1).double()
+    return torch.cat([fused, fused.new_ones(len(fused), 1)], dim=1)
+
+
+@torch.no_grad()
 def newton_sums(model: MultimodalModel, encoded: Encoded, *, event_weight: float) -> dict[str, np.ndarray]:
     """Gradient, upper triangle of the Hessian, and summed log loss over the patients, float64.
 
@@ -75,8 +84,7 @@ def newton_sums(model: MultimodalModel, encoded: Encoded, *, event_weight: float
         encoded: the hospital's training patients.
         event_weight: how often an event counts.
     """
-    fused = torch.cat(list(model.fused_inputs(encoded.embeddings, encoded.present).values()), dim=1).double()
-    inputs = torch.cat([fused, fused.new_ones(len(fused), 1)], dim=1)  # patient, width + 1
+    inputs = head_inputs(model, encoded.embeddings, encoded.present)
     state = model.state_dict()
     logit = inputs @ torch.cat([state[HEAD_WEIGHT][0], state[HEAD_BIAS]]).double()
     outcome = encoded.outcome.double()

@@ -17,6 +17,7 @@ from simulation.bench.deployment import bench_deployment, print_deployment
 from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
 from simulation.bench.pooled import bench_pooled
+from simulation.bench.share_refits import TRUE_SHARES, WITHOUT_EFFECT, refit_coverage
 
 bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
 
@@ -98,6 +99,27 @@ def fidelity(
         _write_result(out, result)
     for name, share in result["shares"]["modalities"].items():
         console.print(f"{name}: true share {share['true']:.1%}, recovered {share['recovered']:.1%}", highlight=False)
+    console.print(f"written to {out}", markup=False)
+
+
+@bench.command()
+def ranges(
+    *,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    samples: Annotated[int, typer.Option(min=2, help="Studies that are drawn for each truth.")] = 50,
+    refits: Annotated[int, typer.Option(min=2, help="Refits of each study.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+) -> None:
+    """Ranges of shares over refits: how often they hold a known truth; needs no cohort."""
+    console = Console()
+    truths = {"default": TRUE_SHARES, "two groups without effect": WITHOUT_EFFECT}
+    result = {
+        name: refit_coverage(shares, samples=samples, refits=refits, seed=seed) for name, shares in truths.items()
+    }
+    _write_result(out, result)
+    for name, found in result.items():
+        held = ", ".join(f"{value:.0%}" for value in found["range_holds_truth"])
+        console.print(f"{name}: ranges that hold the true share: {held}", highlight=False)
     console.print(f"written to {out}", markup=False)
 
 

@@ -107,7 +107,8 @@ def list_tasks(
         for seed in range(seeds):
             for fold in range(1 if arm.kind == "held-out" else folds):
                 name = f"seed-{seed}" if arm.kind == "held-out" else f"seed-{seed}-fold-{fold}"
-                chosen = {**assignments, **arm.settings, "explain": "modalities"}
+                # How far shares vary is seen between the models of folds and seeds.
+                chosen = {"share-refits": "0", **assignments, **arm.settings, "explain": "modalities"}
                 chosen |= {"seed": str(seed), "fold": str(fold), "folds": str(folds)}
                 tasks.append(Task(arm, cohort, fingerprint, chosen, points, out / "tasks" / arm.name / name))
     return tasks

@@ -25,6 +25,7 @@ from shared_model.messages import (
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
+    IN_SIMULATIONS,
     KINDS,
     QUALITY,
     REFERENCE,
@@ -347,7 +348,7 @@ def test_handshake_names_the_site_and_the_modalities_that_some_patient_has(small
 
 
 def test_worker_answers_every_kind_and_logs_each_release_without_values(small_site: Site) -> None:
-    settings = small_settings()
+    settings = small_settings(strategy="newton", head="")
     worker = Worker(small_site)
     requests = requests_of_every_kind(small_site, settings)
 
@@ -363,7 +364,7 @@ def test_worker_answers_every_kind_and_logs_each_release_without_values(small_si
     assert ExplainReply.from_record(replies[EXPLAIN]).arrays["n"][0] == 12
     assert set(SumsReply.from_record(replies[SPREAD]).arrays) == {f"between/{x}" for x in ("k", "w", "wy", "wyy", "ww")}
     lines = [json.loads(line) for line in (small_site.state_dir / "audit.jsonl").read_text().splitlines()]
-    rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD]
+    rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD, *IN_SIMULATIONS]
     assert [line["kind"] for line in lines] == [REFERENCE, f"{QUALITY}, own row", STATISTICS, TRAIN, EVALUATE, *rows]
     assert all(set(line) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"} for line in lines)
     for reply in replies.values():

@@ -114,7 +114,9 @@ def test_worker_outlives_mutated_questions(fuzz: Fuzzed, kind: str, data: st.Dat
     _check_alive(fuzz)
 
 
-NAMES = st.sampled_from(["header", "weights", "frozen", "control", "background", "background_present", "reference"])
+NAMES = st.sampled_from(
+    ["header", "weights", "heads", "frozen", "control", "background", "background_present", "reference"]
+)
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats()
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(max_size=8),

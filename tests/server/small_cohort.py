@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from shared_model.messages import (
     PROTOCOL_VERSION,
     QUALITY,
     REFERENCE,
+    REFIT,
+    SIZES,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -47,6 +49,7 @@ from shared_model.messages import (
     TrainRequest,
 )
 from shared_model.preprocessing import Preprocessing, pooled_preprocessing
+from shared_model.refit_messages import RefitRequest, SizesRequest
 from shared_model.schema import load_schema
 from shared_model.shapley.common_background import hash_background
 from shared_model.updates import hash_weights, to_arrays
@@ -182,6 +185,7 @@ def small_settings(**changes: Scalar) -> Settings:
         "trust_coordinator": True,  # hospitals are so small
         "head": "32",
         "background_rows": 20,
+        "share_refits": 0,
         "wait_s": 0.1,
         "deadline_s": 5.0,
     }
@@ -262,11 +266,13 @@ def run_small_study(
     link: Link | None = None,
     cache_dir: Path | None = None,
     resume: bool = False,
+    enrolled: Mapping[int, str] | None = None,
 ) -> RunFolder:
     """One study on a cohort folder; by default all its hospitals take part in this process."""
     folder = RunFolder(out)
     link = link or InProcessLink(open_workers(cohort, cache_dir or out.parent / f"{out.name}-cache"))
-    run_study(link, schema=load_schema(cohort / "schema.toml"), settings=settings, folder=folder, resume=resume)
+    schema = load_schema(cohort / "schema.toml")
+    run_study(link, schema=schema, settings=settings, folder=folder, resume=resume, enrolled=enrolled)
     return folder
 
 
@@ -309,6 +315,23 @@ def quality_request(site: Site, settings: Settings) -> QualityRequest:
     return QualityRequest(study=describe_study(site, settings), n_sites=1, reference=sums)
 
 
+def refit_request(site: Site, settings: Settings, *, refits: Sequence[int] = (0, 3)) -> RefitRequest:
+    """A question about heads that are drawn, for the model that the seed draws."""
+    given = evaluate_request(site, settings, part="train")
+    n_columns = sum(build_model(site.schema, settings).widths.values()) + 1
+    heads = np.random.default_rng(0).normal(size=(len(refits), n_columns)) / 3
+    return RefitRequest(
+        **{k: v for k, v in dict(given).items() if k != "release_row"}, refits=tuple(refits), heads={"heads": heads}
+    )
+
+
+def sizes_request(site: Site, settings: Settings, *, refits: Sequence[int] = (0, 3)) -> SizesRequest:
+    """The sizes of the phi of the same heads over the test part."""
+    explain, given = explain_request(site, settings), refit_request(site, settings, refits=refits)
+    kept = {k: v for k, v in dict(explain).items() if k not in {"features", "release_row"}}
+    return SizesRequest(**kept, refits=given.refits, heads=given.heads)
+
+
 def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]:
     """One question of each kind that this hospital answers."""
     study = describe_study(site, settings)
@@ -331,4 +354,6 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
             **{k: v for k, v in dict(explain).items() if k not in {"features", "release_row"}},
             tau2=(0.01,) * n_modalities,
         ),
+        REFIT: refit_request(site, settings),
+        SIZES: sizes_request(site, settings),
     }

@@ -32,7 +32,7 @@ def explanation(**changes: Any) -> dict[str, Any]:
         "part": "test",
         "n": 100,
         "events": 20,
-        "modalities": {name: {"share": share, "share_ci": [share, share]} for name, share in shares.items()},
+        "modalities": {name: {"share": share, "share_range": [share, share]} for name, share in shares.items()},
         "features": {
             "static": [feature("age_years", 0.4), {"name": "male", "suppressed": True}, presence],
             "vitals": [feature("hr_bpm last", 0.3), feature("spo2_pct min", 0.1), presence],
@@ -95,7 +95,7 @@ def test_interval_is_a_point_when_the_runs_intervals_have_no_width(tmp_path: Pat
 
 
 def test_interval_covers_every_order_when_the_runs_intervals_are_wide_and_is_the_same_again(tmp_path: Path) -> None:
-    modalities = {name: {"share": 0.33, "share_ci": [0.0, 0.66]} for name in ("static", "vitals", "drugs")}
+    modalities = {name: {"share": 0.33, "share_range": [0.0, 0.66]} for name in ("static", "vitals", "drugs")}
     paths = write_run(tmp_path, explanation(modalities=modalities), expert=HEADER + MODALITIES)
     first, second = (compare_with_experts(*paths, top=5) for _ in range(2))
 
@@ -105,7 +105,7 @@ def test_interval_covers_every_order_when_the_runs_intervals_are_wide_and_is_the
 
 def test_no_interval_is_given_where_the_run_gives_none(tmp_path: Path) -> None:
     modalities = explanation()["modalities"]
-    modalities["drugs"]["share_ci"] = None
+    modalities["drugs"]["share_range"] = None
     report = compare(tmp_path, HEADER + MODALITIES, modalities=modalities)
 
     assert report["kinds"]["modality"]["experts"]["expert"]["tau_b"]["ci"] is None
@@ -123,7 +123,7 @@ def test_drawn_importances_have_the_standard_error_and_are_not_negative() -> Non
 def test_standard_error_is_that_of_the_interval_even_where_one_end_was_cut(
     tmp_path: Path, interval: list[float]
 ) -> None:
-    modalities = {"static": {"share": 0.5, "share_ci": interval}}
+    modalities = {"static": {"share": 0.5, "share_range": interval}}
     run, _ = write_run(tmp_path, explanation(modalities=modalities), expert="")
 
     assert read_explained_items(run).spread[Item("static")] == pytest.approx(0.1, rel=1e-3)
@@ -204,7 +204,7 @@ def test_command_prints_an_experts_name_as_it_is_written(tmp_path: Path) -> None
     assert "[red]Dr A[/]" in invoke(run, table).output
 
 
-NO_SHARES = {name: {"share": None, "share_ci": None} for name in ("static", "vitals", "drugs")}
+NO_SHARES = {name: {"share": None, "share_range": None} for name in ("static", "vitals", "drugs")}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from server.explain import (
 )
 from server.explanations import describe_explanation
 from server.link import Answer, Link
+from server.refits import ShareRefits
 from server.whole_model import WholeModel
 from shared_model.config import Scalar
 from shared_model.errors import ProtocolError, StudyError
@@ -169,8 +170,9 @@ def test_hospital_whose_counts_contradict_each_other_is_named(
     model, background, found = explain(link, with_series)
 
     shape = build_model(model.plan.schema, model.plan.settings)
+    ranges = ShareRefits(np.empty((0, 3)), np.zeros(3, dtype=bool), "share-refits=0")
     content = describe_explanation(
-        model.plan, shape, background, found, model_hash=model.sha256, evaluated=list(found.rows)
+        model.plan, shape, background, found, ranges=ranges, model_hash=model.sha256, evaluated=list(found.rows)
     )
     assert list(content["failed"]) == ["west"]
     assert content["n"] == 36

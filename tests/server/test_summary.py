@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from server.report.cautions import SHARES_CAUTION
 from server.run_folder import RunFolder
-from server.summary import print_run, print_shares
+from server.summary import REFITS_NOTE, print_run, print_shares
 from shared_model.errors import StudyError
 from tests.server.report.run_folders import change, scored_part, write, write_run
 
@@ -59,17 +58,47 @@ def test_events_are_called_deaths_only_where_the_study_says_so(
     assert line.split()[:4] == ["test", "part", "n", heading]
 
 
-def test_shares_are_shown_largest_first_with_the_caution_that_their_intervals_need() -> None:
-    told = StringIO()
-    entry = {"share_ci": [0.5, 0.7], "prediction_interval": None}
-    modalities = {"vitals": {**entry, "share": 0.4}, "static": {**entry, "share": 0.6}}
+REFITTED = {"share_ci": [0.5, 0.7], "share_range": [0.2, 0.9], "evidence": True, "prediction_interval": None}
+MADE = {"method": "refits", "replicates": 100, "reason": None}
 
-    print_shares({"modalities": modalities}, Console(file=told, width=200))
+
+def test_shares_are_shown_largest_first_with_their_range_over_refits() -> None:
+    told = StringIO()
+    modalities = {"vitals": {**REFITTED, "share": 0.4}, "static": {**REFITTED, "share": 0.6}}
+
+    print_shares({"modalities": modalities, "share_interval": MADE}, Console(file=told, width=200))
 
     lines = told.getvalue().splitlines()
-    assert [line.split()[0] for line in lines[1:3]] == ["static", "vitals"]
-    assert "60.0%" in lines[1]
-    assert lines[3] == SHARES_CAUTION
+    assert lines[0].split("  ")[:3] == ["looks at", "share of attribution", "range over refits"]
+    assert [line.split() for line in lines[1:3]] == [
+        ["static", "60.0%", "20.0%-90.0%"],
+        ["vitals", "40.0%", "20.0%-90.0%"],
+    ]
+    assert lines[3] == REFITS_NOTE
+
+
+def test_modality_without_evidence_is_marked_and_has_no_zero_share() -> None:
+    told = StringIO()
+    nothing = {**REFITTED, "share": 0.0, "share_ci": [0.0, 0.0], "share_range": [0.0, 0.12], "evidence": False}
+    modalities = {"vitals": nothing, "static": {**REFITTED, "share": 1.0}}
+
+    print_shares({"modalities": modalities, "share_interval": MADE}, Console(file=told, width=200))
+
+    (line,) = (line for line in told.getvalue().splitlines() if line.startswith("vitals"))
+    assert line.split() == ["vitals", "no", "evidence", "up", "to", "12.0%"]
+
+
+def test_interval_with_the_model_kept_never_stands_in_for_the_range() -> None:
+    told = StringIO()
+    entry = {**REFITTED, "share_range": None, "evidence": None}
+    modalities = {"vitals": {**entry, "share": 0.4}, "static": {**entry, "share": 0.6}}
+    interval = {"method": "none", "replicates": 0, "reason": "share-refits=0"}
+
+    print_shares({"modalities": modalities, "share_interval": interval}, Console(file=told, width=200))
+
+    lines = told.getvalue().splitlines()
+    assert [line.split() for line in lines[1:3]] == [["static", "60.0%"], ["vitals", "40.0%"]]
+    assert lines[3] == "no range over refits: share-refits=0"
 
 
 def test_hospitals_that_did_not_explain_are_named() -> None:

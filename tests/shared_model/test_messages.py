@@ -35,6 +35,7 @@ from shared_model.messages import (
     count_bytes,
     is_message,
 )
+from shared_model.refit_messages import RefitRequest, SizesRequest
 
 STUDY = Study(
     run_id="a1b2",
@@ -62,6 +63,7 @@ BACKGROUND_ROWS: dict[str, Any] = {
     "background": {"static": np.ones((2, 3), dtype=np.float32)},
     "background_present": {"static": np.array([True, False])},
 }
+HEADS = {"heads": np.array([[0.1 + 0.2, -1.0], [5e-324, 2.0]])}
 EXAMPLES: tuple[Message, ...] = (
     HandshakeRequest(study=STUDY),
     HandshakeReply(site="Göteborg, site 3", version="0.1.0", modalities=["static", "hip"]),
@@ -85,6 +87,8 @@ EXAMPLES: tuple[Message, ...] = (
     BackgroundRequest(**WHOLE_MODEL, part="train", weights=WEIGHTS),
     ExplainRequest(**WHOLE_MODEL, part="test", **BACKGROUND_ROWS, features=True, release_row=False),
     SpreadRequest(**WHOLE_MODEL, part="val", **BACKGROUND_ROWS, tau2=(0.1 + 0.2, 0.0)),
+    RefitRequest(**WHOLE_MODEL, part="train", refits=(0, 7), heads=HEADS),
+    SizesRequest(**WHOLE_MODEL, part="test", **BACKGROUND_ROWS, refits=(0, 7), heads=HEADS),
     ExplainReply(row='{"suppressed": true}', arrays=SUMS),
     ReferenceRequest(study=STUDY),
     QualityRequest(study=STUDY, n_sites=3, reference=SUMS),
@@ -126,6 +130,8 @@ def test_examples_are_all_messages_of_the_protocol() -> None:
         BackgroundRequest,
         ExplainRequest,
         SpreadRequest,
+        RefitRequest,
+        SizesRequest,
     }
 
 
