@@ -204,7 +204,7 @@ def test_deployment_asks_no_hospital_for_refits(cohort: Path, tmp_path: Path) ->
     folder = run_small_study(
         cohort,
         tmp_path / "run",
-        settings=small_settings(**NEWTON, share_refits=3),
+        settings=small_settings(**NEWTON, share_refits=3, trust_coordinator=False),
         enrolled={0: "east", 1: "north", 2: "south"},
     )
 

@@ -62,14 +62,28 @@ def _reason(folders: HospitalFolders, **settings: float) -> str:
 
 
 @pytest.mark.usefixtures("running")
-def test_worker_answers_every_question_of_an_approved_study_but_those_for_simulations(folders: HospitalFolders) -> None:
-    questions = requests_of_every_kind(folders.site, small_settings())
+def test_worker_answers_every_question_of_an_approved_study(folders: HospitalFolders) -> None:
+    settings = small_settings(strategy="newton", head="")
+    folders.approve(settings)
+    questions = requests_of_every_kind(folders.site, settings)
 
     replies = {kind: _ask(folders, kind, question.to_record()) for kind, question in questions.items()}
 
-    assert [kind for kind, reply in replies.items() if is_message(reply, Refusal)] == [REFIT, SIZES]
-    for kind in (REFIT, SIZES):  # of so many sums single patients could be computed
-        assert Refusal.from_record(replies[kind]).reason.startswith(f"{kind}: expected a question of a simulation or")
+    assert [kind for kind, reply in replies.items() if is_message(reply, Refusal)] == []
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("kind", [REFIT, SIZES])
+def test_worker_refuses_refits_to_a_coordinator_that_its_study_does_not_trust(
+    folders: HospitalFolders, kind: str
+) -> None:
+    settings = small_settings(strategy="newton", head="", trust_coordinator=False)
+    folders.approve(settings)
+    question = requests_of_every_kind(folders.site, settings)[kind]
+
+    reply = _ask(folders, kind, question.to_record())
+
+    assert Refusal.from_record(reply).reason.startswith(f"{kind}: expected a question of a simulation or of a study")
 
 
 @pytest.mark.usefixtures("running")
