@@ -36,7 +36,8 @@ DEFINITIONS = {
     "share_ci": "95 % interval by the delta method, test patients drawn anew, the model kept: too narrow for a share "
     "of another model; not for a headline",
     "share_range": "range of the share over refits of the head on resampled training patients, over resampled test "
-    "patients: its 2.5 % and 97.5 % quantiles; encoders and preprocessing kept. See share_interval",
+    "patients: its 2.5 % and 97.5 % quantiles; encoders and preprocessing kept. No 95 % interval: as wide as shares "
+    "differ between samples, but refits lift weak modalities and lower the strongest. See share_interval",
     "evidence": "false where the training data do not show that the modality says anything: its penalty ends at the "
     "largest one, or its share is below 0.5 % in half of the refits or more; null without refits",
     "mean_local_share": "mean over patients of the modality's part of their own sum of |phi|",
