@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
-# Installed before these packages are imported: from then on every call checks its arguments against the annotations.
-# int passes as float, as it does for mypy; the hook decorates methods one by one, and a method alone does not know
-# which class Self is.
-install_import_hook(
-    ["client", "server", "shared_model"],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, "
-    "hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
-)
+from tests import type_checks
+
+type_checks.install("client", "server", "shared_model")  # before these packages are imported
 
 if TYPE_CHECKING:
     from shared_model.batch import PatientArrays

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from shared_model.losses import balanced_event_weight, logit_correction, outcome_loss, unimodal_loss
+from tests.type_checks import checked_anew
 
 
 def test_outcome_loss_is_the_mean_negative_log_likelihood() -> None:
@@ -28,7 +29,7 @@ def test_outcome_loss_stays_finite_at_extreme_logits() -> None:
 
 def test_outcome_loss_refuses_other_shapes_while_types_are_checked() -> None:
     with pytest.raises(jaxtyping.TypeCheckError):
-        outcome_loss(torch.zeros(3), torch.zeros(2), event_weight=1.0)
+        checked_anew(outcome_loss)(torch.zeros(3), torch.zeros(2), event_weight=1.0)
 
 
 def test_unimodal_loss_sums_over_modalities_the_mean_over_who_has_them() -> None:
