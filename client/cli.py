@@ -47,7 +47,7 @@ def check(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+            "--cache", file_okay=False, help="Keep decoded data there. [default: $HIPFED_CACHE, else nothing is kept]"
         ),
     ] = None,
     quality: Annotated[
@@ -59,9 +59,9 @@ def check(
     Values are shown on this screen only; nothing is sent.
     """
     from client.commands.check import check_hospital, find_hospitals
-    from client.data import default_cache_dir
+    from client.data import chosen_cache_dir
 
-    cache_dir = cache or default_cache_dir()
+    cache_dir = cache or chosen_cache_dir()
     hospitals = find_hospitals(folder)
     fine = sum(check_hospital(hospital, schema, cache_dir=cache_dir, quality=quality) for hospital in hospitals)
     Console().print(

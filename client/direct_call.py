@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client.data import default_cache_dir, list_hospitals
+from client.data import cohort_cache_dir, list_hospitals, named_folder
 from client.site import Site
 from client.worker import Worker
 
@@ -19,7 +19,7 @@ def worker_of(context: Context) -> Worker:
         Exception: the hospital cannot be opened; the text may name paths.
     """
     name, folder = _site_of(context)
-    cache_dir = Path(str(context.node_config.get("cache", default_cache_dir())))
+    cache_dir = Path(str(context.node_config.get("cache", cohort_cache_dir(folder.parent))))
     return open_worker(name, folder, cache_dir, simulated="data" not in context.node_config)
 
 
@@ -33,7 +33,7 @@ def _site_of(context: Context) -> tuple[str, Path]:
     """The hospital of this node: named by its own node config, or the n-th folder of the cohort in a simulation."""
     node, run = context.node_config, context.run_config
     if "data" in node:
-        folder = Path(str(node["data"])).resolve()
+        folder = named_folder(Path(str(node["data"])))
         return str(node.get("hospital", folder.name)), folder
     folder = list_hospitals(Path(str(run["cohort"])))[int(str(node["partition-id"]))]
     return folder.name, folder

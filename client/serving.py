@@ -13,7 +13,7 @@ from flwr.app import RecordDict
 from rich.console import Console
 
 from client.approvals import Approvals
-from client.data import default_cache_dir
+from client.data import chosen_cache_dir
 from client.data_news import tell_fault
 from client.separation import close_to_others
 from client.site import Site
@@ -38,7 +38,7 @@ def serve_hospital(
     Args:
         name: the hospital's.
         data: its folder.
-        cache_dir: of decoded data and state; None for the default one.
+        cache_dir: of decoded data and state; None for $HIPFED_CACHE, else `cache` beside the approvals.
         socket: where to listen.
         approvals: file of what the hospital approved.
         courier_user: the SuperNode's; None for this process's.
@@ -52,7 +52,7 @@ def serve_hospital(
     door = Door(socket, _account(courier_user), max_bytes=max_bytes)
     os.umask(0o077)
     close_to_others()
-    site = Site(name, data, (cache_dir or default_cache_dir()).absolute())
+    site = Site(name, data, (cache_dir or chosen_cache_dir() or approvals.parent / "cache").absolute())
     opened = Worker(site, approvals=Approvals(approvals))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)

@@ -27,6 +27,7 @@ from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.schema import load_schema
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
+from simulation.decoded import decoded_beside
 from simulation.flower_run import check_temporary_folder, run_on_flower
 
 FOLD = "fold"
@@ -60,7 +61,7 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     check_temporary_folder()
     check_out(out, resume=resume)
     run_fold = partial(_run_fold, cohort, n_sites=n_sites, resume=resume, console=console)
-    with hold_lock(out, LAUNCHER_LOCK):
+    with hold_lock(out, LAUNCHER_LOCK), decoded_beside(cohort, out):
         if len(folds) == 1:
             if not is_done(out, plans[0], schema_sha256=schema.sha256):
                 run_fold(out, settings=plans[0])

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from client.data import find_schema, is_hospital, list_hospitals, open_hospital, summarise
+from client.data import find_schema, is_hospital, list_hospitals, named_folder, open_hospital, summarise
 from client.data.hospital import SCHEMA_FILE
-from client.data.screen import print_problems, print_summary
+from client.data.ranges import wide_ranges
+from client.data.screen import print_notes, print_problems, print_summary
 from client.quality.judging import judge_alone
 from client.quality.screen import print_quality
 from shared_model.errors import DataError, HipfedError, Problem
@@ -30,9 +31,9 @@ def find_hospitals(folder: Path) -> list[Path]:
     return below if not is_hospital(folder) and any(is_hospital(path) for path in below) else [folder]
 
 
-def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, quality: bool) -> bool:
+def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path | None, quality: bool) -> bool:
     """Whether a hospital is fine; prints its problems, or its summary and where asked its data quality."""
-    console, name = Console(), folder.resolve().name
+    console, name = Console(), named_folder(folder).name
     try:
         schema = load_schema(schema_file or find_schema(folder))
         if schema_file is None:
@@ -54,7 +55,8 @@ def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, q
         return False
     print_summary(console, name, summarise(hospital.arrays, schema), hospital.notes)
     if len(schema.modalities) > MAX_PLAYERS:
-        console.print(Text(f"  note: {_TOO_MANY.format(n=len(schema.modalities))}", style="yellow"), soft_wrap=True)
+        print_notes(console, [_TOO_MANY.format(n=len(schema.modalities))])
+    print_notes(console, wide_ranges(hospital.arrays, schema))
     if not quality:
         return True
     report = judge_alone(hospital.arrays, schema, rule=SmallCellRule())
@@ -64,7 +66,7 @@ def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path, q
 
 def _refuse_other_schema(folder: Path, schema: Schema) -> None:
     """A hospital's own copy of the schema must say what its cohort's says: a study leaves out sites with another."""
-    above = folder.resolve().parent / SCHEMA_FILE
+    above = named_folder(folder).parent / SCHEMA_FILE
     if above.is_file() and load_schema(above).sha256 != schema.sha256:
         detail = f"expected the study of {above}, got another. Replace this copy, or name the right one with --schema."
         raise DataError([Problem(file=SCHEMA_FILE, row=0, column="", rule="schema-differs", detail=detail)])

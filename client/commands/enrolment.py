@@ -31,9 +31,11 @@ def keygen(
     ] = None,
 ) -> None:
     """Make this hospital's keys, settings and request to take part. Private keys never leave this machine."""
+    from client.data import named_folder
+
     with plain_refusal("hipfed-client"):
-        place, patients = HospitalHome(home.absolute()), data.resolve()
-        if patients.is_relative_to(place.folder.resolve()) or place.folder.resolve().is_relative_to(patients):
+        place, patients = HospitalHome(home.absolute()), named_folder(data)
+        if _overlap(patients, place.folder) or _overlap(patients.resolve(), place.folder.resolve()):
             raise SettingsError(
                 f"--home at {home}: expected a folder apart from the patients' {data}, got one within the other. "
                 "Choose another."
@@ -49,6 +51,10 @@ def keygen(
         request = make_hospital(place, settings, now=datetime.now(UTC))
     typer.echo(f"Keys, settings and request of {settings.name} are in {home}. Keep keys/ to yourself, and back it up.")
     _say_next(home, request)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def request(*, home: Home = DEFAULT_HOME) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.commands.enrolment import DEFAULT_HOME, Home
 from shared_model.command_refusal import plain_refusal
 from shared_model.errors import SettingsError
 
@@ -26,9 +27,12 @@ def explain(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+            "--cache",
+            file_okay=False,
+            help="Keep decoded data there. [default: $HIPFED_CACHE, else as in --home]",
         ),
     ] = None,
+    home: Home = DEFAULT_HOME,
     image_references: Annotated[int, typer.Option(min=1, help="Other patients to compare each image with.")] = 10,
     series_references: Annotated[int, typer.Option(min=2, help="Other patients to compare each series with.")] = 50,
 ) -> None:
@@ -39,17 +43,23 @@ def explain(
     import torch
 
     from client.cohort_risks import unseen_risks
-    from client.data import default_cache_dir
+    from client.data import named_folder
     from client.data.screen import problems_listed
+    from client.decoded import decoded_data
     from client.patient_explanation import explain_patient
     from client.patient_screen import print_explanation, write_private
     from client.run_evidence import gather_evidence
     from client.run_model import open_run
     from client.site import Site
 
-    with plain_refusal("hipfed-client"), problems_listed(data.resolve().name):
+    data = named_folder(data)
+    with (
+        plain_refusal("hipfed-client"),
+        problems_listed(data.name),
+        decoded_data(cache, data=data, home=home) as cache_dir,
+    ):
         _check_out(out)
-        site = Site(data.resolve().name, data.resolve(), cache or default_cache_dir())
+        site = Site(data.name, data, cache_dir)
         model = open_run(run, site, device=torch.device("cpu"))
         content = explain_patient(
             model,

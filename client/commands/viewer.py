@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.commands.enrolment import DEFAULT_HOME, Home
 from shared_model.command_refusal import plain_refusal
 
 
@@ -21,9 +22,12 @@ def viewer(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+            "--cache",
+            file_okay=False,
+            help="Keep decoded data there. [default: $HIPFED_CACHE, else as in --home]",
         ),
     ] = None,
+    home: Home = DEFAULT_HOME,
     outcomes: Annotated[bool, typer.Option("--outcomes", help="Also list what happened, to look back.")] = False,
     image_references: Annotated[int, typer.Option(min=1, help="Other patients to compare each image with.")] = 10,
     series_references: Annotated[int, typer.Option(min=2, help="Other patients to compare each series with.")] = 50,
@@ -34,16 +38,23 @@ def viewer(
     """
     import torch
 
-    from client.data import default_cache_dir
+    from client.data import named_folder
     from client.data.screen import problems_listed
+    from client.decoded import decoded_data
     from client.patient_page.viewer.roster import References, Roster
     from client.patient_page.viewer.serving import listen, serve
     from client.run_model import open_run
     from client.site import Site
 
     console, screen = Console(), Console(stderr=True)
-    with plain_refusal("hipfed-client"), problems_listed(folder.resolve().name), listen(port) as listener:
-        site = Site(folder.resolve().name, folder.resolve(), cache or default_cache_dir())
+    folder = named_folder(folder)
+    with (
+        plain_refusal("hipfed-client"),
+        problems_listed(folder.name),
+        decoded_data(cache, data=folder, home=home) as cache_dir,
+        listen(port) as listener,
+    ):
+        site = Site(folder.name, folder, cache_dir)
         with screen.status("reading patients and predicting their risks"):
             model = open_run(run, site, device=torch.device("cpu"))
             references = References(images=image_references, series=series_references)

@@ -21,7 +21,9 @@ def worker(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", file_okay=False, help="Folder of decoded data. [default: $HIPFED_CACHE or ~/.cache/hipfed]"
+            "--cache",
+            file_okay=False,
+            help="Folder of decoded data. [default: $HIPFED_CACHE, or beside the approvals]",
         ),
     ] = None,
     courier_user: Annotated[
@@ -33,12 +35,13 @@ def worker(
 
     It alone opens the data folder. `hipfed-client start` runs it beside the SuperNode.
     """
+    from client.data import named_folder
     from client.serving import serve_hospital
 
     with plain_refusal("hipfed-client"):
         serve_hospital(
             name,
-            data.resolve(),
+            named_folder(data),
             cache_dir=cache.absolute() if cache else None,
             socket=socket.absolute(),
             approvals=approvals.absolute(),

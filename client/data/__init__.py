@@ -5,7 +5,7 @@ and rule, and nothing about a patient may be read that the study does not need. 
 client calls; `read_hospital` is the reading itself, table by table; the cache stands between the two.
 """
 
-from client.data.cache import default_cache_dir, load_hospital, open_hospital
+from client.data.cache import CACHE_VARIABLE, chosen_cache_dir, cohort_cache_dir, load_hospital, open_hospital
 from client.data.hospital import (
     Hospital,
     Notes,
@@ -13,22 +13,26 @@ from client.data.hospital import (
     is_hospital,
     list_hospitals,
     list_patient_images,
+    named_folder,
     read_hospital,
 )
 from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary, summarise
 
 __all__ = [
+    "CACHE_VARIABLE",
     "Hospital",
     "HospitalSummary",
     "ModalitySummary",
     "Notes",
     "VariableSummary",
-    "default_cache_dir",
+    "chosen_cache_dir",
+    "cohort_cache_dir",
     "find_schema",
     "is_hospital",
     "list_hospitals",
     "list_patient_images",
     "load_hospital",
+    "named_folder",
     "open_hospital",
     "read_hospital",
     "summarise",

@@ -28,16 +28,22 @@ from shared_model.batch import PatientArrays
 from shared_model.errors import DataError, Problem, SiteError
 from shared_model.schema import Schema
 
+CACHE_VARIABLE = "HIPFED_CACHE"
 _INDEX = "index.json"
 _ENTRY = "entry.json"
 _UNFINISHED = ".unfinished-"
 _ABANDONED_S = 24 * 3600
 
 
-def default_cache_dir() -> Path:
-    """$HIPFED_CACHE, else ~/.cache/hipfed."""
-    chosen = os.environ.get("HIPFED_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "hipfed"
+def chosen_cache_dir() -> Path | None:
+    """$HIPFED_CACHE; None if it is not set."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).absolute() if chosen else None
+
+
+def cohort_cache_dir(cohort: Path) -> Path:
+    """$HIPFED_CACHE, else a hidden folder beside the hospitals of a cohort."""
+    return chosen_cache_dir() or cohort / ".hipfed-cache"
 
 
 def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientArrays:
@@ -55,13 +61,15 @@ def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientAr
     return open_hospital(folder, schema, cache_dir=cache_dir).arrays
 
 
-def open_hospital(folder: Path, schema: Schema, *, cache_dir: Path, progress: Progress | None = None) -> Hospital:
+def open_hospital(
+    folder: Path, schema: Schema, *, cache_dir: Path | None, progress: Progress | None = None
+) -> Hospital:
     """As `load_hospital`, with the notes of the reading.
 
     Args:
         folder: the hospital's folder.
         schema: the study.
-        cache_dir: where decoded hospitals are kept; made if it does not exist.
+        cache_dir: where decoded hospitals are kept, made if it does not exist; None: nothing is kept.
         progress: told (done, in all) after each image that is decoded.
 
     Raises:
@@ -71,8 +79,8 @@ def open_hospital(folder: Path, schema: Schema, *, cache_dir: Path, progress: Pr
     root = folder.resolve()
     try:
         files = list_used_files(root, schema)
-        if not files:
-            return read_hospital(folder, schema, progress=progress)  # finds what is wrong, and raises
+        if not files or cache_dir is None:
+            return read_hospital(folder, schema, progress=progress)  # finds what is wrong, if anything
         return _open_known(root, schema, files, cache_dir=cache_dir, progress=progress)
     except FileNotFoundError as error:
         raise _changed(folder) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,13 +73,18 @@ class _Parts:
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+def named_folder(folder: Path) -> Path:
+    """The whole path of a folder as the user named it: beside a link, not beside what it leads to, lies its study."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
+
+
 def find_schema(folder: Path) -> Path:
     """The schema.toml that holds for a hospital (its own copy, else its cohort's) or for a cohort.
 
     Raises:
         SchemaError: there is none.
     """
-    for place in (folder, folder.resolve().parent):
+    for place in (folder, named_folder(folder).parent):
         if (place / SCHEMA_FILE).is_file():
             return place / SCHEMA_FILE
     raise SchemaError(

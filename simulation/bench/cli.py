@@ -18,6 +18,7 @@ from simulation.bench.explanations import bench_explanations
 from simulation.bench.fidelity import bench_fidelity
 from simulation.bench.pooled import bench_pooled
 from simulation.bench.share_refits import TRUE_SHARES, WITHOUT_EFFECT, refit_coverage
+from simulation.decoded import decoded_beside
 
 bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
 
@@ -34,9 +35,10 @@ def pooled(
     """Federated against pooled training."""
     console = Console()
     with plain_refusal("hipfed-sim"):
-        result = bench_pooled(
-            cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
-        )
+        with decoded_beside(cohort, out):
+            result = bench_pooled(
+                cohort, seeds=seeds, folds=folds, assignments=parse_assignments(settings or []), console=console
+            )
         _write_result(out, result)
     console.print(f"mean AUC {result['mean_auc']}, difference {result['mean_difference']:+.4f}", markup=False)
     console.print(f"written to {out}", markup=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from client.data import default_cache_dir, list_hospitals
+from client.data import cohort_cache_dir, list_hospitals
 from client.site import Site
 from client.worker import Worker
 from server.run_folder import RunFolder
@@ -42,8 +42,8 @@ def bench_pooled(
         Per seed both AUCs with their intervals, and the mean difference federated - pooled.
     """
     schema = load_schema(cohort / "schema.toml")
-    hospitals = tuple(Site(folder.name, folder, default_cache_dir()) for folder in list_hospitals(cohort))
-    pooled = PooledSite("pooled", hospitals[0].folder, default_cache_dir(), hospitals=hospitals)
+    hospitals = tuple(Site(folder.name, folder, cohort_cache_dir(cohort)) for folder in list_hospitals(cohort))
+    pooled = PooledSite("pooled", hospitals[0].folder, cohort_cache_dir(cohort), hospitals=hospitals)
     rows = []
     for seed in range(seeds):
         plans = [parse_settings({**assignments, "seed": seed, "fold": fold}) for fold in range(folds)]

@@ -12,6 +12,7 @@ from shared_model.command_refusal import plain_refusal
 from shared_model.config import parse_assignments
 from shared_model.errors import SettingsError
 from simulation.compare.running import Plan, compare_cohort
+from simulation.decoded import decoded_beside
 
 
 def compare(  # noqa: PLR0913 - one parameter an option
@@ -49,7 +50,8 @@ def compare(  # noqa: PLR0913 - one parameter an option
             workers=workers,
         )
         try:
-            compare_cohort(plan, console=console)
+            with decoded_beside(cohort, out):
+                compare_cohort(plan, console=console)
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on", highlight=False)
             raise

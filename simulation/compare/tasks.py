@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.data import default_cache_dir, list_hospitals
+from client.data import cohort_cache_dir, list_hospitals
 from client.site import Site
 from shared_model.config import parse_settings
 from shared_model.errors import HipfedError
@@ -151,7 +151,7 @@ def _train_and_keep(task: Task) -> None:
 @cache
 def open_sites(cohort: Path) -> tuple[Site, ...]:
     """The cohort's hospitals; read once in each process."""
-    return tuple(Site(folder.name, folder, default_cache_dir()) for folder in list_hospitals(cohort))
+    return tuple(Site(folder.name, folder, cohort_cache_dir(cohort)) for folder in list_hospitals(cohort))
 
 
 @cache
