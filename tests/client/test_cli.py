@@ -165,3 +165,55 @@ def test_folder_that_this_user_may_not_read_is_told_in_a_line(tmp_path: Path, mo
     assert done.exit_code == 1
     assert done.stderr.startswith(f"hipfed-client: {tmp_path}: expected a place that this user may read")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_keeps_nothing_of_a_patient(
+    hospital: SmallHospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.delenv("HIPFED_CACHE", raising=False)
+
+    result = CliRunner().invoke(app, ["check", str(hospital.folder)])
+
+    assert result.exit_code == 0, result.output
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_check_judges_a_link_by_the_study_beside_it(
+    hospital: SmallHospital, tmp_path: Path, check: Callable[..., Result]
+) -> None:
+    study = hospital.folder / "schema.toml"
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "link").symlink_to(hospital.folder)
+    (tmp_path / "named" / "schema.toml").write_text(study.read_text().replace("[0, 350]", "[0, 89]"))
+    (hospital.folder.parent / "schema.toml").write_text(study.read_text())
+    study.unlink()
+
+    assert check(hospital.folder).exit_code == 0
+    result = check(tmp_path / "named" / "link")
+    assert "link: 1 problem" in result.output
+    assert "vitals.csv, row 3, hr: out-of-range: expected 0 to 89" in result.output
+
+
+def test_check_refuses_a_study_that_differs_from_the_one_beside_the_link(
+    hospital: SmallHospital, tmp_path: Path, check: Callable[..., Result]
+) -> None:
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "link").symlink_to(hospital.folder)
+    text = (hospital.folder / "schema.toml").read_text()
+    (tmp_path / "named" / "schema.toml").write_text(text.replace("[0, 350]", "[0, 349]"))
+
+    assert "schema-differs" in check(tmp_path / "named" / "link").output
+    assert check(hospital.folder).exit_code == 0
+
+
+def test_check_notes_a_range_far_wider_than_the_values(hospital: SmallHospital, check: Callable[..., Result]) -> None:
+    hospital.edit("schema.toml", "range = [0, 350]", "range = [0, 1e6]")
+
+    result = check(hospital.folder)
+
+    assert result.exit_code == 0
+    assert "note: vitals, hr: range 0 to 1e+06 is " in result.output
+    assert "times as wide as the values (p5 61.5, p95 " in result.output

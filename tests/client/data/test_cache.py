@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data import default_cache_dir, image_table, is_hospital, load_hospital, open_hospital
+from client.data import chosen_cache_dir, cohort_cache_dir, image_table, is_hospital, load_hospital, open_hospital
 from client.data import fingerprint as fingerprint_module
 from client.data.gray_image import FittedImage
 from client.data.images import read_image
@@ -257,12 +257,23 @@ def test_load_hospital_serves_four_processes_at_the_same_time(hospital: SmallHos
     assert not list(cache_dir.rglob(".unfinished-*"))
 
 
-def test_default_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_is_where_the_environment_says_else_beside_the_cohort(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HIPFED_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path
+    assert chosen_cache_dir() == cohort_cache_dir(Path("cohort")) == tmp_path
     monkeypatch.delenv("HIPFED_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / ".cache" / "hipfed"
+    assert chosen_cache_dir() is None
+    assert cohort_cache_dir(tmp_path) == tmp_path / ".hipfed-cache"
+
+
+def test_open_hospital_writes_nothing_without_a_cache(hospital: SmallHospital) -> None:
+    before = sorted(hospital.folder.parent.rglob("*"))
+
+    kept = open_hospital(hospital.folder, hospital.schema, cache_dir=None)
+
+    assert len(kept.arrays) == 4
+    assert sorted(hospital.folder.parent.rglob("*")) == before
 
 
 def test_load_hospital_names_a_folder_without_permission(
