@@ -17,7 +17,7 @@ TOO_WIDE = 100.0
 def wide_ranges(arrays: PatientArrays, schema: Schema) -> tuple[str, ...]:
     """A sentence for each column and channel whose range is too wide for the values from the 5th to 95th percentile."""
     return tuple(
-        f"{name}: range {limits[0]:g} to {limits[1]:g} is {_ratio(limits, spread):.2g} times as wide as the values "
+        f"{name}: range {limits[0]:g} to {limits[1]:g} is {_ratio(limits, spread):,.0f} times as wide as the values "
         f"(p5 {low:.3g}, p95 {high:.3g}). Check their unit, and the range with whoever wrote the schema"
         for name, limits, values in _columns(arrays, schema)
         for low, high, spread in _spread(values)
