@@ -215,5 +215,7 @@ def test_check_notes_a_range_far_wider_than_the_values(hospital: SmallHospital, 
     result = check(hospital.folder)
 
     assert result.exit_code == 0
-    told = "note: vitals, hr: range 0 to 1e+06 is 44,444 times as wide as the values (p5 61, p95 83.5). Check their unit"
+    told = (
+        "note: vitals, hr: range 0 to 1e+06 is 44,444 times as wide as the values (p5 61, p95 83.5). Check their unit"
+    )
     assert told in result.output
