@@ -161,9 +161,9 @@ def draw_patients(schema: Schema, n: int, *, rng: np.random.Generator, with_imag
     return PatientArrays(
         patient_ids=tuple(f"P{i}" for i in range(n)),
         outcome=(np.arange(n) % 2).astype(np.int8),
-        numbers=numbers.astype(np.float32),
+        numbers=numbers.astype(np.float64),
         levels=levels,
-        series={VITALS: vitals.astype(np.float32)},
+        series={VITALS: vitals.astype(np.float64)},
         events={ITEMS: rng.integers(0, 2, (n, N_ITEMS)).astype(np.float32)},
         images={
             name: _draw_images(n, images.size if with_images else 0, rng) for name, images in schema.images.items()
