@@ -17,8 +17,9 @@ import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-POLL_S = 0.2
 THREADS = 2
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.2  # of a thread between two pulls while no reply comes
+LATE_SHARE = 0.1  # a reply is pulled after at most this share of the time that was waited for it, within those bounds
 STALL_S = 60.0
 
 
@@ -37,6 +38,7 @@ class Replies:
         self._taken = False
         self._closed = threading.Event()
         self._begun: dict[str, float] = {}  # by message whose reply is being pulled, since when
+        self._heard = time.monotonic()
         self._threads = 0
         self._add_threads()
 
@@ -77,25 +79,39 @@ class Replies:
             threading.Thread(target=self._pull, daemon=True).start()
             self._threads += 1
 
+    def _pause_s(self) -> float:
+        """Until the next pull: less for many than for few, more the longer no reply came, to spare the SuperLink."""
+        sweep_s = LATE_SHARE * (time.monotonic() - self._heard)
+        return min(max(THREADS * sweep_s / (self._due.qsize() + 1), SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+
     def _pull(self) -> None:
-        while not self._closed.wait(POLL_S):
-            try:
-                message_id = self._due.get_nowait()
-            except queue.Empty:
-                continue
-            come: list[Message | Exception]
-            self._begun[message_id] = time.monotonic()
-            try:
-                come = [*self._grid.pull_messages([message_id])]
-            except httpx.HTTPStatusError as error:
-                # The SuperLink gives up on its own database after 5 s, as on a busy disk. If a reply was lost with
-                # that, Flower tells so later, by code 3.
-                come = [] if error.response.is_server_error else [error]
-            except Exception as error:  # noqa: BLE001 - raised where the replies are taken
-                come = [error]
-            del self._begun[message_id]
-            if not come:
-                self._due.put(message_id)
-            for reply in come:
+        pause_s = SHORTEST_PAUSE_S
+        while not self._closed.wait(pause_s):
+            come = self._look()
+            pause_s = 0.0 if come else self._pause_s()
+            while come:  # nothing here keeps a reply longer than the one who takes it
                 self._room.acquire()
-                self._come.put(reply)
+                self._come.put(come.pop())
+
+    def _look(self) -> list[Message | Exception]:
+        """The reply that has been due longest, if it is there; else it is due last."""
+        try:
+            message_id = self._due.get_nowait()
+        except queue.Empty:
+            return []
+        come: list[Message | Exception]
+        self._begun[message_id] = time.monotonic()
+        try:
+            come = [*self._grid.pull_messages([message_id])]
+        except httpx.HTTPStatusError as error:
+            # The SuperLink gives up on its own database after 5 s, as on a busy disk. If a reply was lost with that,
+            # Flower tells so later, by code 3.
+            come = [] if error.response.is_server_error else [error]
+        except Exception as error:  # noqa: BLE001 - raised where the replies are taken
+            come = [error]
+        del self._begun[message_id]
+        if come:
+            self._heard = time.monotonic()
+        else:
+            self._due.put(message_id)
+        return come

@@ -22,6 +22,7 @@ from typing import IO
 
 import psutil
 
+from server.bundle import stage_app
 from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK
 from shared_model.config import Scalar
@@ -31,6 +32,7 @@ from shared_model.guardian import STOP_TIMEOUT_S, end_tree
 from shared_model.proxies import without_proxies
 
 ROOT = Path(__file__).resolve().parents[1]
+APP = "hipfed"  # Flower takes no other kind of name for an app's folder than for the app
 CONNECTION = "hipfed"
 POLL_S = 0.3
 APP_END_S = 30.0  # until the app notices that its run was stopped
@@ -106,11 +108,19 @@ def write_connection(home: Path, address: str, *, root_certificates: Path | None
     )
 
 
-def submission(home: Path, run_config: Mapping[str, Scalar], *options: str) -> list[str]:
-    """The command that submits a run; its run config is written to `home`."""
+def submission(home: Path, run_config: Mapping[str, Scalar], *options: str, staging: Path) -> list[str]:
+    """The command that submits a run.
+
+    Args:
+        home: where its run config is written.
+        run_config: all keys of Flower's run config.
+        options: further ones of `flwr run`.
+        staging: a folder that lasts as long as the command; takes the app's files.
+    """
     config_file = home / "run.toml"
     config_file.write_text(to_toml(run_config), encoding="utf-8")
-    return ["flwr", "run", str(ROOT), CONNECTION, "--stream", "--run-config", str(config_file), *options]
+    app = stage_app(ROOT, staging / APP)
+    return ["flwr", "run", str(app), CONNECTION, "--stream", "--run-config", str(config_file), *options]
 
 
 def to_toml(values: Mapping[str, Scalar]) -> str:

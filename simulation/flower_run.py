@@ -92,7 +92,8 @@ def run_on_flower(
             place = Place(Path(home), flower_environment(Path(home)), log, guard)
             with _superlink(place) as address:
                 write_connection(place.home, address)
-                submit = submission(place.home, run_config, "--federation-config", _describe_federation(n_sites))
+                options = ("--federation-config", _describe_federation(n_sites))
+                submit = submission(place.home, run_config, *options, staging=place.home)
                 state = follow(submit, place, tolerant(watch, say))
     except BaseException as error:  # here, all that was started has ended: nobody else writes the status
         tell_interruption(folder, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -173,9 +174,13 @@ def _run(
 ) -> None:
     folder.write_status("running")
     try:
-        with stopped_by_signals(say), (folder.path / "flower.log").open("ab") as log:
+        with (
+            stopped_by_signals(say),
+            (folder.path / "flower.log").open("ab") as log,
+            tempfile.TemporaryDirectory(prefix="hipfed-") as staging,
+        ):
             place = Place(home.flower, service_environment(home), log, lambda _pid: None)
-            submit = submission(folder.path, run_config)
+            submit = submission(folder.path, run_config, staging=Path(staging))
             state = follow(
                 submit,
                 place,
