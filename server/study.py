@@ -50,7 +50,7 @@ from shared_model.updates import hash_weights, to_arrays
 
 log = logging.getLogger("hipfed.server")
 
-_PACKAGES = ("hipfed", "flwr", "torch", "torchvision", "numpy", "pandas")
+_PACKAGES = ("hipfed", "flwr", "torch", "numpy", "pandas")
 
 
 def run_study(

@@ -1,4 +1,4 @@
-"""X-rays: torchvision's ResNet with a one-channel stem."""
+"""X-rays: a ResNet with a one-channel stem."""
 
 from __future__ import annotations
 
@@ -10,37 +10,9 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from shared_model.encoders.resnet import ResNet
 from shared_model.errors import SettingsError
-
-
-class PlainBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
-    """The two convolutions of a residual block without what is added to them (He et al. 2016, "plain" networks)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps after both convolutions."""
-        out: Tensor = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        return out
-
-
-class PlainBottleneck(Bottleneck):  # type: ignore[misc]  # as above
-    """The three convolutions of a bottleneck without what is added to them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps after the three convolutions."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        last: Tensor = self.relu(self.bn3(self.conv3(out)))
-        return last
-
-
-# Blocks with and without skip connection, and blocks a stage.
-ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], type[BasicBlock | Bottleneck], list[int]]] = {
-    "resnet18": (BasicBlock, PlainBasicBlock, [2, 2, 2, 2]),
-    "resnet50": (Bottleneck, PlainBottleneck, [3, 4, 6, 3]),
-}
 
 
 class ImageEncoder(nn.Module):
@@ -59,13 +31,8 @@ class ImageEncoder(nn.Module):
             skip: whether blocks add their input to their output; without, it is the plain network of the same depth.
         """
         super().__init__()
-        residual, plain, blocks = ARCHITECTURES[architecture]
-        self.network = ResNet(residual if skip else plain, blocks)
-        if not skip:
-            for block in self.network.modules():
-                if isinstance(block, plain):
-                    block.downsample = None  # would only serve the addition
-        self.n_features: int = self.network.fc.in_features
+        self.network = ResNet(architecture, skip=skip)
+        self.n_features = self.network.n_features
         self.network.fc = nn.Identity()
         self.projection = nn.Linear(self.n_features, width)
         self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)

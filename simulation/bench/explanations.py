@@ -253,7 +253,7 @@ def _say(described: Mapping[str, Any]) -> str:
 
 
 def _machine(settings: Settings) -> dict[str, Any]:
-    libraries = ("torch", "torchvision", "shap", "captum", "numpy")
+    libraries = ("torch", "shap", "captum", "numpy")
     return {
         "cpus": os.cpu_count(),
         "threads": settings.threads,

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from shared_model.batch import Batch
+from shared_model.encoders.resnet import BasicBlock, Bottleneck
 from shared_model.errors import SettingsError
 from shared_model.fusion import EarlyFusionModel
 from shared_model.schema import STATIC
@@ -109,7 +109,7 @@ class RawModel(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """A residual block of torchvision with a ReLU of its own at each place and nothing in place: the same function."""
+    """A residual block with a ReLU of its own at each place and nothing in place: the same function."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def shap_deep(subject: Subject, *, rewritten: bool, check_additivity: bool) -> E
 
     Args:
         subject: what is explained.
-        rewritten: explains `PlainBlock`s, because the hooks fail on torchvision's.
+        rewritten: explains `PlainBlock`s, because the hooks fail on those of `shared_model`.
         check_additivity: lets shap raise where the sum is wrong.
     """
     import shap  # noqa: PLC0415 - slow, and only this explainer needs it
@@ -217,7 +217,7 @@ def captum_deep(subject: Subject, *, rewritten: bool) -> Explain:
 
     Args:
         subject: what is explained.
-        rewritten: explains `PlainBlock`s, because the hooks fail on torchvision's.
+        rewritten: explains `PlainBlock`s, because the hooks fail on those of `shared_model`.
     """
     from captum.attr import DeepLiftShap  # noqa: PLC0415 - an extra
 

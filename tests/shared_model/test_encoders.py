@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from shared_model.encoders import EventsEncoder, ImageEncoder, SeriesEncoder, StaticEncoder
+from shared_model.encoders.resnet import ResNet
 from shared_model.encoders.series import summarise_channels
 from shared_model.errors import SettingsError
 
@@ -116,6 +118,31 @@ def test_plain_network_has_the_residual_ones_layers_and_adds_nothing(architectur
         nn.init.zeros_((block.bn3 if architecture == "resnet50" else block.bn2).weight)  # the branch makes 0
         assert torch.equal(block(maps), expected)
     assert plain(torch.rand(2, 1, 40, 40)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("architecture", "reference"), [("resnet18", resnet18), ("resnet50", resnet50)])
+def test_residual_network_starts_and_maps_as_torchvisions(
+    architecture: str, reference: Callable[..., nn.Module]
+) -> None:
+    torch.manual_seed(3)
+    expected = reference(weights=None)
+    torch.manual_seed(3)
+    network = ResNet(architecture)
+    ours, theirs = network.state_dict(), expected.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    images = torch.randn(3, 3, 70, 66)
+    assert torch.equal(network(images), expected(images))
+    assert torch.equal(network.eval()(images), expected.eval()(images))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_plain_network_starts_with_the_weights_of_the_residual_one(architecture: str) -> None:
+    torch.manual_seed(3)
+    residual = ResNet(architecture).state_dict()
+    torch.manual_seed(3)
+    plain = ResNet(architecture, skip=False).state_dict()
+    assert all(torch.equal(plain[name], residual[name]) for name in plain)
 
 
 def test_static_embedding_is_the_numbers_then_the_row_of_each_level() -> None:
