@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client.data import cohort_cache_dir, list_hospitals, named_folder
+from client.cohort_folder import list_hospitals
+from client.data import cohort_cache_dir, named_folder
 from client.site import Site
 from client.worker import Worker
 

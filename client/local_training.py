@@ -16,7 +16,8 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.losses import logit_correction
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
-from shared_model.newton import newton_sums, uses_newton
+from shared_model.newton import newton_sums
+from shared_model.newton_rules import uses_newton
 from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import pack_scores
 from shared_model.score_sums import ScoreSums

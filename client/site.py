@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from client.data import find_schema, load_hospital
-from shared_model.batch import PatientArrays
 from shared_model.config import Settings
+from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
 from shared_model.splits import Split, split_patients

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from server.flower_link import FlowerLink
 from server.idle_settings import refuse_idle_settings
 from server.report.writing import REPORT, write_apart
+from server.run_config import COHORT, ENROLLED, OUT, PLACES, RESUME, SCHEMA, parse_enrolled
 from server.run_folder import RunFolder, State
 from server.run_lock import APP_LOCK
 from server.study import run_study
@@ -24,10 +25,6 @@ from shared_model.schema import Schema, load_schema
 from shared_model.study_hash import read_study
 
 log = logging.getLogger("hipfed.server")
-
-# Keys of the run config that say where things are, and who the nodes are; all others are settings.
-COHORT, SCHEMA, OUT, RESUME, ENROLLED = "cohort", "schema", "out", "resume", "enrolled"
-PLACES = (COHORT, SCHEMA, OUT, RESUME, ENROLLED)
 
 app = ServerApp()
 
@@ -90,19 +87,6 @@ def _end(folder: RunFolder, state: State, reason: str = "") -> None:
     """Say how the run ended, and then report it: a report that cannot be written changes nothing of that."""
     folder.write_status(state, reason)
     write_apart(folder.path, say=log.info)
-
-
-def format_enrolled(names: Mapping[int, str]) -> str:
-    """Hospitals' names by node, as a value of the run config."""
-    return ",".join(f"{node}:{name}" for node, name in sorted(names.items()))
-
-
-def parse_enrolled(text: str) -> dict[int, str] | None:
-    """What `format_enrolled` wrote; None for "", the value of a run without enrolment."""
-    if not text:
-        return None
-    pairs = (entry.split(":", maxsplit=1) for entry in text.split(","))
-    return {int(node): name for node, name in pairs}
 
 
 def _explain(error: BaseException, folder: RunFolder) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from server.link import Link
+from server.quality_findings import describe_findings
 from server.quorum import Attendance, ask_sites, require_quorum
 from server.reduce import PlainSum
 from server.roster import Roster
@@ -29,7 +30,7 @@ from shared_model.messages import (
     SumsReply,
 )
 from shared_model.privacy.suppression import suppressed_row
-from shared_model.quality import CORRELATED, LIMITS, Finding, QualityReport, accepted_names, parse_report, two_digits
+from shared_model.quality import CORRELATED, LIMITS, QualityReport, accepted_names, parse_report, two_digits
 from shared_model.quality_measures import (
     CORRELATION_SITES,
     CORRELATION_WEIGHT,
@@ -42,8 +43,6 @@ from shared_model.quality_measures import (
 from shared_model.schema import Schema
 
 log = logging.getLogger("hipfed.server")
-
-QUALITY_FILE = "quality.json"
 
 
 @dataclass(frozen=True)
@@ -178,18 +177,3 @@ def describe_refusal(name: str, entry: Mapping[str, Any]) -> str:
         f"data quality: expected no red finding, got {describe_findings(entry, only='red')}. Correct the hospital's "
         f"export, or accept it by name in a new run: --set accept-red={name}"
     )
-
-
-def describe_findings(entry: Mapping[str, Any], *, only: str = "") -> str:
-    """A hospital's entry of quality.json in a line: grade by grade what was found; "" for nothing.
-
-    Args:
-        entry: of the hospital.
-        only: a grade; "" for both, each named.
-    """
-    lines = []
-    for grade in ("red", "amber"):
-        found = [str(Finding(**finding)) for finding in entry.get("findings", ()) if finding["grade"] == grade]
-        if found and only in {"", grade}:
-            lines.append(", ".join(found) if only else f"{grade}: {', '.join(found)}")
-    return "; ".join(lines)

@@ -22,16 +22,17 @@ from server.explanations import describe_explanation
 from server.link import Link
 from server.plan import StudyPlan
 from server.quality import (
-    QUALITY_FILE,
     describe_quality,
     exclude_refused,
     judge_quality,
     require_hospitals,
     warn_of_quality,
 )
+from server.quality_findings import QUALITY_FILE
 from server.refits import refit_shares
 from server.roster import Roster, shake_hands
 from server.run_folder import RunFolder
+from server.settings_check import check_settings
 from server.statistics import gather_statistics
 from server.training import train_phases
 from server.whole_model import WholeModel
@@ -40,12 +41,9 @@ from shared_model.errors import SettingsError
 from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.losses import balanced_event_weight
 from shared_model.messages import PROTOCOL_VERSION, Study
-from shared_model.newton import newton_quantities, uses_newton
 from shared_model.preprocessing import Preprocessing
 from shared_model.schema import Schema
 from shared_model.score_quantities import pack_scores
-from shared_model.shapley.coalitions import MAX_PLAYERS
-from shared_model.shapley.strata import check_strata
 from shared_model.updates import hash_weights, to_arrays
 
 log = logging.getLogger("hipfed.server")
@@ -209,38 +207,6 @@ def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str
             "Repeat the command of the run, or start a new one."
         )
     return str(config["run_id"])
-
-
-def check_settings(schema: Schema, settings: Settings) -> None:
-    """Settings that only make sense with some studies.
-
-    Raises:
-        SettingsError: they do not fit.
-    """
-    chosen = settings.chosen_modalities(schema)
-    if len(chosen) > MAX_PLAYERS and settings.explain != "none":
-        raise SettingsError(
-            f"modalities: expected at most {MAX_PLAYERS}, of which all coalitions can be enumerated for the "
-            f"explanation, got {len(chosen)} ({', '.join(chosen)}). Choose some with modalities=A,B,..., or set "
-            "explain=none."
-        )
-    has_images = any(name in schema.images for name in chosen)
-    if settings.local_norm and not has_images:
-        raise SettingsError("local-norm: expected a study with images (FedBN concerns BatchNorm), got none.")
-    if settings.local_norm and settings.image_training == "fixed":
-        raise SettingsError(
-            "local-norm: expected image-training=trained (FedBN is for layers that train), got fixed. Set both."
-        )
-    if uses_newton(settings, "fusion") and settings.head_widths and not settings.rounds_joint:
-        raise SettingsError(
-            "head: expected rounds-joint of 1 or more with strategy=newton, in whose steps a perceptron stays at "
-            f"zero, got {settings.head!r} with rounds-joint=0. Set rounds-joint=5, or strategy=fedavg."
-        )
-    if uses_newton(settings, "fusion") and settings.rounds_fusion:
-        newton_quantities(sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()))
-    check_strata(schema, settings)
-    if settings.image_weights and not has_images:
-        raise SettingsError("image-weights: expected a study with images, got none.")
 
 
 def event_weight(settings: Settings, preprocessing: Preprocessing) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from server.quality import QUALITY_FILE, describe_findings
+from server.quality_findings import QUALITY_FILE, describe_findings
 from server.report.content import names_deaths
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError

@@ -29,7 +29,7 @@ from shared_model.errors import StudyError
 from shared_model.fusion import empty_model
 from shared_model.messages import TRAIN, SumsReply, TrainRequest
 from shared_model.metrics import Metrics, summarise
-from shared_model.newton import uses_newton
+from shared_model.newton_rules import uses_newton
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.reply_quantities import reply_quantities
 from shared_model.score_quantities import unpack_scores

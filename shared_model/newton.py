@@ -21,26 +21,15 @@ import torch
 from jaxtyping import Float64
 from torch.nn.functional import softplus
 
-from shared_model.config import Phase, Settings
-from shared_model.errors import SettingsError
 from shared_model.fusion import Embeddings, MultimodalModel, Present
+from shared_model.newton_rules import refuse_wide_head
 from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.training import Encoded
 
 GRADIENT, HESSIAN = "newton/gradient", "newton/hessian"
 HEAD_WEIGHT, HEAD_BIAS = "head.linear.weight", "head.linear.bias"
-MAX_WIDTH = 1024  # of the concatenated embeddings: 4 MB a hospital and round
 
 _EMBEDDING = 1e3
-
-
-def uses_newton(settings: Settings, phase: Phase) -> bool:
-    """Whether a round of this phase is a Newton step: early fusion and a head that all hospitals share.
-
-    It moves the head's linear part. A perceptron beside it starts at zero and stays there until phase `joint`.
-    """
-    is_linear = settings.fusion == "early" and not settings.local_head
-    return settings.strategy == "newton" and phase == "fusion" and is_linear
 
 
 def newton_quantities(width: int) -> Quantities:
@@ -52,11 +41,7 @@ def newton_quantities(width: int) -> Quantities:
     Raises:
         SettingsError: the Hessian would be too large.
     """
-    if width > MAX_WIDTH:
-        raise SettingsError(
-            f"strategy=newton: expected concatenated embeddings of at most {MAX_WIDTH} columns, whose Hessian still "
-            f"travels, got {width}. Lower image-embedding or series-embedding, or choose fedavg."
-        )
+    refuse_wide_head(width)
     n = width + 1
     return {
         GRADIENT: Quantity((n,), MAX_PATIENTS * _EMBEDDING),

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from shared_model.batch import Batch, PatientArrays
+from shared_model.batch import Batch
 from shared_model.centred_sums import CentredSums
 from shared_model.errors import StudyError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
 from shared_model.statistics import GRAY_LEVELS, NUMBERS, Frame, ask_until_done, compress_events, sum_features
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
-from scipy.stats import norm
 
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
@@ -113,7 +113,7 @@ def critical_z(n_tests: int) -> float:
     >>> round(critical_z(1), 3), round(critical_z(500), 3)
     (3.291, 4.892)
     """
-    return float(norm.isf(critical_p(n_tests) / 2))
+    return -NormalDist().inv_cdf(critical_p(n_tests) / 2)
 
 
 def critical_p(n_tests: int) -> float:

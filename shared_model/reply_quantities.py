@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared_model.config import Phase, Settings
-from shared_model.newton import HEAD_WEIGHT, newton_quantities, uses_newton
+from shared_model.newton import HEAD_WEIGHT, newton_quantities
+from shared_model.newton_rules import uses_newton
 from shared_model.quantities import Quantities
 from shared_model.scaffold import control_quantities
 from shared_model.schema import Schema

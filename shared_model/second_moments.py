@@ -13,7 +13,7 @@ import torch
 
 from shared_model.config import Settings
 from shared_model.fusion import empty_model
-from shared_model.newton import uses_newton
+from shared_model.newton_rules import uses_newton
 from shared_model.schema import Schema
 
 LEAST_RATIO = 2  # training patients to columns

@@ -12,17 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.report.writing import reported
-from server.run_folder import read_status
-from server.submission import INTERRUPTED
-from server.summary import print_run
 from shared_model.command_refusal import plain_refusal
 from shared_model.command_version import Version
-from shared_model.config import PHASES, parse_assignments, parse_settings
+from shared_model.config import PHASES
 from simulation.bench.cli import bench
-from simulation.cohort import SCENARIOS, write_cohort
 from simulation.compare.cli import compare
-from simulation.run import run_cohort
+from simulation.scenarios import SCENARIOS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,6 +35,9 @@ def main(*, version: Version = False) -> None:
 @contextmanager
 def _stopped_plainly(out: Path) -> Iterator[None]:
     """A run that Ctrl-C or SIGTERM ended says how it stands; what had finished by then is a finished run."""
+    from server.run_folder import read_status
+    from server.submission import INTERRUPTED
+
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -64,6 +62,8 @@ def cohort(
     scenario: Annotated[str, typer.Option(help=_SCENARIO_HELP)] = "default",
 ) -> None:
     """Make synthetic hospitals whose truth is known (truth.json)."""
+    from simulation.cohort import write_cohort
+
     with plain_refusal("hipfed-sim"):
         truth = write_cohort(
             out, hospitals=hospitals, patients=patients, image_size=image_size, seed=seed, scenario=scenario
@@ -91,6 +91,11 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
     """Train and evaluate on a cohort, over Flower's simulation engine."""
+    from server.report.writing import reported
+    from server.summary import print_run
+    from shared_model.config import parse_assignments, parse_settings
+    from simulation.run import run_cohort
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         named: dict[str, str] = {}

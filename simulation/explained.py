@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from client.data import list_hospitals
+from client.cohort_folder import list_hospitals
 from client.encoding import encode_patients
 from client.run_model import RunModel, open_run
 from client.site import Site

@@ -6,6 +6,7 @@ SuperLink and everything it starts end with the run.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from server.run_folder import RunFolder
 from server.submission import (
@@ -35,6 +34,7 @@ from server.submission import (
 from shared_model.config import Scalar
 from shared_model.errors import SettingsError, StudyError
 from shared_model.ports import free_ports, is_listening
+from simulation.cores import count_cores
 from simulation.guardian import guarded
 
 START_TIMEOUT_S = 60.0
@@ -102,7 +102,11 @@ def run_on_flower(
 
 
 def _describe_federation(n_sites: int) -> str:
-    return f"num-supernodes={n_sites} client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}"
+    """No more processes than hospitals, nor than cores: each takes seconds and 0.6 GB before it answers anything."""
+    return (
+        f"num-supernodes={n_sites} init-args-num-cpus={min(n_sites, count_cores())} "
+        f"client-resources-num-cpus=1 client-resources-num-gpus={_gpu_share(n_sites)}"
+    )
 
 
 @contextmanager
@@ -145,4 +149,10 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def _gpu_share(n_sites: int) -> float:
     """Fraction of a GPU that each virtual hospital reserves: they share the one there is, or none."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:  # no driver: torch, which takes seconds to load, need not be asked
+        return 0.0
+    import torch  # noqa: PLC0415
+
     return round(1.0 / n_sites, 4) if torch.cuda.is_available() else 0.0

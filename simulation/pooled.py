@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site
-from shared_model.batch import PatientArrays
 from shared_model.config import Settings
+from shared_model.patient_arrays import PatientArrays
 from shared_model.splits import Split
 
 

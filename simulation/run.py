@@ -9,17 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from client.data import list_hospitals
-from server.app import COHORT, OUT, RESUME, SCHEMA
-from server.evaluation import describe_scores
-from server.idle_settings import refuse_idle_settings, refuse_unknown_names
+from client.cohort_folder import list_hospitals
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
 from server.report.writing import REPORT
+from server.run_config import COHORT, OUT, RESUME, SCHEMA
 from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
+from server.settings_check import check_settings
 from server.site_rows import hide_rows
-from server.study import check_settings
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
 from shared_model.folder_lock import hold_lock
@@ -54,7 +52,9 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
     # What does not fit together is told here, not half a minute later in a folder that is then used up.
     schema = load_schema(cohort / "schema.toml")
     check_settings(schema, plans[0])
-    if not resume:
+    if not resume and plans[0] != parse_plan({FOLD: folds[0]}):
+        from server.idle_settings import refuse_idle_settings, refuse_unknown_names  # noqa: PLC0415 - torch
+
         refuse_idle_settings(schema, plans[0])
         refuse_unknown_names(plans[0], [path.name for path in list_hospitals(cohort)])
     n_sites = _count_hospitals(cohort, plans[0])
@@ -142,6 +142,8 @@ def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> None:
 
     A fold whose row is suppressed is not given back by subtracting the others' from the pooled one.
     """
+    from server.evaluation import describe_scores  # noqa: PLC0415 - torch, which a launcher needs for nothing else
+
     sums, rows, failed = ScoreSums.zero(), {}, defaultdict[str, list[str]](list)
     for fold in folds:
         folder = RunFolder(out / f"fold-{fold}")

@@ -16,7 +16,7 @@ from tests import type_checks
 type_checks.install("client", "server", "shared_model")  # before these packages are imported
 
 if TYPE_CHECKING:
-    from shared_model.batch import PatientArrays
+    from shared_model.patient_arrays import PatientArrays
     from shared_model.schema import Schema
 
 settings.register_profile("hipfed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

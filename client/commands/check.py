@@ -8,14 +8,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from client.data import find_schema, is_hospital, list_hospitals, named_folder, open_hospital, summarise
+from client.cohort_folder import list_hospitals
+from client.data import find_schema, is_hospital, named_folder, open_hospital, summarise
 from client.data.hospital import SCHEMA_FILE
 from client.data.ranges import wide_ranges
 from client.data.screen import print_notes, print_problems, print_summary
-from client.quality.judging import judge_alone
-from client.quality.screen import print_quality
 from shared_model.errors import DataError, HipfedError, Problem
-from shared_model.privacy.suppression import SmallCellRule
 from shared_model.schema import Schema, load_schema
 from shared_model.shapley.coalitions import MAX_PLAYERS
 
@@ -59,6 +57,10 @@ def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path | 
     print_notes(console, wide_ranges(hospital.arrays, schema))
     if not quality:
         return True
+    from client.quality.judging import judge_alone
+    from client.quality.screen import print_quality
+    from shared_model.privacy.suppression import SmallCellRule
+
     report = judge_alone(hospital.arrays, schema, rule=SmallCellRule())
     print_quality(console, report)
     return report.grade != "red"

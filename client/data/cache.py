@@ -24,8 +24,8 @@ from client.data.fingerprint import FileStamp, content_key, stamp_files
 from client.data.hospital import Hospital, Notes, list_used_files, read_hospital
 from client.data.image_table import Progress
 from client.data.problems import fault
-from shared_model.batch import PatientArrays
 from shared_model.errors import DataError, Problem, SiteError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
 
 CACHE_VARIABLE = "HIPFED_CACHE"

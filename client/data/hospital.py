@@ -24,8 +24,8 @@ from client.data.patients import PATIENTS, Patients, read_patients
 from client.data.problems import ProblemLog, fault
 from client.data.series import read_series
 from client.data.tables import SUFFIXES, candidates, find_table, leaves_folder
-from shared_model.batch import PatientArrays
 from shared_model.errors import DataError, Problem, SchemaError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import STATIC, Schema
 
 SCHEMA_FILE = "schema.toml"
@@ -91,11 +91,6 @@ def find_schema(folder: Path) -> Path:
         f"study schema at {folder}: expected {SCHEMA_FILE} in the folder or in its parent, got none. "
         "Copy the study's schema there, or name it with --schema."
     )
-
-
-def list_hospitals(cohort: Path) -> list[Path]:
-    """The hospitals of a cohort: its sub-folders, sorted by name; files and hidden folders are none."""
-    return sorted(path for path in cohort.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def is_hospital(folder: Path) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image
 
-from client.data.dicom import decode_dicom, looks_like_dicom
 from client.data.gray_image import WHITE, FittedImage, GrayImage, refuse_small
 from client.data.pictures import decode_picture, looks_like_picture, name_format
 from client.data.problems import ImageError, fault, quote
@@ -58,6 +57,8 @@ def decode_image(path: Path) -> GrayImage:
         ImageError: neither DICOM, PNG nor JPEG, or an image that may not be used.
         Exception: whatever a decoder raises for damaged data.
     """
+    from client.data.dicom import decode_dicom, looks_like_dicom  # noqa: PLC0415 - pydicom, which tables do without
+
     with path.open("rb") as file:
         start = file.read(132)
     if looks_like_picture(start):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import STATIC, Schema
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from client.quality.bench import Bench
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.quality import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, Finding
 from shared_model.quality_measures import (

@@ -11,7 +11,7 @@ from client.quality.correlation import judge_correlations, sum_correlations
 from client.quality.images import find_blank, find_wrong_way
 from client.quality.measuring import measure_patients, sum_measures
 from client.quality.outcome import judge_missing_by_outcome, judge_short_cuts
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.quality import (
     BLANK,

@@ -11,7 +11,7 @@ from scipy.stats import fisher_exact, mannwhitneyu, norm, rankdata
 
 from client.quality.bench import Bench
 from shared_model.auc_error import auc_standard_error
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.quality import (
     LIMITS,
     MISSING_BY_OUTCOME,

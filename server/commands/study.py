@@ -26,7 +26,7 @@ def study(
     """
     from server.idle_settings import refuse_idle_settings
     from server.launch import parse_plan
-    from server.study import check_settings
+    from server.settings_check import check_settings
     from shared_model.config import parse_assignments
     from shared_model.messages import PROTOCOL_VERSION
     from shared_model.schema import load_schema

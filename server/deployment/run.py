@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from server.app import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
 from server.deployment.services import service_environment
 from server.deployment.status import list_statuses
 from server.deployment.unanswered import UnansweredQuestions
@@ -22,9 +21,10 @@ from server.enrolment.flower_nodes import enrolled_nodes
 from server.idle_settings import refuse_idle_settings, refuse_unknown_names
 from server.launch import check_out, is_done, parse_plan
 from server.progress import watched
+from server.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
 from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
-from server.study import check_settings
+from server.settings_check import check_settings
 from server.submission import (
     APP_END_S,
     CONNECTION,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-FEW_LEVELS = 8
+from shared_model.embedding_widths import FEW_LEVELS
 
 
 class StaticEncoder(nn.Module):

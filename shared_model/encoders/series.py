@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-SUMMARIES = ("mean", "min", "max", "sd", "last", "measured")
+from shared_model.embedding_widths import SUMMARIES
 
 
 class SeriesEncoder(nn.Module):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from shared_model.encoders.series import SUMMARIES, SeriesEncoder
+from shared_model.embedding_widths import SUMMARIES
+from shared_model.encoders.series import SeriesEncoder
 from shared_model.fusion import MultimodalModel
 from shared_model.preprocessing import Preprocessing
 from shared_model.schema import STATIC, Schema

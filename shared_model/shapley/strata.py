@@ -9,9 +9,9 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from shared_model.batch import PatientArrays
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema, StaticColumn
 
 OUTCOME = "outcome"

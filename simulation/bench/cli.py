@@ -10,15 +10,7 @@ import typer
 from rich.console import Console
 
 from shared_model.command_refusal import plain_refusal
-from shared_model.config import parse_assignments
 from shared_model.files import replace_file
-from simulation.bench.dashboard import bench_dashboard, print_dashboard
-from simulation.bench.deployment import bench_deployment, print_deployment
-from simulation.bench.explanations import bench_explanations
-from simulation.bench.fidelity import bench_fidelity
-from simulation.bench.pooled import bench_pooled
-from simulation.bench.share_refits import TRUE_SHARES, WITHOUT_EFFECT, refit_coverage
-from simulation.decoded import decoded_beside
 
 bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
 
@@ -33,6 +25,10 @@ def pooled(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
 ) -> None:
     """Federated against pooled training."""
+    from shared_model.config import parse_assignments
+    from simulation.bench.pooled import bench_pooled
+    from simulation.decoded import decoded_beside
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         with decoded_beside(cohort, out):
@@ -59,6 +55,9 @@ def explanations(
     ] = None,
 ) -> None:
     """Our explanations against shap's and captum's, on a random model; needs no cohort."""
+    from shared_model.config import parse_assignments
+    from simulation.bench.explanations import bench_explanations
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         result = bench_explanations(
@@ -88,6 +87,9 @@ def fidelity(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
 ) -> None:
     """Explanations against the known truth of synthetic cohorts: shares, planted faults, intervals."""
+    from shared_model.config import parse_assignments
+    from simulation.bench.fidelity import bench_fidelity
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         result = bench_fidelity(
@@ -113,6 +115,8 @@ def ranges(
     seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
 ) -> None:
     """Ranges of shares over refits: how often they hold a known truth; needs no cohort."""
+    from simulation.bench.share_refits import TRUE_SHARES, WITHOUT_EFFECT, refit_coverage
+
     console = Console()
     truths = {"default": TRUE_SHARES, "two groups without effect": WITHOUT_EFFECT}
     result = {
@@ -134,6 +138,8 @@ def deployment(
     model_mb: Annotated[int, typer.Option(min=0, help="Model whose round's memory is measured, MB; 0: none.")] = 190,
 ) -> None:
     """What a message to a warm hospital costs beyond the worker's work; memory of a round by number of hospitals."""
+    from simulation.bench.deployment import bench_deployment, print_deployment
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         result = bench_deployment(hospitals=hospitals, questions=questions, model_mb=model_mb, console=console)
@@ -154,6 +160,8 @@ def dashboard(
     patients: Annotated[int, typer.Option(min=100, help="Patients of the run that all are copies of.")] = 1000,
 ) -> None:
     """The dashboard's pages, one viewer and many; needs no cohort."""
+    from simulation.bench.dashboard import bench_dashboard, print_dashboard
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         result = bench_dashboard(

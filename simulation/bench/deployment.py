@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from client.data import list_hospitals
+from client.cohort_folder import list_hospitals
 from server.submission import stopped_by_signals
 from shared_model.config import Scalar
 from simulation.bench.loopback import Loopback

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from client.data import list_hospitals
+from client.cohort_folder import list_hospitals
 from client.site import Site
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError

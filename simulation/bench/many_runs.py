@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data import list_hospitals
+from client.cohort_folder import list_hospitals
 from server.run_folder import RunFolder
 from shared_model.config import Scalar, parse_settings
 from simulation.cohort import write_cohort

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from client.data import cohort_cache_dir, list_hospitals
+from client.cohort_folder import list_hospitals
+from client.data import cohort_cache_dir
 from client.site import Site
 from client.worker import Worker
 from server.run_folder import RunFolder

@@ -9,10 +9,7 @@ import typer
 from rich.console import Console
 
 from shared_model.command_refusal import plain_refusal
-from shared_model.config import parse_assignments
 from shared_model.errors import SettingsError
-from simulation.compare.running import Plan, compare_cohort
-from simulation.decoded import decoded_beside
 
 
 def compare(  # noqa: PLR0913 - one parameter an option
@@ -34,6 +31,10 @@ def compare(  # noqa: PLR0913 - one parameter an option
     ] = None,
 ) -> None:
     """Compare federated, pooled, local and other models on the same folds: tables, figures, comparison.md."""
+    from shared_model.config import parse_assignments
+    from simulation.compare.running import Plan, compare_cohort
+    from simulation.decoded import decoded_beside
+
     console = Console()
     with plain_refusal("hipfed-sim"):
         chosen = tuple(name.strip() for name in arms.split(",") if name.strip())

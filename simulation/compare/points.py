@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shared_model.batch import PatientArrays
 from shared_model.errors import SettingsError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
 
 

@@ -21,9 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from client.site import Site
-from shared_model.batch import PatientArrays
 from shared_model.config import Settings
 from shared_model.encoders.series import summarise_channels
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
 from shared_model.splits import Split
 from shared_model.statistics import compress_events

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from server.study import check_settings
+from server.settings_check import check_settings
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.folder_lock import hold_lock

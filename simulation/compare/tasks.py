@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.data import cohort_cache_dir, list_hospitals
+from client.cohort_folder import list_hospitals
+from client.data import cohort_cache_dir
 from client.site import Site
 from shared_model.config import parse_settings
 from shared_model.errors import HipfedError

@@ -13,8 +13,9 @@ import pytest
 from flwr.app import Context
 
 import server.app
-from server.app import format_enrolled, main, parse_enrolled
+from server.app import main
 from server.report.writing import REPORT
+from server.run_config import format_enrolled, parse_enrolled
 from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK, LAUNCHER_LOCK
 from shared_model.errors import StudyError

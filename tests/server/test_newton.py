@@ -14,11 +14,12 @@ from client.local_training import without_rare
 from client.worker import Worker
 from server.newton import evidence_penalty, newton_direction
 from server.run_folder import RunFolder
-from server.study import check_settings
+from server.settings_check import check_settings
 from shared_model.config import Scalar, Settings
 from shared_model.errors import SettingsError
 from shared_model.messages import TRAIN, TrainRequest
-from shared_model.newton import HEAD_WEIGHT, uses_newton
+from shared_model.newton import HEAD_WEIGHT
+from shared_model.newton_rules import uses_newton
 from shared_model.schema import load_schema
 from shared_model.training import Encoded
 from simulation.in_process import InProcessLink

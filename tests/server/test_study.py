@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from client.worker import Worker
 from server.run_folder import RunFolder
-from server.study import check_settings
+from server.settings_check import check_settings
 from shared_model.config import Settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.fusion import build_model

@@ -16,7 +16,7 @@ from torch import nn
 
 from client.site import Site
 from server.run_folder import RunFolder
-from server.study import check_settings
+from server.settings_check import check_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import build_model
 from shared_model.messages import EVALUATE, TRAIN, EvaluateRequest, TrainRequest

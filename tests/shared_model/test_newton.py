@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from shared_model.batch import PatientArrays
 from shared_model.config import parse_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import build_model
 from shared_model.newton import GRADIENT, HESSIAN, newton_quantities, newton_sums, unpack_hessian
+from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing import pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Schema

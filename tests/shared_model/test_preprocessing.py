@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data import list_hospitals, load_hospital
-from shared_model.batch import Batch, PatientArrays
+from shared_model.batch import Batch
 from shared_model.errors import StudyError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing import Preprocessing, fit_preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Schema, load_schema

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shared_model.batch import Batch, PatientArrays
+from shared_model.batch import Batch
 from shared_model.config import Phase, Scalar, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.fusion import EarlyFusionModel, MultimodalModel, build_model
+from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.training import (

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import client.cli
 import server.cli
 import simulation.cli
+import simulation.run
 from server.run_folder import RunFolder
 
 
@@ -32,7 +33,7 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
         def end(*_: object, **__: object) -> None:
             raise ending
 
-        monkeypatch.setattr(simulation.cli, "run_cohort", end)
+        monkeypatch.setattr(simulation.run, "run_cohort", end)
         words = ["run", "--cohort", str(tmp_path), "--out", str(tmp_path / "run")]
         return CliRunner().invoke(simulation.cli.app, words)
 

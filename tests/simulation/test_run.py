@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import simulation.run
-from server.app import PLACES
+from server.run_config import PLACES
 from server.run_folder import RunFolder, read_status
 from server.run_lock import LAUNCHER_LOCK, LOCKS
 from server.study import run_study

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.data import find_schema, list_hospitals, load_hospital, open_hospital, read_hospital
+from client.cohort_folder import list_hospitals
+from client.data import find_schema, load_hospital, open_hospital, read_hospital
 from shared_model.errors import DataError, SchemaError
 from shared_model.schema import load_schema
 

@@ -14,7 +14,7 @@ from client.site import Site
 from client.worker import Worker
 from server.quality import Judgement, judge_quality
 from server.roster import Roster
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.quality import QualityReport
 from shared_model.schema import Schema
 from simulation.cohort import write_cohort

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from server.quality import judge_quality
 from server.roster import Roster
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from simulation.in_process import InProcessLink
 from simulation.scenarios import ALL
 from tests.client.quality.conftest import FAULTY, NAMES, SIDE, Change, Federation, found, with_images, with_series

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shared_model.batch import PatientArrays
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
 from shared_model.shapley.strata import Banding, Stratum, check_strata, list_strata, parse_strata, stratum_members
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from shared_model.batch import PatientArrays
 from shared_model.config import parse_settings
 from shared_model.fusion import MultimodalModel, build_model
+from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Events, Schema

@@ -25,11 +25,12 @@ from shared_model.metrics import summarise
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
 from simulation.cli import app
-from simulation.compare import Plan, compare_cohort, running
+from simulation.compare import running
 from simulation.compare.arms import list_arms
 from simulation.compare.predictions import mean_over_seeds, read_predictions, score
 from simulation.compare.reference import summary_features
 from simulation.compare.report import CAUTION
+from simulation.compare.running import Plan, compare_cohort
 from simulation.compare.tasks import do_task, list_tasks, open_sites
 from tests.server.small_cohort import run_small_study, small_settings, write_small_cohort
 from tests.waiting import PATIENCE_S, wait_until

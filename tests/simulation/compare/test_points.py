@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared_model.batch import PatientArrays
 from shared_model.errors import SettingsError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema, load_schema, parse_schema
 from simulation.cohort.study import schema_text
 from simulation.compare.points import fits, load_points, points_of

@@ -1,0 +1,37 @@
+"""Patients as a hospital measured them, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int8, Int64, UInt16
+
+
+@dataclass(frozen=True)
+class PatientArrays:
+    """All patients of one hospital in raw units, one row a patient. Stays at the hospital.
+
+    Attributes:
+        patient_ids: unique, in the order of patients.*.
+        outcome: 0 or 1.
+        numbers: numeric and binary static columns in schema order; NaN = missing.
+        levels: index of the level per categorical static column in schema order; -1 = missing.
+        series: per series, values on the grid; NaN = not measured. May be memory-mapped.
+        events: per event set, the aggregate per item (any: 0/1; count; dose); 0 where not given or not recorded.
+        images: per image, gray values 0..65535 (0 = black); 0 where absent. May be memory-mapped.
+        present: per modality of the schema, whether the patient has it.
+    """
+
+    patient_ids: tuple[str, ...]
+    outcome: Int8[np.ndarray, "patient"]
+    numbers: Float64[np.ndarray, "patient number"]
+    levels: Int64[np.ndarray, "patient category"]
+    series: Mapping[str, Float64[np.ndarray, "patient _time _channel"]]
+    events: Mapping[str, Float32[np.ndarray, "patient _item"]]
+    images: Mapping[str, UInt16[np.ndarray, "patient _height _width"]]
+    present: Mapping[str, Bool[np.ndarray, "patient"]]
+
+    def __len__(self) -> int:
+        return len(self.patient_ids)
