@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from client.patient_page.content import read_explanation
 from client.patient_page.page import page_words
 from client.patient_page.sections.verdict import describe_verdict
 from shared_model.errors import SiteError
+from shared_model.screen_table import print_table
 
 N_FEATURES = 8
 
@@ -32,30 +32,24 @@ def print_explanation(console: Console, content: Mapping[str, Any]) -> None:
         f"this patient was in the run's {part} part" if part else "not known whether the run saw this patient",
         highlight=False,
     )
-    modalities = _table("modality", "log odds", "share")
+    modalities = []
     for entry in sorted(view["modalities"], key=lambda entry: -abs(entry["phi"])):
         share = "-" if entry["share"] is None else f"{entry['share']:.0%}"
         label = entry["name"] if entry["present"] else f"no {entry['name']}"
-        modalities.add_row(Text(label), f"{entry['phi']:+.3f}", share)
-    console.print(modalities)
-    features = _table("feature", "value", "log odds")
+        modalities.append((label, f"{entry['phi']:+.3f}", share))
+    print_table(console, ("modality", "log odds", "share"), modalities)
     found = [(entry["name"], feature) for entry in view["modalities"] for feature in entry["features"]]
-    for modality, feature in sorted(found, key=lambda pair: -abs(pair[1]["phi"]))[:N_FEATURES]:
-        features.add_row(Text(f"{modality}: {feature['name']}"), Text(_value(feature)), f"{feature['phi']:+.3f}")
-    console.print(features)
+    features = [
+        (f"{modality}: {feature['name']}", _value(feature), f"{feature['phi']:+.3f}")
+        for modality, feature in sorted(found, key=lambda pair: -abs(pair[1]["phi"]))[:N_FEATURES]
+    ]
+    print_table(console, ("feature", "value", "log odds"), features)
 
 
 def _value(feature: Mapping[str, Any]) -> str:
     value = feature["value"]
     text = "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
     return f"{text} {feature['unit']}".strip()
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table
 
 
 def write_private(path: Path, text: str) -> None:

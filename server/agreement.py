@@ -9,7 +9,7 @@ little overlap.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from scipy.stats import rankdata
 
 from server.expert_table import ExpertTable, read_expert_table
@@ -26,6 +24,7 @@ from server.explained_items import ExplainedItems, Item, read_explained_items
 from server.rank_agreement import PERSISTENCE, Overlap, kendall_w, rank_scores, tau_b
 from shared_model.errors import SettingsError, StudyError
 from shared_model.files import replace_file
+from shared_model.screen_table import print_table
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.shares import LEVEL
 
@@ -238,31 +237,29 @@ def write_agreement(report: Mapping[str, Any], out: Path, *, run: Path, expert: 
 
 def print_agreement(report: Mapping[str, Any], console: Console) -> None:
     """The statistics of each expert as a table, what the interval covers, and what was left out."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "expert", "ranked", "agreement", "value", CI_HEADING, "by chance"):
-        table.add_column(heading, no_wrap=heading != "expert")
+    rows: list[tuple[str, ...]] = []
     for kind, entry in report["kinds"].items():
         for name, row in entry["experts"].items():
-            _add_rows(table, kind, Text(name), row, n_items=entry["items"])
+            rows += _list_rows(kind, name, row, n_items=entry["items"])
         if entry["mean_rank"]:
-            _add_rows(table, kind, Text("mean rank", style="italic"), entry["mean_rank"], n_items=entry["items"])
+            rows += _list_rows(kind, "mean rank", entry["mean_rank"], n_items=entry["items"])
         between = entry["kendall_w"]
         if between:
             ranked = f"{between['items']} of {entry['items']}"
-            table.add_row(kind, f"{between['experts']} experts", ranked, "Kendall's W", _number(between["value"]))
-    console.print(table)
+            rows.append((kind, f"{between['experts']} experts", ranked, "Kendall's W", _number(between["value"])))
+    print_table(console, ("", "expert", "ranked", "agreement", "value", CI_HEADING, "by chance"), rows)
     for heading, key in (("tau-b", "tau_b"), ("RBO", "rbo"), (CI_HEADING, "ci"), ("by chance", "chance")):
         console.print(f"{heading}: {report['definitions'][key]}.", markup=False, highlight=False)
     for note in report["notes"]:
         console.print(f"note: {note}", markup=False, highlight=False)
 
 
-def _add_rows(table: Table, kind: str, name: Text, row: Mapping[str, Any], *, n_items: int) -> None:
-    lead: tuple[str | Text, ...] = (kind, name, f"{row['ranked']} of {n_items}")
+def _list_rows(kind: str, name: str, row: Mapping[str, Any], *, n_items: int) -> Iterator[tuple[str, ...]]:
+    lead = (kind, name, f"{row['ranked']} of {n_items}")
     for key, label in (("tau_b", "tau-b"), ("rbo", "RBO"), ("top_overlap", f"top {row['k']}")):
         cell = row[key]
         ci = " to ".join(_number(end) for end in cell["ci"] or ()) or "-"
-        table.add_row(*lead, label, _number(cell["value"]), ci, _number(cell["chance"]))
+        yield (*lead, label, _number(cell["value"]), ci, _number(cell["chance"]))
         lead = ("", "", "")
 
 

@@ -17,7 +17,8 @@ from shared_model.files import remove_unfinished, replace_file, rewrite_file
 CONFIG = "config.json"
 BACKGROUND = "background.safetensors"
 TEST_SCORES = "test_scores.safetensors"
-State = Literal["running", "completed", "failed"]
+State = Literal["running", "completed", "interrupted", "failed"]
+CONTINUE = "continue with --resume"
 
 
 class RunFolder:
@@ -46,7 +47,7 @@ class RunFolder:
         return content
 
     def write_status(self, state: State, reason: str = "") -> None:
-        """Say in status.json whether the run goes on, ended well, or failed and why; on a full disk, too."""
+        """Say in status.json whether the run goes on, ended well, was stopped or failed; on a full disk, too."""
         content = json.dumps({"state": state, "reason": reason}, indent=2) + "\n"
         rewrite_file(self.path / "status.json", content.encode())
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from server.quality_findings import QUALITY_FILE, describe_findings
 from server.report.content import names_deaths
+from server.report.explained import SMALLEST_SHARE
 from server.run_folder import RunFolder, read_status
 from shared_model.errors import StudyError
+from shared_model.screen_table import print_table
 from shared_model.untrained_encoders import describe_encoder, is_untrained, used_images
 
 REFITS_NOTE = (
@@ -20,6 +21,8 @@ REFITS_NOTE = (
     "the largest share. A share is what the model uses, not what matters in patients."
 )
 _OLDER = {"reason": "the run is of a version without it"}
+NEW_HOSPITAL_NOTE = "prediction interval for a new hospital: its share is expected there at 95 %"
+FEWEST_FOR_NEW = 5
 
 
 def print_run(path: Path, console: Console) -> None:
@@ -33,6 +36,9 @@ def print_run(path: Path, console: Console) -> None:
         raise StudyError(_describe_missing(path))
     console.print(f"{state}" + (f": {reason}" if reason else ""), markup=False)
     folder = RunFolder(path)
+    if state != "completed":
+        for line in _describe_folds(path):
+            console.print(line, markup=False, highlight=False)
     config = folder.read_json("config.json")
     for name, why in config.get("excluded", {}).items():
         console.print(f"excluded: {name}: {why}", markup=False)
@@ -60,17 +66,22 @@ def _name_events(path: Path, metrics: Mapping[str, Any]) -> str:
 
 def _describe_missing(path: Path) -> str:
     """A folder without a status is that of folds which have not all finished, or no run folder."""
-    folds = {fold.name: read_status(fold) for fold in sorted(path.glob("fold-*"), key=_fold_number) if fold.is_dir()}
+    folds = _describe_folds(path)
     if not folds:
         return f"{path}: expected a run folder with status.json, got none. Give the folder that --out named."
-    lines = [f"  {name}: {state}" + (f": {reason}" if reason else "") for name, (state, reason) in folds.items()]
     return "\n".join(
         [
             f"{path}: expected all folds finished and pooled, got:",
-            *lines,
+            *folds,
             "Show one of these folders, or repeat the command of the run with --resume.",
         ]
     )
+
+
+def _describe_folds(path: Path) -> list[str]:
+    """A line for each fold's folder in a folder of folds."""
+    folds = {fold.name: read_status(fold) for fold in sorted(path.glob("fold-*"), key=_fold_number) if fold.is_dir()}
+    return [f"  {name}: {state}" + (f": {reason}" if reason else "") for name, (state, reason) in folds.items()]
 
 
 def _fold_number(path: Path) -> int:
@@ -113,23 +124,18 @@ def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str) 
         console: where to.
         events: heading of their column.
     """
-    test = metrics["test"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("test part", "n", events, "AUC", "95 % CI", "within", "log loss", "slope"):
-        table.add_column(heading, no_wrap=True)
+    test, rows = metrics["test"], []
     for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
         if row.get("suppressed"):
-            table.add_row(name, "", "", "", "suppressed")
+            rows.append((name, "", "", "", "suppressed"))
             continue
-        table.add_row(
-            name,
-            str(row["n"]),
-            str(row["events"]),
-            _number(row["auc"]),
-            "-".join(_number(end) for end in row["auc_ci"] or ()),
-            *(_number(row[key]) for key in ("auc_within", "log_loss", "calibration_slope")),
-        )
-    console.print(table)
+        ci = "-".join(_number(end) for end in row["auc_ci"] or ())
+        figures = (_number(row[key]) for key in ("log_loss", "calibration_slope"))
+        rows.append((name, str(row["n"]), str(row["events"]), _number(row["auc"]), ci, *figures))
+    print_table(console, ("test part", "n", events, "AUC", "95 % CI", "log loss", "slope"), rows)
+    if test["pooled"].get("auc_within") is not None:
+        within = _number(test["pooled"]["auc_within"])
+        console.print(f"AUC within hospitals {within}: patients compared with those of their own", highlight=False)
     for name, reason in test.get("failed", {}).items():
         console.print(f"failed: {name}: {reason}", markup=False)
 
@@ -150,24 +156,46 @@ def print_shares(explanations: Mapping[str, Any], console: Console) -> None:
     if all(entry["share"] is None for entry in explanations["modalities"].values()):
         console.print("explanation: the model uses none of its inputs, so there are no shares", highlight=False)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("looks at", "share of attribution", "range over refits", "hospitals"):
-        table.add_column(heading, no_wrap=True)
-    for name, entry in sorted(explanations["modalities"].items(), key=lambda item: -(item[1]["share"] or 0.0)):
-        spread = "-".join(_percent(end) for end in entry["prediction_interval"] or ())
-        table.add_row(name, *_describe_share(entry), f"next one {spread}" if spread else "")
-    console.print(table)
+    _print_share_table(explanations, console)
+
+
+def _print_share_table(explanations: Mapping[str, Any], console: Console) -> None:
+    entries = dict(sorted(explanations["modalities"].items(), key=lambda item: -(item[1]["share"] or 0.0)))
+    told = [_describe_share(entry) for entry in entries.values()]
+    columns = {
+        "modality": list(entries),
+        "share of attribution": [share for share, _ in told],
+        "range over refits": [ends for _, ends in told],
+        "prediction interval": [_expect_new(entry) for entry in entries.values()],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    print_table(console, tuple(shown), list(zip(*shown.values(), strict=True)))
     reason = explanations.get("share_interval", _OLDER)["reason"]
     note = f"no range over refits: {reason}" if reason else REFITS_NOTE
     console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if "prediction interval" in shown:
+        console.print(NEW_HOSPITAL_NOTE, markup=False, highlight=False, soft_wrap=True)
 
 
 def _describe_share(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """The share, or that there is no evidence of one; and its range, never that with the model kept."""
+    """The share, or that there is no evidence of one; and its range, never that with the model kept, nor 0.0 %."""
     ends = entry.get("share_range")
     if entry.get("evidence") is False:
-        return "no evidence", f"up to {_percent(ends[1])}" if ends else ""
+        return "no evidence", f"up to {_percent(ends[1])}" if ends and ends[1] >= SMALLEST_SHARE else ""
+    if not _is_used(entry):
+        return "not used by this model", ""
     return _percent(entry["share"]), "-".join(_percent(end) for end in ends or ())
+
+
+def _is_used(entry: Mapping[str, Any]) -> bool:
+    return entry["share"] is not None and entry["share"] >= SMALLEST_SHARE
+
+
+def _expect_new(entry: Mapping[str, Any]) -> str:
+    """The prediction interval; of fewer hospitals nothing can be said of the next one."""
+    if (entry.get("hospitals") or 0) < FEWEST_FOR_NEW or entry.get("evidence") is False or not _is_used(entry):
+        return ""
+    return "-".join(_percent(end) for end in entry["prediction_interval"] or ())
 
 
 def _percent(value: float | None) -> str:

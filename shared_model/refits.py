@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from shared_model.config import Settings
-from shared_model.newton import GRADIENT, HESSIAN, newton_quantities, uses_newton
+from shared_model.newton import GRADIENT, HESSIAN, newton_quantities
+from shared_model.newton_rules import uses_newton
 from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
 
 LOSS, SIZES = "refit/loss", "refit/sizes"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from shared_model.batch import PatientArrays
 from shared_model.centred_sums import PARTS, CentredSums, centred_quantities
 from shared_model.errors import ProtocolError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.quantities import MAX_PATIENTS, MAX_SITES, Arrays, Quantities, Quantity, check_arrays
 from shared_model.quartiles import N_BINS, QuartileSearch
 from shared_model.schema import Events, Schema

@@ -34,19 +34,18 @@ def main(*, version: Version = False) -> None:
 
 @contextmanager
 def _stopped_plainly(out: Path) -> Iterator[None]:
-    """A run that Ctrl-C or SIGTERM ended says how it stands; what had finished by then is a finished run."""
+    """A run that a signal ended says how it stands; what had finished by then is a finished run."""
     from server.run_folder import read_status
     from server.submission import INTERRUPTED
 
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        console = Console(stderr=True)
-        if read_status(out)[0] == "completed":
-            console.print("the run had finished", highlight=False)
-            return
-        console.print(INTERRUPTED, highlight=False)
-        raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from stop
+        finished = read_status(out)[0] == "completed"
+        Console(stderr=True).print("the run had finished" if finished else INTERRUPTED, highlight=False)
+        if not finished:
+            code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
+            raise typer.Exit(code) from stop
 
 
 @app.command()

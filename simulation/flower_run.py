@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from server.run_folder import RunFolder
+from server.run_folder import CONTINUE, RunFolder
 from server.submission import (
     POLL_S,
     Place,
@@ -38,6 +40,8 @@ from simulation.cores import count_cores
 from simulation.guardian import guarded
 
 START_TIMEOUT_S = 60.0
+RAY_START_S = 30  # fixed in Ray 2.55 (ray/_private/node.py)
+_RAY_TIMED_OUT = b"The current node timed out during startup"
 
 # Ray, on which Flower simulates, makes sockets there; a longer path is no address of a socket (sun_path).
 _RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -81,24 +85,49 @@ def run_on_flower(
         StudyError: the run did not end well; the reason is the one of status.json.
     """
     require_checkout()
-    folder.write_status("running")
+    run_file = folder.path / "flower.log"
     try:
-        with (
-            stopped_by_signals(say),
-            tempfile.TemporaryDirectory(prefix="hipfed-") as home,
-            (folder.path / "flower.log").open("ab") as log,
-            guarded(home=Path(home), run=folder.path, log=log) as guard,
-        ):
-            place = Place(Path(home), flower_environment(Path(home)), log, guard)
-            with _superlink(place) as address:
-                write_connection(place.home, address)
-                options = ("--federation-config", _describe_federation(n_sites))
-                submit = submission(place.home, run_config, *options, staging=place.home)
-                state = follow(submit, place, tolerant(watch, say))
+        with stopped_by_signals(say, also=(signal.SIGHUP,)), run_file.open("ab") as log:
+            folder.write_status("running")
+            state, is_busy = _attempt(folder, run_config, n_sites, log=log, watch=tolerant(watch, say))
+            if is_busy:
+                say(f"Ray did not start within its {RAY_START_S} s, as the machine is busy; trying once more")
+                state, is_busy = _attempt(folder, run_config, n_sites, log=log, watch=tolerant(watch, say))
     except BaseException as error:  # here, all that was started has ended: nobody else writes the status
         tell_interruption(folder, error)
         raise
-    check_outcome(folder, flower_state=state, see=str(folder.path / "flower.log"))
+    if is_busy:
+        folder.write_status("failed", reason := explain_busy())
+        raise StudyError(reason)
+    check_outcome(folder, flower_state=state, see=str(run_file))
+
+
+def _attempt(
+    folder: RunFolder, run_config: Mapping[str, Scalar], n_sites: int, *, log: IO[bytes], watch: Callable[[], None]
+) -> tuple[str, bool]:
+    """One run with a SuperLink of its own: Flower's word on it, and whether Ray had too little time to start."""
+    begin = log.seek(0, os.SEEK_END)
+    with (
+        tempfile.TemporaryDirectory(prefix="hipfed-") as home,
+        guarded(home=Path(home), run=folder.path, log=log) as guard,
+    ):
+        place = Place(Path(home), flower_environment(Path(home)), log, guard)
+        with _superlink(place) as address:
+            write_connection(place.home, address)
+            options = ("--federation-config", _describe_federation(n_sites))
+            submit = submission(place.home, run_config, *options, staging=place.home)
+            state = follow(submit, place, watch)
+    told = (folder.path / "flower.log").read_bytes()[begin:]
+    return state, state != "finished:completed" and _RAY_TIMED_OUT in told
+
+
+def explain_busy() -> str:
+    """That Ray, on which Flower simulates, could not start, with what this machine does meanwhile."""
+    return (
+        f"Ray, on which Flower simulates: expected it to start within its {RAY_START_S} s, got nothing twice: the "
+        f"machine is too busy ({os.getloadavg()[0]:.0f} processes want its {count_cores()} cores). Run fewer things at "
+        f"once, then {CONTINUE}."
+    )
 
 
 def _describe_federation(n_sites: int) -> str:

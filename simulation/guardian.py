@@ -33,14 +33,14 @@ def main(home: Path, run: Path, pids: IO[str]) -> None:
 
 def _say_killed(run: Path) -> None:
     # Loaded only now: all through the run the guardian stays small.
-    from server.run_folder import RunFolder, read_status  # noqa: PLC0415
+    from server.run_folder import CONTINUE, RunFolder, read_status  # noqa: PLC0415
     from server.run_lock import LAUNCHER_LOCK  # noqa: PLC0415
     from shared_model.errors import LockedError  # noqa: PLC0415
     from shared_model.folder_lock import hold_lock  # noqa: PLC0415
 
     with suppress(LockedError), hold_lock(run, LAUNCHER_LOCK):  # not where the next launcher is at work already
         if read_status(run)[0] == "running":
-            RunFolder(run).write_status("failed", "hipfed-sim was killed; continue with --resume")
+            RunFolder(run).write_status("interrupted", f"hipfed-sim was killed; {CONTINUE}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
 from server.settings_check import check_settings
 from server.site_rows import hide_rows
+from server.submission import stopped_by_signals, tell_interruption
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
 from shared_model.folder_lock import hold_lock
@@ -72,13 +74,18 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
         ]
         if (out / CONFIG).exists():
             raise SettingsError(f"{out}: expected the folder of a run of folds, got one of a single run. Give another.")
-        if not all(done):
+        todo = [(part, plan) for part, plan, finished in zip(parts, plans, done, strict=True) if not finished]
+        if todo:
             _forget_pooled(out)
-        for part, settings, finished in zip(parts, plans, done, strict=True):
-            if not finished:
-                with hold_lock(part, LAUNCHER_LOCK):
-                    run_fold(part, settings=settings)
-        _pool_folds(out, folds, plans[0])
+        try:
+            with stopped_by_signals(partial(console.print, markup=False, highlight=False), also=(signal.SIGHUP,)):
+                for part, settings in todo:
+                    with hold_lock(part, LAUNCHER_LOCK):
+                        run_fold(part, settings=settings)
+                _pool_folds(out, folds, plans[0])
+        except (KeyboardInterrupt, SystemExit) as stop:
+            tell_interruption(RunFolder(out), stop)
+            raise
 
 
 def _count_hospitals(cohort: Path, settings: Settings) -> int:

@@ -109,7 +109,7 @@ def small_study() -> Schema:
 @pytest.fixture(scope="session")
 def draw_patients(small_study: Schema) -> Callable[..., PatientArrays]:
     """Random patients of the small study; each third lacks the vitals, each fourth the drugs, each second the X-ray."""
-    from shared_model.batch import PatientArrays  # noqa: PLC0415 - the hook must come first
+    from shared_model.patient_arrays import PatientArrays  # noqa: PLC0415 - the hook must come first
 
     def draw(n: int, *, seed: int = 0) -> PatientArrays:
         rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float64
 
-from shared_model.batch import PatientArrays
+from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Range, Schema
 
 TOO_WIDE = 100.0

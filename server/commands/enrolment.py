@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 from cryptography import x509
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from server.enrolment import coordinator_home
 from server.enrolment.audit_log import parse_head, refuse_other_history
@@ -25,6 +23,7 @@ from shared_model.errors import EnrolmentError, HipfedError, SettingsError
 from shared_model.fingerprint import certificate_fingerprint
 from shared_model.folder_lock import lock_holder
 from shared_model.ports import is_listening
+from shared_model.screen_table import print_table
 from shared_model.supervised import LOCK
 from shared_model.toml_file import checked
 
@@ -140,13 +139,12 @@ def hospitals(*, home: Home = DEFAULT_HOME) -> None:
     """List the hospitals that were ever enrolled."""
     with plain_refusal(_PROGRAM), CoordinatorHome(home.absolute()).open_registry() as registry:
         rows = registry.hospitals
-    table = Table("hospital", "status", "enrolled", "revoked", "reason", box=None, pad_edge=False)
-    for row in rows:
-        cells = (row.name, "active" if row.is_active else "revoked", row.enrolled, row.revoked, row.reason)
-        table.add_row(*(Text(cell) for cell in cells))
+    cells = [
+        (row.name, "active" if row.is_active else "revoked", row.enrolled, row.revoked, row.reason) for row in rows
+    ]
     console = Console()
-    if rows:
-        console.print(table)
+    if cells:
+        print_table(console, ("hospital", "status", "enrolled", "revoked", "reason"), cells)
     console.print(f"{sum(row.is_active for row in rows)} active of {len(rows)}", highlight=False)
 
 

@@ -73,7 +73,7 @@ class RunReader:
         locked, places = cache(self._locked), list_runs(self._root)
         told = [self._summarise_again(place, places, locked) for place in places.values()]
         paths = [place.path for place in places.values()]
-        ended = ("completed", "failed")
+        ended = ("completed", "interrupted", "failed")
         self._ended = {path: one for path, one in zip(paths, told, strict=True) if one.summary.state in ended}
         return tuple(one.summary for one in told)
 
@@ -188,10 +188,12 @@ def _time_of(path: Path) -> datetime | None:
 def _parse_status(content: bytes) -> tuple[State, str]:
     status = _parse_object(content)
     state: State
-    for state in ("running", "completed", "failed"):
+    for state in ("running", "completed", "interrupted", "failed"):
         if status.get("state") == state:
             return state, str(status.get("reason", ""))
-    raise StudyError(f"expected the state running, completed or failed, got {str(status.get('state'))[:40]!r}.")
+    raise StudyError(
+        f"expected the state running, completed, interrupted or failed, got {str(status.get('state'))[:40]!r}."
+    )
 
 
 def _parse_config(content: bytes) -> Config:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from cryptography import x509
 from rich.console import Console
-from rich.table import Table
 
 from server.deployment.seen import Sighting, read_sightings
 from server.enrolment.authority import read_certificate
 from server.enrolment.coordinator_home import CoordinatorHome
 from shared_model.coordinator_status import REACHED, fetch_certificate
 from shared_model.errors import EnrolmentError
+from shared_model.screen_table import print_table
 from shared_model.supervised import PartStatus, describe_age, describe_unanswered, read_status
 
 _PARTS = ("superlink", "gateway")
@@ -100,10 +100,11 @@ def _print_hospitals(hospitals: list[HospitalStatus], console: Console, now: dat
     if not hospitals:
         console.print("no hospital is enrolled", highlight=False)
         return
-    table = Table("hospital", "state", "last seen")
-    for one in hospitals:
-        table.add_row(one.name, one.state, "never" if one.last is None else f"{describe_age(now - one.last)} ago")
-    console.print(table)
+    rows = [
+        (one.name, one.state, "never" if one.last is None else f"{describe_age(now - one.last)} ago")
+        for one in hospitals
+    ]
+    print_table(console, ("hospital", "state", "last seen"), rows)
     for one in hospitals:
         if one.question:
             console.print(f"{one.name}: {one.question}", markup=False, highlight=False, soft_wrap=True)

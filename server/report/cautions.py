@@ -29,7 +29,7 @@ def list_cautions(content: RunContent, words: Words) -> tuple[str, ...]:
 
 
 def _of_the_run(content: RunContent, words: Words) -> Iterator[str]:
-    if content.state == "running":
+    if content.state in {"running", "interrupted"}:
         yield words("caution.running")
     if content.config is not None and int(content.config.settings.get("min-sites", FEWEST_SITES)) < FEWEST_SITES:
         yield words("caution.few_sites", n=int(content.config.settings["min-sites"]))

@@ -32,7 +32,7 @@ class RunContent:
 
     Attributes:
         name: of the folder.
-        state: running, completed or failed.
+        state: running, completed, interrupted or failed.
         reason: why it failed.
         config: what decides the run; of pooled folds, the first one's.
         rounds: of training.

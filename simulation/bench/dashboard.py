@@ -18,13 +18,13 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import psutil
 from rich.console import Console
-from rich.table import Table
 
 from server.dashboard.sharing import LASTS_S
 from server.run_lock import APP_LOCK
 from server.submission import stopped_by_signals
 from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock
+from shared_model.screen_table import print_table
 from simulation.bench.isolated import peak_mb
 from simulation.bench.many_runs import copy_run, copy_running, make_run
 from simulation.bench.viewers import Address, Crowd, Waits, fetch
@@ -175,16 +175,16 @@ def _ms(seconds: float) -> float:
 
 def print_dashboard(result: dict[str, Any], console: Console) -> None:
     """The figures for people."""
-    pages = Table("page, ms", "n", "median", "worst", "CPU")
-    for kind, page in result["pages"].items():
-        for visit, row in page.items():
-            pages.add_row(f"{kind}, {visit}", *map(str, row.values()))
+    pages = [
+        (f"{kind}, {visit}", *map(str, row.values()))
+        for kind, page in result["pages"].items()
+        for visit, row in page.items()
+    ]
+    print_table(console, ("page, ms", "n", "median", "worst", "CPU"), pages)
     load = result["load"]
-    waits = Table(f"{load['viewers']} viewers, {load['seconds']:g} s; ms", "n", "errors", "p50", "p95", "p99")
-    for kind, row in load["waits"].items():
-        waits.add_row(kind, *map(str, row.values()))
-    for table in (pages, waits):
-        console.print(table)
+    waits = [(kind, *map(str, row.values())) for kind, row in load["waits"].items()]
+    heading = f"{load['viewers']} viewers, {load['seconds']:g} s; ms"
+    print_table(console, (heading, "n", "errors", "p50", "p95", "p99"), waits)
     console.print(
         f"started in {result['start_s']} s; peak memory {result['idle_mb']} MB with one viewer, {result['peak_mb']} MB "
         f"with all; {load['errors']} errors",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     ] = None,
 ) -> None:
     """Compare federated, pooled, local and other models on the same folds: tables, figures, comparison.md."""
+    from server.submission import stopped_by_signals
     from shared_model.config import parse_assignments
     from simulation.compare.running import Plan, compare_cohort
     from simulation.decoded import decoded_beside
@@ -51,11 +54,13 @@ def compare(  # noqa: PLR0913 - one parameter an option
             workers=workers,
         )
         try:
-            with decoded_beside(cohort, out):
+            say = partial(console.print, highlight=False)
+            with stopped_by_signals(say, also=(signal.SIGHUP,)), decoded_beside(cohort, out):
                 compare_cohort(plan, console=console)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as stop:
             console.print("interrupted; the same command goes on", highlight=False)
-            raise
+            code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
+            raise typer.Exit(code) from stop
         finally:
             report = out / "comparison.md"
             if report.exists():

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from server.progress import show_bars
 from server.settings_check import check_settings
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
@@ -152,14 +152,8 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
     failed: dict[str, str] = {}
     if not todo:
         return failed
-    progress = Progress(
-        TextColumn("models"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[last]}"),
-        console=console,
-    )
+    progress = show_bars(console)
+    progress.disable = not console.is_terminal
     spawn = multiprocessing.get_context("spawn")
     with progress, ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
         bar = progress.add_task("models", total=len(tasks), completed=len(tasks) - len(todo), last="")
@@ -171,13 +165,18 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
                     failed.setdefault(task.arm.name, reason)
                     progress.console.print(f"{task.label}: {reason}", markup=False, highlight=False)
                 progress.update(bar, advance=1, last=task.label)
+                if not console.is_terminal:
+                    n_done = sum(one.done() for one in futures) + len(tasks) - len(todo)
+                    console.print(f"{n_done} of {len(tasks)} models: {task.label}", markup=False, highlight=False)
         except BrokenProcessPool as error:
             raise StudyError(
                 "models: expected processes that train to the end, got one that was ended from outside: by Ctrl-C, or "
                 "for want of memory (then give fewer --workers). What is done is kept; the same command goes on."
             ) from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():  # what they train now would be waited for
+                process.terminate()
             raise
     return failed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import sys
 import threading
@@ -282,6 +283,32 @@ def test_signal_is_answered_at_once_and_a_second_does_not_break_off_the_ending(
     assert ended
     assert getattr(caught.value, "code", ()) == code
     assert signal.getsignal(number) is before
+
+
+def test_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(lambda _: None, also=[signal.SIGHUP]):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_lost_terminal_is_written_to_no_more() -> None:
+    script = (
+        "import signal, sys\n"
+        "from server.submission import stopped_by_signals\n"
+        "with stopped_by_signals(lambda text: print(text, flush=True), also=[signal.SIGHUP]):\n"
+        "    print('ready', flush=True); signal.pause()\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])  # noqa: S606
+    while b"ready" not in os.read(terminal, 1024):
+        pass
+    os.close(terminal)  # the system tells it by SIGHUP
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
 
 
 def test_run_outside_the_main_thread_leaves_signals_alone() -> None:

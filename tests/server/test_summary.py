@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -69,7 +71,7 @@ def test_shares_are_shown_largest_first_with_their_range_over_refits() -> None:
     print_shares({"modalities": modalities, "share_interval": MADE}, Console(file=told, width=200))
 
     lines = told.getvalue().splitlines()
-    assert lines[0].split("  ")[:3] == ["looks at", "share of attribution", "range over refits"]
+    assert lines[0].split("  ")[:3] == ["modality", "share of attribution", "range over refits"]
     assert [line.split() for line in lines[1:3]] == [
         ["static", "60.0%", "20.0%-90.0%"],
         ["vitals", "40.0%", "20.0%-90.0%"],
@@ -146,3 +148,68 @@ def test_images_through_a_random_network_are_told(tmp_path: Path, weights: str, 
 
     line = "images: hip: ResNet-18 with random weights, never trained; 16 principal components of its output"
     assert (line in told.getvalue()) == is_told
+
+
+def _entry(share: float | None, **others: Any) -> dict[str, Any]:
+    return {"share": share, "share_ci": [0.1, 0.2], "prediction_interval": [0.25, 0.75], "hospitals": 5, **others}
+
+
+def _show_shares(width: int = 80, *, is_terminal: bool = True, **explanations: Any) -> list[str]:
+    told = StringIO()
+    print_shares(explanations, Console(file=told, width=width, force_terminal=is_terminal, color_system=None))
+    return told.getvalue().splitlines()
+
+
+def test_shares_stand_beside_their_range_over_refits_and_what_is_expected_of_a_new_hospital() -> None:
+    shown = _show_shares(
+        modalities={"vitals": _entry(0.4, share_range=[0.3, 0.5]), "static": _entry(0.6, share_range=[0.5, 0.7])},
+        share_interval={"method": "refits", "replicates": 200, "reason": None},
+    )
+
+    assert shown == [
+        "modality  share of attribution  range over refits  prediction interval",
+        "static    60.0%                 50.0%-70.0%        25.0%-75.0%",
+        "vitals    40.0%                 30.0%-50.0%        25.0%-75.0%",
+        REFITS_NOTE,
+        "prediction interval for a new hospital: its share is expected there at 95 %",
+    ]
+
+
+def test_nothing_is_told_of_a_new_hospital_by_fewer_than_five() -> None:
+    shown = _show_shares(modalities={"vitals": _entry(0.4, hospitals=4), "static": _entry(0.6, hospitals=4)})
+
+    assert not any("prediction" in line or "25.0%" in line for line in shown)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0004, None])
+@pytest.mark.parametrize(("evidence", "words"), [(False, "no evidence"), (None, "not used by this model")])
+def test_modality_that_the_model_does_not_use_has_no_zero_share(
+    share: float | None, words: str, *, evidence: bool | None
+) -> None:
+    nothing = [0.0, 0.0]
+    zero = _entry(share, share_ci=nothing, share_range=nothing, prediction_interval=nothing, evidence=evidence)
+    shown = _show_shares(modalities={"hip": zero, "static": _entry(0.7), "vitals": _entry(0.3)})
+
+    assert next(line for line in shown if line.startswith("hip")).split(maxsplit=1)[1] == words
+    assert not re.search(r"\b0\.0%", "".join(shown))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_no_number_of_a_run_is_cut_on_a_narrow_screen(tmp_path: Path, width: int, *, is_terminal: bool) -> None:
+    run, wide, narrow = write_run(tmp_path), StringIO(), StringIO()
+    print_run(run, Console(file=wide, width=300))
+    print_run(run, Console(file=narrow, width=width, force_terminal=is_terminal, color_system=None))
+
+    numbers = set(re.findall(r"\d+\.\d+(?:%|-\d\.\d+)?", wide.getvalue()))
+    assert len(numbers) > 10
+    assert all(number in narrow.getvalue() for number in numbers)
+    assert "…" not in narrow.getvalue()
+
+
+def test_auc_within_hospitals_is_told_by_its_name(tmp_path: Path) -> None:
+    told = StringIO()
+
+    print_run(write_run(tmp_path), Console(file=told, width=80))
+
+    assert "AUC within hospitals 0.770: patients compared with those of their own" in told.getvalue()

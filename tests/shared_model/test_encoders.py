@@ -112,10 +112,10 @@ def test_plain_network_has_the_residual_ones_layers_and_adds_nothing(architectur
     residual = ImageEncoder(architecture=architecture, width=3).eval()
     shapes = {name: value.shape for name, value in residual.state_dict().items() if ".downsample." not in name}
     assert {name: value.shape for name, value in plain.state_dict().items()} == shapes
-    maps = torch.rand(1, residual.network.layer1[1].conv1.in_channels, 8, 8)
+    maps = torch.rand(1, residual.network.layer1[1].get_submodule("conv1").get_parameter("weight").shape[1], 8, 8)
     for network, expected in ((residual.network, maps), (plain.network, torch.zeros_like(maps))):
         block = network.layer1[1]
-        nn.init.zeros_((block.bn3 if architecture == "resnet50" else block.bn2).weight)  # the branch makes 0
+        nn.init.zeros_(block.get_parameter("bn3.weight" if architecture == "resnet50" else "bn2.weight"))  # it makes 0
         assert torch.equal(block(maps), expected)
     assert plain(torch.rand(2, 1, 40, 40)).shape == (2, 3)
 
@@ -272,7 +272,7 @@ def test_pretrained_weights_need_no_step_counters(colour_network: nn.Module, tmp
     torch.save(weights, tmp_path / "weights.pth")
     encoder = ImageEncoder(architecture="resnet18", width=2)
     encoder.load_pretrained(tmp_path / "weights.pth")
-    assert torch.equal(encoder.network.layer4[1].bn2.running_var, weights["layer4.1.bn2.running_var"])
+    assert torch.equal(encoder.network.layer4[1].get_buffer("bn2.running_var"), weights["layer4.1.bn2.running_var"])
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x02N."], ids=["empty", "text", "pickle"])

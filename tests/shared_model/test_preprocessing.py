@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data import list_hospitals, load_hospital
+from client.cohort_folder import list_hospitals
+from client.data import load_hospital
 from shared_model.batch import Batch
 from shared_model.errors import StudyError
 from shared_model.patient_arrays import PatientArrays

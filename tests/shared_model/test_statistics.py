@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_model.batch import PatientArrays
 from shared_model.errors import ProtocolError
+from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing import Preprocessing, pooled_preprocessing
 from shared_model.quantities import check_arrays
 from shared_model.schema import Schema, parse_schema

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import client.cli
 import server.cli
+import server.summary
 import simulation.cli
 import simulation.run
 from server.run_folder import RunFolder
@@ -40,11 +41,13 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     return run
 
 
-@pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+@pytest.mark.parametrize(
+    ("ending", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143), (SystemExit(129), 129)]
+)
 def test_interrupted_run_says_how_to_continue(
     stopped: Callable[..., Result], ending: BaseException, status: int
 ) -> None:
-    result = stopped(ending, "failed")
+    result = stopped(ending, "interrupted")
 
     assert (result.exit_code, result.output) == (status, "interrupted; continue with --resume\n")
 
@@ -60,8 +63,8 @@ def test_rounds_says_which_phases_it_sets_and_leaves_those_that_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, str]] = []
-    monkeypatch.setattr(simulation.cli, "run_cohort", lambda *_, assignments, **__: given.append(assignments))
-    monkeypatch.setattr(simulation.cli, "print_run", lambda *_: None)
+    monkeypatch.setattr(simulation.run, "run_cohort", lambda *_, assignments, **__: given.append(assignments))
+    monkeypatch.setattr(server.summary, "print_run", lambda *_: None)
     words = ["run", "--cohort", "c", "--out", str(tmp_path / "run"), "--rounds", "7", "--set", "rounds-unimodal=2"]
 
     result = CliRunner().invoke(simulation.cli.app, words)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data import list_hospitals
+from client.cohort_folder import list_hospitals
 from simulation.decoded import decoded_beside
 
 

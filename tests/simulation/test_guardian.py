@@ -56,7 +56,7 @@ def test_killed_launcher_leaves_no_process_no_folder_and_no_run_that_seems_to_go
 
     launcher.wait()
     wait_until(lambda: read_status(run.path)[0] != "running")
-    assert read_status(run.path) == ("failed", "hipfed-sim was killed; continue with --resume")
+    assert read_status(run.path) == ("interrupted", "hipfed-sim was killed; continue with --resume")
     assert not _is_running(child_pid)
     assert not (tmp_path / "home").exists()
 
@@ -82,4 +82,4 @@ def test_process_that_ended_by_itself_is_no_fault(run: RunFolder, tmp_path: Path
 
     main(tmp_path / "home", run.path, io.StringIO(f"{process.pid}\n"))
 
-    assert read_status(run.path)[0] == "failed"
+    assert read_status(run.path)[0] == "interrupted"

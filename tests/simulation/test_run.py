@@ -24,7 +24,7 @@ from shared_model.privacy.suppression import suppressed_row
 from shared_model.schema import load_schema
 from simulation.flower_run import LONGEST_TEMPORARY_FOLDER, check_temporary_folder
 from simulation.in_process import InProcessLink
-from simulation.run import parse_folds, run_cohort
+from simulation.run import run_cohort
 from tests.server.small_cohort import open_workers, write_small_cohort
 
 ASSIGNMENTS = {"rounds-unimodal": "0", "rounds-fusion": "1", "rounds-joint": "0", "device": "cpu"}
@@ -66,17 +66,6 @@ def _run(cohort: Path, out: Path, *, resume: bool = False, **changes: str) -> st
     assignments = {**ASSIGNMENTS, **{key.replace("_", "-"): value for key, value in changes.items()}}
     run_cohort(cohort, out, assignments=assignments, resume=resume, console=Console(file=screen, width=200))
     return screen.getvalue()
-
-
-@pytest.mark.parametrize(("text", "folds"), [("0", [0]), ("3", [3]), ("0..4", [0, 1, 2, 3, 4]), ("2..2", [2])])
-def test_folds_are_a_number_or_a_range_with_both_ends(text: str, folds: list[int]) -> None:
-    assert parse_folds(text) == folds
-
-
-@pytest.mark.parametrize("text", ["", "a", "0..", "..4", "4..0", "0...4", "1.5", "0,1"])
-def test_folds_that_are_neither_are_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"fold: expected a number or a range such as 0\.\.4"):
-        parse_folds(text)
 
 
 def test_run_refuses_a_cohort_with_too_few_hospitals_before_it_starts(
@@ -262,7 +251,7 @@ def test_run_shows_the_progress_of_each_phase(cohort: Path, tmp_path: Path, runs
     assert len(runs) == 1
 
 
-def test_bars_count_the_hospitals_of_the_cohort_and_name_the_excluded_above(
+def test_lines_count_the_hospitals_of_the_cohort_and_name_the_excluded_above(
     tmp_path: Path, runs: list[dict[str, Any]]
 ) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", hospitals=4)

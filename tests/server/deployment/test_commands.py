@@ -139,8 +139,8 @@ def test_folder_that_is_no_coordinators_is_refused_without_a_traceback(tmp_path:
 @pytest.mark.parametrize(
     ("stopped", "state", "code", "words"),
     [
-        (KeyboardInterrupt(), "failed", 130, "interrupted; continue with --resume"),
-        (SystemExit(143), "failed", 143, "interrupted; continue with --resume"),
+        (KeyboardInterrupt(), "interrupted", 130, "interrupted; continue with --resume"),
+        (SystemExit(143), "interrupted", 143, "interrupted; continue with --resume"),
         (KeyboardInterrupt(), "completed", 0, "the run had finished"),
     ],
 )

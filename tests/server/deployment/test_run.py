@@ -278,7 +278,7 @@ def test_interrupted_run_says_how_to_go_on(run: Callable[..., Submitted], tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run(interrupt)
 
-    assert read_status(tmp_path / "run") == ("failed", "interrupted; continue with --resume")
+    assert read_status(tmp_path / "run") == ("interrupted", "continue with --resume")
 
 
 def test_stop_waits_for_the_app_to_let_go_of_the_folder(

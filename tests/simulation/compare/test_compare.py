@@ -242,6 +242,10 @@ def _press_ctrl_c(pid: int) -> None:
     os.killpg(pid, signal.SIGINT)
 
 
+def _terminate(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+
+
 def _kill_what_trains(pid: int) -> None:
     """As the system does where memory is short."""
     for child in psutil.Process(pid).children():
@@ -249,7 +253,7 @@ def _kill_what_trains(pid: int) -> None:
             child.kill()
 
 
-@pytest.mark.parametrize("interrupt", [_press_ctrl_c, _kill_what_trains])
+@pytest.mark.parametrize("interrupt", [_press_ctrl_c, _terminate, _kill_what_trains])
 def test_interrupted_comparison_trains_no_more_and_goes_on_later(
     interrupt: Callable[[int], None], cohort: Path, tmp_path: Path
 ) -> None:
