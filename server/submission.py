@@ -46,7 +46,6 @@ _ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # a run is begun at once and not within a second
 }
 
 
