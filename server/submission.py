@@ -119,7 +119,8 @@ def submission(home: Path, run_config: Mapping[str, Scalar], *options: str, stag
     """
     config_file = home / "run.toml"
     config_file.write_text(to_toml(run_config), encoding="utf-8")
-    app = stage_app(ROOT, staging / APP)
+    # Not in `staging` itself: where it is the commands' own folder, the connection of the same name would mean the app.
+    app = stage_app(ROOT, staging / "app" / APP)
     return ["flwr", "run", str(app), CONNECTION, "--stream", "--run-config", str(config_file), *options]
 
 

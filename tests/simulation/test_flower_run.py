@@ -14,7 +14,7 @@ import pytest
 import server.submission
 import simulation.flower_run
 from server.run_folder import RunFolder, read_status
-from server.submission import Place
+from server.submission import CONNECTION, Place
 from shared_model.errors import StudyError
 from shared_model.ports import free_ports
 from simulation.flower_run import _wait_for_port, run_on_flower
@@ -101,6 +101,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[tuple[bytes, str
             yield "127.0.0.1:1"
 
         def follow(_: object, place: Place, __: object) -> str:
+            assert not (place.home / CONNECTION).exists()  # `flwr ls` would take it for an app
             told, state = next(left)
             place.log.write(told)
             place.log.flush()
