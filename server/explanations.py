@@ -12,14 +12,14 @@ import numpy as np
 from server.explain import CommonBackground, ExplainedPart
 from server.feature_report import describe_features
 from server.plan import StudyPlan
-from server.refits import ShareRefits
+from server.refits import ShareRefits, share_ranges
 from server.site_rows import hide_rows
 from server.two_cuts import Band
 from shared_model.fusion import MultimodalModel
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
 from shared_model.shapley.features import list_features
-from shared_model.shapley.shares import LEVEL, combine_hospitals, mean_interval, share_of_means
+from shared_model.shapley.shares import combine_hospitals, mean_interval, share_of_means
 from shared_model.shapley.strata import MISSING, OUTCOME, Stratum, list_strata, parse_strata
 
 Sums = Mapping[str, np.ndarray]
@@ -35,9 +35,9 @@ DEFINITIONS = {
     "share": "share of means: sum over patients of |phi| of the modality, over that of all modalities",
     "share_ci": "95 % interval by the delta method, test patients drawn anew, the model kept: too narrow for a share "
     "of another model; not for a headline",
-    "share_range": "range of the share over refits of the head on resampled training patients, over resampled test "
-    "patients: its 2.5 % and 97.5 % quantiles; encoders and preprocessing kept. No 95 % interval: as wide as shares "
-    "differ between samples, but refits lift weak modalities and lower the strongest. See share_interval",
+    "share_range": "where the share may lie with other patients, by refits of the head on resampled training patients, "
+    "over resampled test patients: as far as the refits' central 95 %, or as 1.96 of their standard deviations about "
+    "the share, whichever is farther; encoders and preprocessing kept. See share_interval",
     "evidence": "false where the training data do not show that the modality says anything: its penalty ends at the "
     "largest one, or its share is below 0.5 % in half of the refits or more; null without refits",
     "mean_local_share": "mean over patients of the modality's part of their own sum of |phi|",
@@ -171,7 +171,7 @@ def describe_modalities(
     The spread rests on one share and one variance a hospital: beside all rows but one or two it would give those back.
     """
     entries = _describe_group(names, explained.total, 0, rule, counted=counted)
-    found = _describe_ranges(names, ranges)
+    found = _describe_ranges(names, ranges, [entry.get("share") for entry in entries.values()])
     entries = {name: entry | found[name] for name, entry in entries.items()}
     n_shown = sum(row != suppressed_row() for row in sites.values())
     n_hidden = int(explained.total["sites"][0]) - n_shown
@@ -199,7 +199,9 @@ def describe_share_interval(ranges: ShareRefits) -> dict[str, Any]:
     return {"method": "none" if ranges.reason else "refits", "replicates": n, "reason": ranges.reason or None}
 
 
-def _describe_ranges(names: Sequence[str], ranges: ShareRefits) -> dict[str, dict[str, Any]]:
+def _describe_ranges(
+    names: Sequence[str], ranges: ShareRefits, shares: Sequence[float | None]
+) -> dict[str, dict[str, Any]]:
     """Per modality `share_range` and `evidence`: both null without refits.
 
     To be shown as "range over refits", and a modality without evidence as "no evidence" in place of its share: 0.0 %
@@ -207,7 +209,7 @@ def _describe_ranges(names: Sequence[str], ranges: ShareRefits) -> dict[str, dic
     """
     if ranges.reason:
         return {name: {"share_range": None, "evidence": None} for name in names}
-    ends = np.quantile(ranges.shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
+    ends = share_ranges(np.array([np.nan if share is None else share for share in shares]), ranges.shares)
     small = (ranges.shares < NO_EVIDENCE).mean(axis=0) >= 0.5
     evidence = ~(ranges.at_limit | small)
     return {name: {"share_range": _pair(ends[i]), "evidence": bool(evidence[i])} for i, name in enumerate(names)}

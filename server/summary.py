@@ -17,8 +17,8 @@ from shared_model.screen_table import print_table
 from shared_model.untrained_encoders import describe_encoder, is_untrained, used_images
 
 REFITS_NOTE = (
-    "range over refits: the head fitted again on resampled patients, encoders kept; no 95 % interval, and too low for "
-    "the largest share. A share is what the model uses, not what matters in patients."
+    "range over refits: where the share may lie with other patients; encoders kept. A share is what the model uses, "
+    "not what matters in patients."
 )
 _OLDER = {"reason": "the run is of a version without it"}
 NEW_HOSPITAL_NOTE = "prediction interval for a new hospital: its share is expected there at 95 %"

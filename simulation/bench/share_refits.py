@@ -16,9 +16,9 @@ from scipy.special import expit
 
 from server.explanations import NO_EVIDENCE
 from server.newton import PENALTY_RANGE
-from server.refits import fit_heads
+from server.refits import fit_heads, share_ranges
 from shared_model.refits import SIZES, refit_sums, size_sums
-from shared_model.shapley.shares import LEVEL, share_of_means
+from shared_model.shapley.shares import share_of_means
 
 WIDTHS = (23, 16, 16, 20, 20)
 TRUE_SHARES = (0.70, 0.145, 0.105, 0.03, 0.02)
@@ -88,7 +88,7 @@ def _one_sample(shares: tuple[float, ...], *, refits: int, rng: np.random.Genera
     drawn = sizes[SIZES] / sizes[SIZES].sum(axis=1, keepdims=True)
     phi = np.stack([np.abs(inputs[_TEST][:, g] @ fit.next_head[g]) for g in groups], axis=1)
     kept = share_of_means(float(len(phi)), phi.sum(axis=0), phi.T @ phi).interval
-    ends = np.quantile(drawn[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
+    ends = share_ranges(drawn[0], drawn[1:])
     at_limit = np.array([fit.penalty[g.start] >= PENALTY_RANGE[1] for g in groups])
     evidence = ~(at_limit | ((drawn[1:] < NO_EVIDENCE).mean(axis=0) >= 0.5))
     return drawn[0], ends, kept, evidence.astype(np.float64), drawn[1:].std(axis=0, ddof=1)

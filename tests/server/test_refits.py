@@ -14,7 +14,7 @@ from client.worker import Worker
 from server.explain import draw_background, explain_part
 from server.explanations import describe_modalities, describe_share_interval
 from server.newton import PENALTY_RANGE, NewtonStep
-from server.refits import MOST_COLUMNS, ShareRefits, fit_heads, refit_shares
+from server.refits import MOST_COLUMNS, ShareRefits, fit_heads, refit_shares, share_ranges
 from server.run_folder import RunFolder
 from server.strategy import RoundTotal
 from server.whole_model import WholeModel
@@ -122,6 +122,21 @@ def test_range_over_refits_is_wider_than_the_interval_with_the_model_kept(conten
         kept = content["modalities"][name]["share_ci"]
         assert 0 < low < high < 1
         assert high - low > kept[1] - kept[0]
+
+
+def test_range_holds_the_share_itself(content: Content) -> None:
+    for entry in content["modalities"].values():
+        low, high = entry["share_range"]
+        assert low <= entry["share"] <= high
+
+
+def test_range_reaches_as_far_as_quantiles_or_as_the_same_spread_about_the_share() -> None:
+    refitted = np.linspace([0.4, 0.6], [0.6, 0.4], 41)  # sd 0.06; central 95 %: 0.405 to 0.595
+    reach = 1.959964 * refitted[:, 0].std(ddof=1)
+    found = share_ranges(np.array([0.9, np.nan]), refitted)
+    np.testing.assert_allclose(found[0], [0.405, 1.0], atol=1e-6)  # not above 1
+    np.testing.assert_allclose(found[1], [0.405, 0.595], atol=1e-6)
+    np.testing.assert_allclose(share_ranges(np.array([0.45, 0.5]), refitted)[0], [0.45 - reach, 0.595], atol=1e-6)
 
 
 def test_modality_that_is_alike_in_all_who_have_it_has_no_evidence(content: Content) -> None:
