@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from client.local_model import GivenModel, embedding_key, open_given_model
+from client.local_training import without_rare
 from client.outbound import Gate
 from client.run_state import RunState
 from client.site import Site
@@ -46,19 +47,24 @@ PART_OF_DEADLINE = 4  # the features of all patients should take no more than th
 
 
 def answer_background(site: Site, settings: Settings, request: BackgroundRequest, gate: Gate) -> SumsReply:
-    """Sums of the embeddings of one part.
+    """Sums of the training patients' embeddings; who has a modality that few have counts as lacking it.
 
     Raises:
         NeedsWeightsError: the weights did not come and are not kept.
+        ProtocolError: another part is asked for, which the rule on few patients does not know.
         SuppressedError: too few patients.
     """
+    if request.part != "train":
+        raise ProtocolError(f"background: expected a question about the training part, got {request.part}.")
     given = open_given_model(site, settings, request)
+    # As in training: sums of a few patients' rows, and of their products, would show them.
+    encoded = without_rare(given.encoded, least=gate.rule.min_patients)
     columns = embedding_columns(given.local.model, site.schema)
-    embeddings = {name: value.float().cpu().numpy() for name, value in given.encoded.embeddings.items()}
+    embeddings = {name: value.float().cpu().numpy() for name, value in encoded.embeddings.items()}
     sums = background_sums(
         columns,
         embeddings=embeddings,
-        present={name: value.cpu().numpy() for name, value in given.encoded.present.items()},
+        present={name: value.cpu().numpy() for name, value in encoded.present.items()},
         known=known_columns(embeddings, site.schema),
         levels=level_indices(site, given),
     )

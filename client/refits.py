@@ -83,6 +83,11 @@ def _read_heads(
     n = len(request.refits)
     if set(request.heads) != {"heads"} or heads.shape != (n, width + 1) or heads.dtype != np.float64:
         raise ProtocolError(f"refits: expected {n} heads of {width + 1} numbers, got others.")
+    if max(request.refits, default=0) > settings.share_refits:
+        raise ProtocolError(f"refits: expected numbers up to {settings.share_refits} (share-refits), got a larger one.")
+    part = "train" if isinstance(request, RefitRequest) else "test"
+    if request.part != part:
+        raise ProtocolError(f"refits: expected a question about the {part} part, got {request.part}.")
     if not 0 < n <= refits_in_message(width) or not np.isfinite(heads).all():
         raise ProtocolError(f"refits: expected up to {refits_in_message(width)} finite heads, got others.")
     return torch.from_numpy(heads).to(given.local.device)

@@ -42,6 +42,7 @@ SETTLED_GAIN = 1e-3  # of the summed loss: so far a head is from its optimum by 
 MOST_UNSETTLED = 0.05
 MOST_COLUMNS = 300  # a step costs refits x columns^3: at 200 and 300 some two minutes
 _ROUNDING = 1e-6  # of the summed loss, in fixed point
+_NEARLY = 0.99  # penalties settle to a thousandth
 
 Sums = Mapping[str, np.ndarray]
 Ask = Callable[[Sequence[int], Float64[np.ndarray, "refit column"]], Sums]
@@ -172,7 +173,7 @@ def refit_shares(
     except _LeftOutError as error:
         return _none(str(error), len(widths))
     limit = PENALTY_RANGE[1]
-    at_limit = [bool(groups) and refits[0].penalty[groups[name].start] >= limit for name in widths]
+    at_limit = [bool(groups) and refits[0].penalty[groups[name].start] >= _NEARLY * limit for name in widths]
     if not sizes.sum(axis=1).all():
         return _none("some refitted heads use none of their inputs", len(widths))
     shares = sizes / sizes.sum(axis=1, keepdims=True)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from flwr.supercore.cli import flower_superexec
 from flwr.supercore.superexec.executor import subprocess_executor
+
+FLOWER = "1.41.0"
 
 
 def start_without_token(command: list[str], **options: int) -> subprocess.Popen[bytes]:
@@ -39,7 +43,15 @@ class _Subprocess:
 
 
 def main() -> None:
-    """Run Flower's command with this process's options."""
+    """Run Flower's command with this process's options.
+
+    Raises:
+        SystemExit: Flower is of another version, whose executor is not known.
+    """
+    if version("flwr") != FLOWER:
+        sys.exit(
+            f"flwr: expected {FLOWER}, which this SuperExec is made for, got {version('flwr')}. Install hipfed anew."
+        )
     subprocess_executor.subprocess = _Subprocess  # type: ignore[attr-defined,assignment]
     flower_superexec()
 

@@ -4,12 +4,13 @@ The first window is the schema's range. Each later one holds the bins of the low
 over hospitals tells them, so that the result does not depend on how wide the range was written. A column is done when
 
 * its bins are at most `FRACTION` (5 %) of its interquartile range wide, or
-* the median's bin holds fewer than `min-patients` values over all hospitals: finer edges would show single patients, or
+* the median's bin holds fewer than `min-patients` values over all hospitals, or
 * more than half of its values are equal: when the bins are `TIED` of its standard deviation wide.
 
 So the median is off by at most 5 % of the interquartile range, or lies in a bin with the true one and fewer than
 `min-patients` values; it is never farther from the mean than one standard deviation (`fit_preprocessing`). Hospitals
-derive the windows from the totals themselves (`statistics.replay`).
+derive the windows from the totals themselves (`statistics.replay`). That hides no single patients from a coordinator
+that makes totals up, nor small cells of a hospital's histogram from one that looks at it: sums arrive in the clear.
 """
 
 from __future__ import annotations
@@ -122,10 +123,13 @@ def _find_quartiles(edges: Float64[np.ndarray, "edge"], counts: Float64[np.ndarr
     if not n or not 1 <= middle <= N_BINS:
         return None
     width = float(edges[1] - edges[0])
+    median = edges[middle - 1] + width * (n / 2 - ranks[middle - 1]) / counts[middle]
+    if 2 * ranks[middle] == n and (above := np.flatnonzero(counts[middle + 1 : -1])).size:
+        median = (edges[middle] + edges[middle + above[0]]) / 2  # between the two values in the middle
     return _Quartiles(
         low=float(edges[max(lower, 1) - 1]),
         high=float(edges[min(upper, N_BINS)]),
-        median=float(edges[middle - 1] + width * (n / 2 - ranks[middle - 1]) / counts[middle]),
+        median=float(median),
         width=width,
         n_middle=int(counts[middle]),
     )

@@ -3,8 +3,10 @@
 A Hessian of a linear head is X'WX, with the training patients as rows of X and weights W that change with the model.
 Two of them, or one and the common background's X'X, are enough to find every row of X where there are no more rows than
 columns: their common eigenvectors are the rows. With twice as many rows as columns each sum holds fewer numbers than
-the rows, and no such way is known. The principal components of images are not among these questions: their products
-come once, of features that no other question is about, and alone they tell rows only up to a rotation.
+the rows, and this way is closed. As columns of a modality are zero where it is absent, the rule counts the patients of
+each modality, too. A coordinator that chooses the weights finds other ways, which no such rule closes. The principal
+components of images are not among these questions: their products come once, of features that no other question is
+about, and alone they tell rows only up to a rotation.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ def second_moments(settings: Settings) -> tuple[str, ...]:
 
 def count_columns(schema: Schema, settings: Settings) -> int:
     """Columns of the model: of all embeddings together, and the constant one."""
-    return sum(empty_model(schema, settings, device=torch.device("meta")).widths.values()) + 1
+    return sum(modality_widths(schema, settings).values()) + 1
+
+
+def modality_widths(schema: Schema, settings: Settings) -> dict[str, int]:
+    """Columns of each modality's embedding."""
+    return dict(empty_model(schema, settings, device=torch.device("meta")).widths)
 
 
 def least_patients(schema: Schema, settings: Settings) -> int:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -52,7 +53,7 @@ def spread_question(request: ExplainRequest, tau2: tuple[float, ...]) -> SpreadR
 
 def background_question(request: ExplainRequest, **changes: Any) -> BackgroundRequest:
     fields = {name: dict(request)[name] for name in BackgroundRequest.model_fields}
-    return BackgroundRequest(**{**fields, **changes})
+    return BackgroundRequest(**{**fields, "part": "train", **changes})
 
 
 def answer(site: Site, request: ExplainRequest, **rule: int) -> ExplainReply:
@@ -176,8 +177,26 @@ def test_hospital_with_too_few_patients_tells_nothing(small_site: Site) -> None:
     with pytest.raises(SuppressedError):
         answer_spread(small_site, SETTINGS, spread_question(request, (0.0,) * 3), gate_of(small_site, min_patients=61))
     with pytest.raises(SuppressedError):
-        answer_background(small_site, SETTINGS, background_question(request), gate_of(small_site, min_patients=13))
+        answer_background(small_site, SETTINGS, background_question(request), gate_of(small_site, min_patients=37))
     assert not (small_site.state_dir / "audit.jsonl").exists()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_background_is_of_the_training_part_alone(small_site: Site, part: str) -> None:
+    with pytest.raises(ProtocolError, match="expected a question about the training part"):
+        answer_background(
+            small_site, SETTINGS, background_question(question(small_site), part=part), gate_of(small_site)
+        )
+
+
+def test_background_holds_no_row_of_a_modality_that_few_have(small_site: Site) -> None:
+    vitals = pd.read_csv(small_site.folder / "vitals.csv")
+    few = [small_site.patients.patient_ids[row] for row in small_site.split(SETTINGS).train[:9]]
+    vitals[vitals["patient_id"].isin(few)].to_csv(small_site.folder / "vitals.csv", index=False)
+    changed = Site("east", small_site.folder, small_site.cache_dir)
+    sums = answer_background(changed, SETTINGS, background_question(question(changed)), gate_of(changed)).arrays
+    assert changed.patients.present["vitals"].sum() == 9
+    assert not np.any(sums["vitals/histogram"])
 
 
 def test_every_release_leaves_a_line_in_the_audit_log(small_site: Site) -> None:

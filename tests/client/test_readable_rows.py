@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from client.approvals import Approvals
@@ -21,7 +22,7 @@ from shared_model.messages import (
     Refusal,
     is_message,
 )
-from shared_model.second_moments import count_columns
+from shared_model.second_moments import count_columns, modality_widths
 from shared_model.study_hash import StudyFile
 from tests.server.small_cohort import requests_of_every_kind, small_settings, write_small_cohort
 
@@ -122,3 +123,20 @@ def test_handshake_of_a_deployment_takes_part_with_enough_patients(site_of: Make
     )
 
     assert is_message(reply, HandshakeReply), Refusal.from_record(reply).reason
+
+
+def test_worker_of_a_deployment_refuses_where_those_with_a_modality_are_fewer_than_twice_its_columns(
+    tmp_path: Path,
+) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", hospitals=1, patients=120, series=True)
+    vitals = cohort / "east" / "vitals.csv"
+    table = pd.read_csv(vitals)
+    few = sorted(set(table["patient_id"]))[:40]
+    table[table["patient_id"].isin(few)].to_csv(vitals, index=False)
+    site = Site("east", cohort / "east", tmp_path / "cache")
+    settings = _untrusting(series_embedding=8)
+    assert len(site.split(settings).train) >= _least_patients(site, settings)
+    n_train = int(site.patients.present["vitals"][site.split(settings).train].sum())
+    assert 10 <= n_train < 2 * modality_widths(site.schema, settings)["vitals"]
+    reason = _asked(_deployed(site, settings, tmp_path), settings, HANDSHAKE)
+    assert "training patients with vitals fewer than twice its columns" in reason

@@ -348,7 +348,9 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
         COMPONENTS: ComponentsRequest(
             **{k: v for k, v in dict(given).items() if k not in {"release_row", "part"}}, part="train"
         ),
-        BACKGROUND: BackgroundRequest(**{k: v for k, v in dict(given).items() if k != "release_row"}),
+        BACKGROUND: BackgroundRequest(
+            **{k: v for k, v in dict(given).items() if k not in {"release_row", "part"}}, part="train"
+        ),
         EXPLAIN: explain,
         SPREAD: SpreadRequest(
             **{k: v for k, v in dict(explain).items() if k not in {"features", "release_row"}},

@@ -262,7 +262,9 @@ def test_too_few_answers_to_a_refit_end_the_run_by_name(cohort: Path, tmp_path: 
 # ------------------------------------------------------------------------------------------------------- the hospital
 
 
-@pytest.mark.parametrize("fault", ["shape", "width", "not finite", "no head", "other model", "background"])
+@pytest.mark.parametrize(
+    "fault", ["shape", "width", "not finite", "no head", "part", "number", "other model", "background"]
+)
 def test_hospital_refuses_refits_that_do_not_fit(cohort: Path, tmp_path: Path, fault: str) -> None:
     settings = small_settings(**{**NEWTON, "strategy": "fedavg" if fault == "other model" else "newton"})
     worker: Worker = open_workers(cohort, tmp_path / "cache", names=["east"])[0]
@@ -273,6 +275,8 @@ def test_hospital_refuses_refits_that_do_not_fit(cohort: Path, tmp_path: Path, f
         "width": {"heads": {"heads": heads[:, 1:]}},
         "not finite": {"heads": {"heads": np.full_like(heads, np.nan)}},
         "no head": {"heads": {}},
+        "part": {"part": "val"},
+        "number": {"refits": (*request.refits[:-1], settings.share_refits + 1)},
         "other model": {},
         "background": {"background_id": "0" * 64},
     }

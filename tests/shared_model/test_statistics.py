@@ -159,6 +159,12 @@ def test_median_is_not_cut_finer_than_groups_of_min_patients() -> None:
     assert [bool(frame.quartiles.wanted[0]) for frame in frames] == [True]
 
 
+@pytest.mark.parametrize("limits", [(0.0, 128.0), (-1e9, 1e9)])
+def test_median_of_two_equal_halves_lies_between_them(limits: tuple[float, float]) -> None:
+    values = np.repeat([0.0, 100.0], 50)
+    assert fit(values, limits).number_fill[0] == pytest.approx(50, abs=5)
+
+
 def test_binary_column_is_asked_for_once_and_without_a_histogram(small_study: Schema) -> None:
     frame = Frame.start(small_study)
     male = [column.name for column in small_study.numbers].index("male")
