@@ -192,7 +192,7 @@ def test_ports_that_are_not_named_cannot_be_reached() -> None:
 import socket, sys
 for port in map(int, sys.argv[1:]):
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
+        socket.create_connection(("127.0.0.1", port)).close()
         print("connected")
     except PermissionError:
         print("refused")

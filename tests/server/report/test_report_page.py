@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -135,23 +134,11 @@ def test_run_without_results_has_a_whole_page(tmp_path: Path, write_one: Any) ->
     assert "Research use only, not a medical device" in page
 
 
-def _seconds_of(run: Path) -> float:
-    """Of the processor, for a report; other processes do not count."""
-    start = time.process_time()
-    write_report(run)
-    return time.process_time() - start
-
-
-def test_report_of_20_rounds_and_20_hospitals_is_small_and_soon_made(tmp_path: Path) -> None:
+def test_report_of_20_rounds_and_20_hospitals_is_small(tmp_path: Path) -> None:
     modalities = ["static", "vitals", "medications", "hip", "chest"]
     names = [f"hospital {i}" for i in range(20)]
     run = write_run(tmp_path / "large", hospitals=names, modalities=modalities, features=40, rounds=20)
-    small = write_run(tmp_path / "small")
-
-    file = write_report(run)  # the first one reads the templates, too
-
-    assert file.stat().st_size < 6_000_000
-    assert _seconds_of(run) < 10 * _seconds_of(small)
+    assert write_report(run).stat().st_size < 6_000_000
 
 
 def test_report_is_made_of_the_folder_alone_and_is_the_same_each_time(tmp_path: Path) -> None:
