@@ -93,7 +93,7 @@ def test_courier_names_a_hospital_after_its_folder_when_nothing_else_is_said(coh
 def test_courier_hands_over_every_kind_of_question(cohort: Path, tmp_path: Path) -> None:
     context = _context({"data": str(cohort / "east")})
     site = open_workers(cohort, tmp_path / "cache")[0].site
-    settings = small_settings(strategy="newton", head="")
+    settings = small_settings(strategy="newton", head="", share_refits=3)
     questions = requests_of_every_kind(site, settings)
     assert set(questions) == set(KINDS)
 

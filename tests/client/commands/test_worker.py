@@ -63,7 +63,7 @@ def _reason(folders: HospitalFolders, **settings: float) -> str:
 
 @pytest.mark.usefixtures("running")
 def test_worker_answers_every_question_of_an_approved_study(folders: HospitalFolders) -> None:
-    settings = small_settings(strategy="newton", head="")
+    settings = small_settings(strategy="newton", head="", share_refits=3)
     folders.approve(settings)
     questions = requests_of_every_kind(folders.site, settings)
 
@@ -77,7 +77,7 @@ def test_worker_answers_every_question_of_an_approved_study(folders: HospitalFol
 def test_worker_refuses_refits_to_a_coordinator_that_its_study_does_not_trust(
     folders: HospitalFolders, kind: str
 ) -> None:
-    settings = small_settings(strategy="newton", head="", trust_coordinator=False)
+    settings = small_settings(strategy="newton", head="", share_refits=3, trust_coordinator=False)
     folders.approve(settings)
     question = requests_of_every_kind(folders.site, settings)[kind]
 
