@@ -137,7 +137,7 @@ def read_levels(
             column=column,
             rule=rule,
             expected="one of " + ", ".join(levels),
-            remedy="Map it to one that the schema lists",
+            remedy="Map it to one that the schema lists, or leave the cell empty if it is not known",
             hint=lambda row: similar.hint(texts.iloc[row]),
         )
     return codes
