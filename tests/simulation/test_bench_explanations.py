@@ -72,7 +72,7 @@ def test_the_command_writes_what_was_run_and_no_more(written: dict[str, Any]) ->
 
 
 def test_features_sum_to_the_enumerated_modalities(subject: Subject) -> None:
-    np.testing.assert_allclose(engine.feature_values(subject)(), subject.phi, rtol=2e-5, atol=1e-5)  # of float32 encoders
+    np.testing.assert_allclose(engine.feature_values(subject)(), subject.phi, rtol=2e-5, atol=1e-5)
 
 
 def test_a_rebuilt_subject_is_the_same(subject: Subject, tmp_path: Path) -> None:
