@@ -147,16 +147,20 @@ def test_token_of_no_task_is_in_a_command_line(finished: Finished) -> None:
 
 
 def test_hospital_listens_on_loopback_only(finished: Finished) -> None:
-    home = str(finished.deployment.hospital("east").folder)
+    deployment = finished.deployment
+    home = str(deployment.hospital("east").folder)
 
-    listening = [
-        connection.laddr.ip
-        for process in finished.deployment.find(home)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    def listening() -> set[str]:
+        found = set()
+        for process in deployment.find(home):
+            with suppress(psutil.NoSuchProcess):
+                connections = process.net_connections("inet")
+                found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+        return found
 
-    assert set(listening) == {"127.0.0.1"}
+    deployment.wait_connected("east")
+    deployment.wait(lambda: bool(listening()))  # a SuperNode whose coordinator was away begins anew
+    assert listening() == {"127.0.0.1"}
 
 
 def test_status_tells_processes_hospitals_and_certificates(finished: Finished) -> None:
@@ -167,6 +171,7 @@ def test_status_tells_processes_hospitals_and_certificates(finished: Finished) -
 
 
 def test_doctor_finds_no_fault_at_a_connected_hospital(finished: Finished) -> None:
+    finished.deployment.wait_connected("east")
     done = finished.deployment.command("hipfed-client", "doctor", "--home", finished.deployment.hospital("east").folder)
     assert done.returncode == 0, done.stdout
 

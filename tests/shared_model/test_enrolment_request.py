@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     SECP384R1,
     EllipticCurvePublicKey,
-    generate_private_key,
+    derive_private_key,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA384
@@ -24,7 +24,8 @@ from shared_model.errors import EnrolmentError
 from shared_model.fingerprint import same_fingerprint
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-NODE, SIGNING = generate_private_key(SECP384R1()), Ed25519PrivateKey.generate()
+# Private scalars are given: a name of a test must be the same on every worker.
+NODE, SIGNING = derive_private_key(7, SECP384R1()), Ed25519PrivateKey.generate()
 
 
 @cache
@@ -90,7 +91,7 @@ def test_fingerprint_is_the_same_however_it_was_written_down() -> None:
         ("name", "west"),
         ("created", "2026-03-02T12:30:00Z"),
         ("nonce", "ab" * 32),
-        ("node_key", openssh_text(generate_private_key(SECP384R1()).public_key())),
+        ("node_key", openssh_text(derive_private_key(384, SECP384R1()).public_key())),
     ],
 )
 def test_request_is_refused_when_what_was_signed_is_changed(field: str, value: str) -> None:
@@ -128,7 +129,7 @@ def test_signature_of_the_bare_content_does_not_serve() -> None:
         ("created", "2026-03-01T12:30:00+01:00", "created: String should match pattern"),
         ("nonce", "ab", "nonce: String should match pattern"),
         ("node_key", "ssh-rsa AAAA", "node_key: expected one line as OpenSSH writes a key of the kind ecdsa"),
-        ("node_key", openssh_text(generate_private_key(SECP256R1()).public_key()), "node_key: expected one line"),
+        ("node_key", openssh_text(derive_private_key(256, SECP256R1()).public_key()), "node_key: expected one line"),
         ("node_key", openssh_text(NODE.public_key()) + " root@east", "node_key: expected one line"),
         ("node_key", compressed(NODE.public_key()), "node_key: expected one line as OpenSSH writes a key"),
         ("signing_key", openssh_text(NODE.public_key()), "signing_key: expected one line"),
