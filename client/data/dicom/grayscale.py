@@ -102,7 +102,7 @@ def _apply_voi(
     luts = data_set.items("VOILUTSequence")
     if luts:
         table = read_table(luts[0], descriptor="LUTDescriptor", data="LUTData", inputs=inputs)
-        shown = table.apply(values) * (WHITE / max(float(table.entries.max()), 1.0))
+        shown = table.apply(values) * (WHITE / table.white)
         named = f"VOI LUT of {len(table.entries)} entries from {table.first}"
     elif data_set.numbers("WindowCenter") or data_set.numbers("WindowWidth"):
         center, width, function = _read_window(data_set)

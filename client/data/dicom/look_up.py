@@ -29,6 +29,11 @@ class LookUpTable:
     bits: int
     entries: Float64[np.ndarray, " entry"]
 
+    @property
+    def white(self) -> int:
+        """The largest entry that these bits can hold; where an entry is larger, the bits that it needs are meant."""
+        return (1 << max(self.bits, int(self.entries.max()).bit_length())) - 1
+
     def apply(self, values: Float64[np.ndarray, "height width"]) -> Float64[np.ndarray, "height width"]:
         """Each value's entry; the first or last for a value before or behind the table."""
         position = np.clip(values - self.first, 0, len(self.entries) - 1).astype(np.int64)

@@ -138,7 +138,7 @@ def test_decode_dicom_takes_what_comes_out_of_a_modality_lut_as_unsigned(write_d
     )
 
     shown = voi[np.clip(VALUES * 16 - 32768, 0, 16383)]
-    assert np.array_equal(decode_dicom(path).pixels, np.rint(shown * (65535 / voi.max())))
+    assert np.array_equal(decode_dicom(path).pixels, shown)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,24 @@ def test_decode_dicom_ignores_overlay_bits_above_signed_values(write_dicom: Writ
     image = decode_dicom(write_dicom(cells, BitsStored=12))
 
     assert np.array_equal(image.pixels, _stretch(values, values.min(), values.max()))
+
+
+@pytest.mark.parametrize(
+    ("bits", "largest", "white"),
+    [
+        (12, 4095, 4095),
+        (12, 3000, 4095),  # the table does not reach white, nor does the film
+        (8, 4095, 4095),  # entries of more bits than are told
+        (16, 4095, 65535),
+    ],
+)
+def test_decode_dicom_shows_a_voi_lut_by_the_bits_of_its_entries(
+    write_dicom: WriteDicom, bits: int, largest: int, white: int
+) -> None:
+    table = np.rint(np.arange(4096) * (largest / 4095))
+    path = write_dicom(VALUES.astype(np.uint16), VOILUTSequence=_lut(table, first=0, bits=bits))
+
+    assert np.array_equal(decode_dicom(path).pixels, np.rint(table[VALUES] * (65535 / white)))
 
 
 @pytest.mark.parametrize("stored", [8, 12, 16])
