@@ -18,9 +18,13 @@ HipfedError
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+MANY = 10
+"""So many times a file may break one rule, and each of them has a line of its own."""
+ROWS_SHOWN = 5
 
 
 class HipfedError(Exception):
@@ -115,8 +119,29 @@ class Problem:
         return f"{where}: {self.rule}: {self.detail}"
 
 
+def describe_problems(problems: Sequence[Problem]) -> list[str]:
+    """A line for each problem; where a file breaks one rule more than `MANY` times, a line for each column instead."""
+    times = Counter((problem.file, problem.rule) for problem in problems)
+    groups: dict[object, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        many = times[problem.file, problem.rule] > MANY
+        groups[(problem.file, problem.rule, problem.column) if many else len(groups)].append(problem)
+    return [_describe_group(group) for group in groups.values()]
+
+
+def _describe_group(group: Sequence[Problem]) -> str:
+    """The first problem, with the first rows of all in place of its own."""
+    first = group[0]
+    if len(group) == 1:
+        return str(first)
+    rows = ", ".join(str(problem.row) for problem in group[:ROWS_SHOWN])
+    more = ", ..." if len(group) > ROWS_SHOWN else ""
+    where = f"rows {rows}{more} ({sum(problem.rows for problem in group):,} in all)"
+    return f"{', '.join(filter(None, (first.file, where, first.column)))}: {first.rule}: {first.detail}"
+
+
 class DataError(HipfedError):
-    """A hospital's folder breaks the data contract.
+    """A hospital's folder breaks the data contract; its text has one line for many rows of one cause.
 
     Attributes:
         problems: every broken rule, sorted by file, row and column.
@@ -124,7 +149,7 @@ class DataError(HipfedError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(describe_problems(self.problems)))
 
     @property
     def public_reason(self) -> str:

@@ -33,6 +33,8 @@ class Cause:
 
 MISSING_MARKER = Cause("missing-marker", "a mark for a missing value", LEAVE_EMPTY)
 EXCEL_ERROR = Cause("excel-error", "an error of a spreadsheet", "Mend the formula, or leave the cell empty")
+TEXT_MARK = Cause("text-mark", "a spreadsheet's mark for text", "Export the values alone, without the mark")
+FORMULA = Cause("formula", "a formula", "Export values, not formulas")
 OTHER = Cause("not-a-number", "", f"Write decimals with a point, no unit. {LEAVE_EMPTY}")
 
 _DAY_FIRST = r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}(?:[T ].*)?|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}(?: .*)?"
@@ -41,7 +43,8 @@ _CLOCK = r"[+-]?(?:[0-9]+ days?,? )?[+-]?[0-9]{1,3}:[0-9]{2}(?::[0-9]{2}(?:[.,][
 _ISO_DURATION = r"P(?:[0-9]+D)?T?[0-9.HMS]+"
 _POINT = "Write decimals with a point"
 _CAUSES: Mapping[str, Cause] = {
-    r"=.*": Cause("formula", "a formula", "Export values, not formulas"),
+    r"=\s*\"[^\"]*\"|['\u2018\u2019][^'\u2018\u2019]*": TEXT_MARK,  # ="007" and '007
+    r"=.*": FORMULA,
     rf"(?:[<>\u2264\u2265~\u2248]=?|[<>] ?=)\s*{NUMBER}.*": Cause(
         "limit-in-number", "a limit, not a value", f"Write a value that the study agreed on. {LEAVE_EMPTY}"
     ),
@@ -72,6 +75,8 @@ _CAUSES: Mapping[str, Cause] = {
     ),
 }
 _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), cause) for pattern, cause in _CAUSES.items())
+_SHEET_PATTERNS = tuple(pair for pair in _PATTERNS if pair[1] in (TEXT_MARK, FORMULA))
+_SHEET_MARKS = ("=", "'", "\u2018", "\u2019")
 _NUMBER = re.compile(NUMBER)
 _EXCEL_ERROR = re.compile(_EXCEL)
 
@@ -81,6 +86,14 @@ def word_cause(text: str) -> Cause | None:
     if _EXCEL_ERROR.fullmatch(text):
         return EXCEL_ERROR
     return MISSING_MARKER if text.casefold() in _MISSING else None
+
+
+def cell_cause(text: str) -> Cause | None:
+    """Why a cell is no value, whatever its column is for: also a spreadsheet's mark for text, or a formula."""
+    found = word_cause(text)
+    if found is None and text.startswith(_SHEET_MARKS):
+        found = next((cause for pattern, cause in _SHEET_PATTERNS if pattern.fullmatch(text)), None)
+    return found
 
 
 def number_cause(text: str) -> Cause:

@@ -18,6 +18,9 @@ from shared_model.plain_text import plain_text
 
 Kind = Literal["text", "flag", "whole", "decimal", "float", "duration", "other"]
 
+FIRST_UNSURE = 2**53
+"""Smallest whole number that float64 cannot tell from its neighbour."""
+
 _SAFE_DIGITS = {2: 3, 4: 6}  # bytes of a float: decimals of so many digits survive it (8 bytes need no care)
 _MOST_DIGITS = {2: 5, 4: 9}  # and so many tell all of its values apart
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from client.data.causes import LEAVE_EMPTY, NUMBER, Cause, number_cause
-from client.data.cells import Cells
+from client.data.cells import FIRST_UNSURE, Cells
 from client.data.look_alikes import Known
 from client.data.tables import Table
 from client.data.time_units import unit_ns
@@ -22,6 +23,7 @@ from client.data.time_units import unit_ns
 _NUMERIC = ("whole", "decimal", "float")
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]+)\.0+")
 _ZERO_ONE = (0.0, 1.0)
+_SURE_DIGITS = 15  # of a decimal: so many survive float64
 _WORDS = {"true": 1.0, "false": 0.0}
 _TYPE_REMEDY = {
     "flag": "Write numbers, not true and false",
@@ -51,7 +53,7 @@ def without_decimals(text: str) -> str:
 def read_numbers(
     table: Table, column: str, *, limits: tuple[float, float] | None = None, unit: str = ""
 ) -> Float64[np.ndarray, " row"]:
-    """Finite numbers, NaN = missing; what is no finite number or lies outside [lo, hi] is reported.
+    """Finite numbers, NaN = missing; what is none, lies outside [lo, hi] or has more digits than fit is reported.
 
     Args:
         table: the table.
@@ -70,7 +72,33 @@ def read_numbers(
             remedy = f"Check the unit and the value. {LEAVE_EMPTY}"
             table.refuse(outside, column=column, rule="out-of-range", expected=f"{low:g} to {high:g}", remedy=remedy)
             values[outside] = np.nan
+    _refuse_inexact(table, column, values)
     return values
+
+
+def _refuse_inexact(table: Table, column: str, values: Float64[np.ndarray, " row"]) -> None:
+    """Refuse whole numbers beyond 2^53 that float64 does not hold; a measured 0.1 or 1e23 keeps all of its digits."""
+    large = np.abs(values) >= FIRST_UNSURE
+    if not large.any() or table.columns[column].kind == "float":  # what a float column lost was lost before
+        return
+    texts = table.columns[column].texts
+    inexact = np.zeros(len(values), dtype=bool)
+    for row in np.flatnonzero(large):
+        inexact[row] = not _is_measured(texts.iloc[row]) and Decimal(texts.iloc[row]) != Decimal(float(values[row]))
+    table.refuse(
+        inexact,
+        column=column,
+        rule="inexact-number",
+        expected=f"a number that float64 holds: beyond {FIRST_UNSURE:,} not every whole number",
+        remedy=f"Check the value: an identifier is no measurement; else use a larger unit. {LEAVE_EMPTY}",
+    )
+    values[inexact] = np.nan
+
+
+def _is_measured(text: str) -> bool:
+    """Whether a number is written with an exponent, and no more digits than any float64 keeps."""
+    mantissa, _, exponent = text.lower().partition("e")
+    return bool(exponent) and len(mantissa.replace(".", "").strip("+-0")) <= _SURE_DIGITS
 
 
 def read_times(
@@ -118,15 +146,16 @@ def read_levels(
 
     Levels compare as plain text. Numbers compare by value: `1.0`, and 1 of any type, equal level `1`; 0.1 of a decimal
     or float type equals `0.1` and `0.10`, where only one of them is a level. True and false equal the level of that
-    name, in any case, else `1` and `0`.
+    name, in any case, else `1` and `0` where both are levels.
     """
     if column not in table:
         return np.full(len(table), -1)
     cells = table.columns[column]
-    if cells.kind in ("duration", "other"):
-        table.refuse_type(column, expected="one of " + ", ".join(levels), remedy="Write the levels as text")
+    texts = cells.texts if cells.kind not in ("duration", "other") else None
+    if texts is None or (_are_flags(cells) and not _take_flags(levels)):
+        got = "" if cells.kind != "text" else "a column of true and false alone"
+        table.refuse_type(column, expected="one of " + ", ".join(levels), got=got, remedy="Write the levels as text")
         return np.full(len(table), -1)
-    texts = cells.texts
     known = {text: _find_level(text, levels, cells.kind) for text in texts.unique()}
     codes = texts.map(known).to_numpy(dtype=np.int64)
     wrong = (codes < 0) & ~cells.missing
@@ -143,6 +172,17 @@ def read_levels(
     return codes
 
 
+def _are_flags(cells: Cells) -> bool:
+    """Whether a column holds true and false and nothing else."""
+    words = {text.casefold() for text in cells.texts.unique()} - {""}
+    return bool(words) and words <= set(_WORDS)
+
+
+def _take_flags(levels: Sequence[str]) -> bool:
+    """Whether both true and false are, or stand for, a level."""
+    return all(_find_level(word, levels, "flag") >= 0 for word in _WORDS)
+
+
 def _find_level(text: str, levels: Sequence[str], kind: str) -> int:
     if not text:
         return -1
@@ -157,8 +197,8 @@ def _find_level(text: str, levels: Sequence[str], kind: str) -> int:
         words = [number for number, level in enumerate(levels) if level.casefold() == truth]
         if len(words) == 1:
             return words[0]
-        digit = f"{_WORDS[truth]:g}"
-        return levels.index(digit) if not words and digit in levels else -1
+        if not words and {"0", "1"} <= set(levels):
+            return levels.index(f"{_WORDS[truth]:g}")
     return -1
 
 

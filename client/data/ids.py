@@ -1,26 +1,51 @@
 """Patient ids as text, the same whatever type a table writes them in; what may have lost digits is refused.
 
-`20230000` is the same id as text, as any integer, and as a float that can hold it. `007` is not 7.
+`20230000` is the same id as text, as any integer, and as a float that can hold it. `007` is not 7. An id is what can be
+printed on one line and is no quotation: it stands on screens, in pages and in tables, where nothing may be smuggled.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from client.data.causes import NUMBER, word_cause
-from client.data.cells import Cells
+from client.data.causes import FORMULA, NUMBER, TEXT_MARK, cell_cause
+from client.data.cells import FIRST_UNSURE, Cells
 from client.data.columns import empty_cells, without_decimals
+from client.data.look_alikes import Known, one_form
 from client.data.problems import fault, quote
 from client.data.tables import Table
 
 _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+")
 _SURELY_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*[eE][+-]?|[eE][+-])[0-9]+")  # 12E3 alone may be a name
 _FLOAT = re.compile(r"[+-]?[0-9]+\.0")
-_FIRST_UNSURE = 2**53  # of float64: its neighbour above is written alike
+_QUOTATION = re.compile("[\"`\u00ab\u00bb\u201c-\u201f\uff02]|^'.*'$")
+_CONTROL_NAMES = {"\n": "a line break", "\r": "a line break", "\t": "a tab", "\v": "a line break", "\f": "a page break"}
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a text is no id: a broken rule, and how to say it."""
+
+    rule: str
+    expected: str
+    remedy: str
+    what: str = ""
+
+
+_EMPTY = _Fault("empty-id", "a patient id", "Fill it or remove the row")
+_INEXACT = _Fault(
+    "inexact-id",
+    "an id with all its digits",
+    "Export the ids as text: a spreadsheet or a float may have lost digits",
+)
+_SHEET = {
+    cause: _Fault(cause.rule, "the patient id itself", cause.remedy, cause.what) for cause in (TEXT_MARK, FORMULA)
+}
 
 
 def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:
@@ -48,19 +73,35 @@ def refuse_ids(table: Table, column: str, *, defines: bool = False) -> bool:
         table.refuse_type(column, expected="patient ids", remedy="Write them as text or as whole numbers")
         return True
     _, wrong = _judge(cells, defines=defines)
-    if cells.kind == "float" and wrong.any():
-        _refuse_floats(table, column, wrong)
+    if cells.kind in ("float", "decimal") and wrong.any():
+        _refuse_fractions(table, column, wrong)
     elif wrong.any():
-        words = np.array([word_cause(text) is not None for text in cells.texts], dtype=bool) & wrong
-        table.refuse(words, column=column, rule="empty-id", expected="a patient id", remedy="Fill it or remove the row")
-        table.refuse(
-            wrong & ~words,
-            column=column,
-            rule="inexact-id",
-            expected="an id with all its digits",
-            remedy="Export the ids as text: a spreadsheet or a float may have lost digits",
-        )
+        _refuse_texts(table, column, defines=defines)
     return bool(wrong.any())
+
+
+def refuse_twins(table: Table, column: str, ids: pd.Series) -> None:
+    """Report ids of one table that are drawn alike but are written in another form: one patient, twice.
+
+    Args:
+        table: the one that defines the ids.
+        column: of ids.
+        ids: what `read_ids` made of it.
+    """
+    if all(text.isascii() for text in ids):
+        return
+    forms = ids.map(one_form)
+    first = dict(zip(reversed(forms), reversed(range(len(ids))), strict=True))
+    twins = forms.map(first).to_numpy(dtype=np.int64)
+    wrong = (ids.to_numpy(dtype=object) != ids.to_numpy(dtype=object)[twins]) & (ids != "").to_numpy()
+    table.refuse(
+        wrong,
+        column=column,
+        rule="look-alike-id",
+        expected="each id in one form",
+        remedy="Write it alike everywhere, and keep one row a patient",
+        hint=lambda row: f"{Known([ids.iloc[twins[row]]]).hint(ids.iloc[row])}; see row {table.lines[twins[row]]}",
+    )
 
 
 def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
@@ -71,34 +112,88 @@ def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, 
         numbers = cells.floats.astype(np.float64)
         wrong = ~cells.missing & ~((np.abs(numbers) < cells.first_unsure) & (numbers == np.floor(numbers)))
         texts = cells.texts
+    elif cells.kind == "decimal":
+        texts = cells.texts
+        wrong = texts.str.contains(".", regex=False).to_numpy(dtype=bool)
     else:
-        numeric = defines and all(re.fullmatch(NUMBER, text) for text in cells.texts.unique() if text)
-        known = {text: _judge_text(text, numeric=numeric) for text in cells.texts.unique()}
+        faults = _judge_texts(cells, defines=defines)
+        known = {text: "" if fault else without_decimals(text) for text, fault in faults.items()}
         wrong = np.array([bool(text) and not known[text] for text in cells.texts], dtype=bool)
         texts = cells.texts.map(known).astype("str")
     return texts.where(~wrong, ""), wrong
 
 
-def _judge_text(text: str, *, numeric: bool) -> str:
-    """The id; empty if none.
+def _judge_texts(cells: Cells, *, defines: bool) -> dict[str, _Fault | None]:
+    """Why each text is no id, None where it is one.
 
     Args:
-        text: a cell.
-        numeric: whether the column defines the ids, and all of them look like numbers.
+        cells: of the ids.
+        defines: whether the column defines the ids.
     """
-    if word_cause(text) or (_SCIENTIFIC if numeric else _SURELY_SCIENTIFIC).fullmatch(text):
-        return ""
-    whole = without_decimals(text)
-    return "" if _FLOAT.fullmatch(text) and abs(int(whole)) >= _FIRST_UNSURE else whole
+    texts = cells.texts.unique()
+    numeric = defines and all(re.fullmatch(NUMBER, text) for text in texts if text)
+    return {text: _find_fault(text, _SCIENTIFIC if numeric else _SURELY_SCIENTIFIC) for text in texts}
 
 
-def _refuse_floats(table: Table, column: str, wrong: Bool[np.ndarray, " row"]) -> None:
+def _find_fault(text: str, scientific: re.Pattern[str]) -> _Fault | None:
+    cause = cell_cause(text)
+    if cause is not None:
+        return _SHEET.get(cause, _EMPTY)
+    if not text.isprintable() or _QUOTATION.search(text):
+        return _unfit(text)
+    if scientific.fullmatch(text):
+        return _INEXACT
+    return _INEXACT if _FLOAT.fullmatch(text) and abs(int(without_decimals(text))) >= FIRST_UNSURE else None
+
+
+def _unfit(text: str) -> _Fault:
+    """Which characters of a text no id may have."""
+    odd = dict.fromkeys(letter for letter in text if not letter.isprintable())
+    names = [_CONTROL_NAMES.get(letter, f"U+{ord(letter):04X}") for letter in odd]
+    if _QUOTATION.search(text):
+        names.append("a quotation mark")
+    return _Fault(
+        "unfit-id",
+        "an id that can be printed on one line, without quotation marks",
+        "Correct the id in every table",
+        "with " + ", ".join(dict.fromkeys(names)),
+    )
+
+
+def _refuse_texts(table: Table, column: str, *, defines: bool) -> None:
+    """A problem for each row whose text is no id."""
+    texts = table.columns[column].texts
+    found = _judge_texts(table.columns[column], defines=defines)
+    groups: dict[_Fault, set[str]] = {}
+    for text, reason in found.items():
+        if text and reason:
+            groups.setdefault(reason, set()).add(text)
+    for reason, members in groups.items():
+
+        def say(row: int, what: str = reason.what) -> str:  # noqa: ARG001
+            return what
+
+        table.refuse(
+            texts.isin(members).to_numpy(dtype=bool),
+            column=column,
+            rule=reason.rule,
+            expected=reason.expected,
+            remedy=reason.remedy,
+            hint=say,
+        )
+
+
+def _refuse_fractions(table: Table, column: str, wrong: Bool[np.ndarray, " row"]) -> None:
     """One problem for the column: its type is the cause, whatever the rows."""
     cells = table.columns[column]
     rows = np.flatnonzero(wrong)
+    expected = "whole numbers as ids"
+    if cells.kind == "float":
+        expected = f"whole numbers that {cells.type_name} tells apart (below {cells.first_unsure:,})"
+    more = f" and {len(rows) - 1:,} more such ids" if len(rows) > 1 else ""
     detail = fault(
-        expected=f"whole numbers that {cells.type_name} tells apart (below {cells.first_unsure:,})",
-        got=f"{quote(cells.shown(int(rows[0])))} and {len(rows) - 1:,} more such ids",
+        expected=expected,
+        got=quote(cells.shown(int(rows[0]))) + more,
         remedy="Write the ids as text or as int64, from where they still have all digits",
     )
     table.log.add(table.file, row=int(table.lines[rows[0]]), column=column, rule="inexact-id", detail=detail)

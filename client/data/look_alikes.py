@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from shared_model.plain_text import is_unseen
+
 _CYRILLIC = {  # name of the letter, capital and small: a Latin letter of the same look
     "A": "Aa", "VE": "B", "IE": "Ee", "DZE": "Ss", "BYELORUSSIAN-UKRAINIAN I": "Ii", "JE": "Jj", "KA": "K", "EM": "M",
     "EN": "H", "O": "Oo", "ER": "Pp", "ES": "Cc", "TE": "T", "U": "Yy", "HA": "Xx", "SHHA": " h", "KOMI DE": " d",
@@ -14,7 +16,8 @@ _GREEK = {
     "ALPHA": "A", "BETA": "B", "EPSILON": "E", "ZETA": "Z", "ETA": "H", "IOTA": "I", "KAPPA": "K", "MU": "M",
     "NU": "Nv", "OMICRON": "Oo", "RHO": "P", "TAU": "T", "UPSILON": "Y", "CHI": "X",
 }  # fmt: skip
-_MARKS = dict(zip("\u2010\u2011\u2012\u2013\u2014\u2212\u2018\u2019\u201c\u201d\u2044", "------''\"\"/", strict=True))
+_DASHES = "\u058a\u05be\u02d7\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2796\u2e3a\u2e3b\u30a0"
+_MARKS = dict.fromkeys(_DASHES, "-") | dict(zip("\u2018\u2019\u201c\u201d\u2044", "''\"\"/", strict=True))
 
 
 def _letters(script: str, latin_by_name: dict[str, str]) -> dict[str, str]:
@@ -32,17 +35,30 @@ _PLAIN = re.compile("[0-9A-Za-z]")
 
 
 def escape_doubtful(text: str, *, alone: bool = False) -> str:
-    """Text with the code points of combining marks, and of letters that look like those that stand beside them.
+    """Text with the code points of what nobody sees, of combining marks, and of letters that look like those beside.
 
     Args:
         text: what a message quotes.
         alone: escape look-alikes also where no plain letter or digit stands beside them.
     """
     mixed = alone or bool(_PLAIN.search(text))
-    return "".join(
-        ascii(letter)[1:-1] if unicodedata.combining(letter) or (mixed and _DOUBTFUL.match(letter)) else letter
-        for letter in text
-    )
+    return "".join(ascii(letter)[1:-1] if _is_doubtful(letter, mixed=mixed) else letter for letter in text)
+
+
+def _is_doubtful(letter: str, *, mixed: bool) -> bool:
+    return bool(unicodedata.combining(letter) or is_unseen(letter) or (mixed and _DOUBTFUL.match(letter)))
+
+
+def one_form(text: str) -> str:
+    """Text with one letter for all that are drawn alike: full-width and other digits, dashes, Cyrillic and Latin A.
+
+    Capitals, spaces and zeros in front still count. ASCII is its own form.
+    """
+    if text.isascii():
+        return text
+    wide = unicodedata.normalize("NFKC", text).translate(_LATIN_OF)
+    digits = (str(unicodedata.decimal(letter, letter)) for letter in wide)  # of any script
+    return unicodedata.normalize("NFKC", "".join(digits))
 
 
 class Known:
@@ -71,6 +87,5 @@ class Known:
 
 def _outline(text: str) -> str:
     """What is left of a text where only its look counts."""
-    outline = unicodedata.normalize("NFKC", text.translate(_LATIN_OF)).casefold()
-    outline = "".join(outline.split())
+    outline = "".join(one_form(text).casefold().split())
     return outline.lstrip("0") or "0" if outline.isdigit() else outline

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from client.data.columns import empty_cells, read_flags, read_levels, read_numbers
-from client.data.ids import read_ids, refuse_ids
+from client.data.ids import read_ids, refuse_ids, refuse_twins
 from client.data.look_alikes import Known
 from client.data.problems import ProblemLog, fault
 from client.data.tables import Table, candidates, find_table, read_table
@@ -87,6 +87,7 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     refused = refuse_ids(table, study.patient_id, defines=True)
     ids = read_ids(table, study.patient_id, defines=True)
     _refuse_twice(table, study.patient_id, ids)
+    refuse_twins(table, study.patient_id, ids)
     used_later = {events.recorded for events in schema.events.values()}
     return Patients(
         ids=tuple(ids),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,11 +11,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from client.data.hospital import Notes
+from client.data.problems import quote
 from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary
-from shared_model.errors import DataError, Problem
-
-MANY = 10
-ROWS_SHOWN = 5
+from shared_model.errors import DataError, Problem, describe_problems
 
 
 @contextmanager
@@ -34,29 +31,11 @@ def problems_listed(name: str) -> Iterator[None]:
 
 
 def print_problems(console: Console, name: str, problems: Sequence[Problem]) -> None:
-    """One line for each problem, unbroken and unstyled so that it can be searched and copied.
-
-    Where a file breaks one rule more than `MANY` times, as after a lost patient, a line for each column instead.
-    """
-    console.print(Text(f"{name}: {len(problems)} problem{'' if len(problems) == 1 else 's'}", style="bold red"))
-    times = Counter((problem.file, problem.rule) for problem in problems)
-    groups: dict[object, list[Problem]] = defaultdict(list)
-    for problem in problems:
-        many = times[problem.file, problem.rule] > MANY
-        groups[(problem.file, problem.rule, problem.column) if many else len(groups)].append(problem)
-    for group in groups.values():
-        console.print(Text(f"  {_describe_group(group)}"), soft_wrap=True)
-
-
-def _describe_group(group: Sequence[Problem]) -> str:
-    """The first problem, with the first rows of all in place of its own."""
-    first = group[0]
-    if len(group) == 1:
-        return str(first)
-    rows = ", ".join(str(problem.row) for problem in group[:ROWS_SHOWN])
-    more = ", ..." if len(group) > ROWS_SHOWN else ""
-    where = f"rows {rows}{more} ({sum(problem.rows for problem in group):,} in all)"
-    return f"{', '.join(filter(None, (first.file, where, first.column)))}: {first.rule}: {first.detail}"
+    """A line for each problem, or for many of one kind, unbroken and unstyled so that it can be searched and copied."""
+    total = sum(problem.rows for problem in problems)
+    console.print(Text(f"{name}: {total:,} problem{'' if total == 1 else 's'}", style="bold red"))
+    for line in describe_problems(problems):
+        console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def print_summary(console: Console, name: str, summary: HospitalSummary, notes: Notes) -> None:
@@ -97,15 +76,15 @@ def _cells(variable: VariableSummary) -> list[Text]:
 
 def _lines(notes: Notes) -> list[str]:
     lines = [
-        f"{table}: columns not used: {', '.join(repr(column) for column in columns)}"
+        f"{table}: columns not used: {', '.join(map(quote, columns))}"
         for table, columns in notes.ignored_columns.items()
     ]
     if notes.ignored_tables:
-        lines.append(f"tables that the schema does not name: {', '.join(repr(name) for name in notes.ignored_tables)}")
+        lines.append(f"tables that the schema does not name: {', '.join(map(quote, notes.ignored_tables))}")
     lines += [f"{table}: a header and no rows" for table in notes.empty_tables]
     if notes.shared_images:
-        lines.append(f"images named by more than one row: {', '.join(repr(name) for name in notes.shared_images[:10])}")
+        lines.append(f"images named by more than one row: {', '.join(map(quote, notes.shared_images[:10]))}")
     if notes.unnamed_images:
-        named = ", ".join(repr(name) for name in notes.unnamed_images[:10])
+        named = ", ".join(map(quote, notes.unnamed_images[:10]))
         lines.append(f"images that do not call themselves X-rays (Modality OT, SC): {named}")
     return lines

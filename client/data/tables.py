@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int64
 
-from client.data.causes import word_cause
+from client.data.causes import cell_cause
 from client.data.cells import Cells, Content, arrow_cells
 from client.data.csv_table import read_csv
 from client.data.look_alikes import Known
@@ -80,7 +80,7 @@ class Table:
 
         def describe(row: int) -> str:
             shown = cells.shown(row)
-            marker = word_cause(plain_text(shown))
+            marker = cell_cause(plain_text(shown))
             known = hint(row) or (marker.what if marker else "")
             got = quote(shown) if shown else "nothing"
             return fault(expected=expected, got=f"{got} ({known})" if known else got, remedy=remedy)
@@ -88,9 +88,17 @@ class Table:
         faults = ((int(self.lines[row]), describe(row)) for row in map(int, rows))
         self.log.add_rows(self.file, rule=rule, column=column, faults=faults, total=len(rows))
 
-    def refuse_type(self, column: str, *, expected: str, remedy: str) -> None:
-        """Record one problem for a column whose type cannot be what is wanted."""
-        detail = fault(expected=expected, got=f"a column of type {self.columns[column].type_name}", remedy=remedy)
+    def refuse_type(self, column: str, *, expected: str, remedy: str, got: str = "") -> None:
+        """Record one problem for a column whose type cannot be what is wanted.
+
+        Args:
+            column: its name.
+            expected: what the rule asks for.
+            remedy: what to do.
+            got: what the column holds, where the type's name does not tell.
+        """
+        got = got or f"a column of type {self.columns[column].type_name}"
+        detail = fault(expected=expected, got=got, remedy=remedy)
         self.log.add(self.file, row=1, column=column, rule="wrong-type", detail=detail)
 
 

@@ -25,12 +25,33 @@ def test_plain_text_of_plain_text_is_the_same(text: str) -> None:
     assert plain_text(plain_text(text)) == plain_text(text)
 
 
-@pytest.mark.parametrize("code", [0xFEFF, 0x200B, 0x200C, 0x200D, 0x2060, 0x00AD, 0x200E, 0x202E, 0xFE0F, 0x034F])
+@pytest.mark.parametrize(
+    "code",
+    [
+        0xFEFF,
+        0x200B,
+        0x200C,
+        0x200D,
+        0x2060,
+        0x00AD,
+        0x200E,
+        0x202E,
+        0xFE0F,
+        0x034F,
+        0x115F,
+        0x1160,
+        0x3164,
+        0xFFA0,
+        0xE0101,
+        0xFFF9,
+        0x1D159,
+    ],
+)
 def test_plain_text_drops_what_nobody_sees(code: int) -> None:
     assert plain_text(f"{chr(code)}a{chr(code)}b{chr(code)}") == "ab"
 
 
-@pytest.mark.parametrize("code", [0x00A0, 0x2003, 0x2009, 0x202F, 0x3000])
+@pytest.mark.parametrize("code", [0x00A0, 0x2003, 0x2009, 0x202F, 0x3000, 0x2800])
 def test_plain_text_has_plain_spaces_only(code: int) -> None:
     assert plain_text(f"{chr(code)}a{chr(code)}b{chr(code)}") == "a b"
 

@@ -23,6 +23,7 @@ from client.data.causes import number_cause, word_cause
         ("clock-time", ["12:30", "01:30:00", "0 days 00:01:00", "PT60S", "9:15 am"]),
         ("two-values", ["120/80", "5-10", "3 \u00b1 1", "1;2"]),
         ("formula", ["=A1+B1"]),
+        ("text-mark", ['="5"', "'5", "\u20195"]),
         ("not-a-minus", ["\u22125", "\u20135.5"]),
         ("other-digits", ["\u0661\u0662"]),
         ("not-a-number", ["yes", "1e999", "inf", "-Infinity", "12.5.3"]),

@@ -46,7 +46,6 @@ def _ids(table: Table) -> list[str]:
         (pa.array([2**53 + 1, None], pa.int64()), ["9007199254740993", ""]),
         (pa.array([2**64 - 1], pa.uint64()), ["18446744073709551615"]),
         (pa.array([Decimal("123456789012345678.00")], pa.decimal128(20, 2)), ["123456789012345678"]),
-        (pa.array([Decimal("12.50")], pa.decimal128(20, 2)), ["12.50"]),
         (pa.array([1.0, 2**24 - 1], pa.float32()), ["1", "16777215"]),
         (pa.array([-0.0, 2.0**53 - 1, NAN, None], pa.float64()), ["0", "9007199254740991", "", ""]),
         (pa.array(np.array([7], np.float16)), ["7"]),
@@ -92,6 +91,18 @@ def test_refuse_ids_names_a_float_type_once_that_may_have_lost_digits(
     assert "" in _ids(table)
     assert _rules(table) == [(first, "inexact-id")]
     assert str(values.type.bit_width) in table.log.problems[0].detail
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([Decimal("1.50"), Decimal("2.00"), Decimal("3.25")], pa.decimal128(5, 2)), pa.array([1.5, 2.0, 3.25])],
+)
+def test_refuse_ids_names_fractions_of_any_type_once(tmp_path: Path, values: pa.Array) -> None:
+    table = _table(tmp_path, values)
+
+    assert _ids(table) == ["", "2", ""]
+    assert _rules(table) == [(2, "inexact-id")]
+    assert "and 1 more such ids" in table.log.problems[0].detail
 
 
 @pytest.mark.parametrize(
@@ -237,3 +248,44 @@ def test_grid_takes_the_float32_just_below_an_edge_for_the_edge(tmp_path: Path) 
     times, spacing = read_times(_table(tmp_path, pa.array([below, np.float32(4.999)])), "x", unit="min")
 
     assert grid_cells(times, start=0, step=5, slack=16 * spacing).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (pa.array([2**53 + 1, 2**53, -(2**53) - 1, None], pa.int64()), [NAN, 2**53, NAN, NAN]),
+        (pa.array([2**64 - 1, 2**63], pa.uint64()), [NAN, 2**63]),
+        (pa.array([2**63 - 1, 2**60], pa.int64()), [NAN, 2**60]),
+        (pa.array([Decimal(10**17 + 1), Decimal(10**17)], pa.decimal128(20, 0)), [NAN, 1e17]),
+        (pa.array([2.0**53, 2.0**53 + 2], pa.float64()), [2**53, 2**53 + 2]),
+        (pa.array(["9007199254740993", "9007199254740993.0", "+9007199254740992"]), [NAN, NAN, 2**53]),
+        (pa.array(["90071992547409930e-1", "1e23", "-6.02214076E+23"]), [NAN, 1e23, -6.02214076e23]),
+    ],
+)
+def test_read_numbers_refuses_whole_numbers_that_lose_digits(
+    tmp_path: Path, values: pa.Array, numbers: list[float]
+) -> None:
+    table = _table(tmp_path, values)
+
+    np.testing.assert_array_equal(read_numbers(table, "x"), numbers)
+    refused = np.isnan(numbers) & values.is_valid().to_numpy(zero_copy_only=False)
+    assert _rules(table) == [(int(row) + 2, "inexact-number") for row in np.flatnonzero(refused)]
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([True, False] * 20), pa.array([True] * 40), pa.array(["TRUE", "false"] * 20)]
+)
+def test_read_levels_names_a_column_of_true_and_false_once_where_they_are_no_levels(
+    tmp_path: Path, values: pa.Array
+) -> None:
+    table = _table(tmp_path, values)
+
+    assert set(read_levels(table, "x", levels=("1", "2", "3"))) == {-1}
+    assert _rules(table) == [(1, "wrong-type")]
+
+
+def test_read_levels_refuses_true_among_levels_that_have_no_zero(tmp_path: Path) -> None:
+    table = _table(tmp_path, pa.array(["1", "TRUE", "3"]))
+
+    assert read_levels(table, "x", levels=("1", "2", "3")).tolist() == [0, -1, 2]
+    assert _rules(table) == [(3, "unknown-level")]

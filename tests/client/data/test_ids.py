@@ -22,9 +22,13 @@ NFC, NFD = "Zo\u00eb", "Zoe\u0308"
 def _patients(hospital: SmallHospital, *ids: str, vitals: str = "") -> None:
     for name in ("drugs.csv", "procedures.csv", "images.csv"):
         (hospital.folder / name).unlink(missing_ok=True)
-    rows = "".join(f'"{one}",{number % 2},80,1,1\n' for number, one in enumerate(ids))
+    rows = "".join(f"{_quoted(one)},{number % 2},80,1,1\n" for number, one in enumerate(ids))
     hospital.write("patients.csv", "patient_id,died,age,male,asa\n" + rows)
-    hospital.write("vitals.csv", f'patient_id,time,hr,spo2\n"{vitals or ids[0]}",0,61,\n')
+    hospital.write("vitals.csv", f"patient_id,time,hr,spo2\n{_quoted(vitals or ids[0])},0,61,\n")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _problems(hospital: SmallHospital) -> tuple[Problem, ...]:
@@ -101,6 +105,67 @@ def test_an_id_that_lost_its_digits_is_the_only_fault(hospital: SmallHospital, i
         hospital.write("vitals.csv", "patient_id,time,hr,spo2\nb,0,61,\n")
 
     assert [(problem.file, problem.rule) for problem in _problems(hospital)] == [("patients.csv", rule)]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "what"),
+    [
+        ("a\x07b", "unfit-id", "with U+0007"),
+        ("a\nb", "unfit-id", "with a line break"),
+        ("a\tb", "unfit-id", "with a tab"),
+        ("a\x85b", "unfit-id", "with U+0085"),
+        ("a\u2028b", "unfit-id", "with U+2028"),
+        ("a\ue000b", "unfit-id", "with U+E000"),
+        ('a"b', "unfit-id", "with a quotation mark"),
+        ("\u201eab\u201c", "unfit-id", "with a quotation mark"),
+        ("'ab'", "unfit-id", "with a quotation mark"),
+        ('="000"', "text-mark", "a spreadsheet's mark for text"),
+        ("'000", "text-mark", "a spreadsheet's mark for text"),
+        ("\u2019000", "text-mark", "a spreadsheet's mark for text"),
+        ("=A1", "formula", "a formula"),
+    ],
+)
+def test_an_id_that_smuggles_something_in_is_refused_with_its_cause_in_every_table(
+    hospital: SmallHospital, text: str, rule: str, what: str
+) -> None:
+    _patients(hospital, "b", text, vitals=text)
+
+    problems = _problems(hospital)
+    assert [(problem.file, problem.row, problem.column, problem.rule) for problem in problems] == [
+        ("patients.csv", 3, "patient_id", rule),
+        ("vitals.csv", 2, "patient_id", rule),
+    ]
+    assert all(f"({what})" in problem.detail for problem in problems)
+    assert all(problem.detail.isprintable() for problem in problems)
+
+
+@pytest.mark.parametrize("text", ["O'Brien", "A-1/2", "Zo\u00eb 7", "\u60a3\u80057", "1.5", "(7)", "#7", "-3"])
+def test_an_id_of_printable_characters_is_an_id(hospital: SmallHospital, text: str) -> None:
+    _patients(hospital, "b", text, vitals=text)
+
+    assert read_hospital(hospital.folder, hospital.schema).arrays.patient_ids == ("b", text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "letter"),
+    [
+        ("12", "\uff11\uff12", "U+FF11 FULLWIDTH DIGIT ONE"),
+        ("12", "\u0661\u0662", "U+0661 ARABIC-INDIC DIGIT ONE"),
+        ("A-1", "A\u20131", "U+2013 EN DASH"),
+        ("A\u20111", "A\u22121", "U+2011 NON-BREAKING HYPHEN"),
+        ("A1", "\u04101", "U+0410 CYRILLIC CAPITAL LETTER A"),
+        ("fix", "\ufb01x", "U+FB01 LATIN SMALL LIGATURE FI"),
+    ],
+)
+def test_two_ids_that_are_drawn_alike_are_told_as_one_patient(
+    hospital: SmallHospital, one: str, other: str, letter: str
+) -> None:
+    _patients(hospital, "b", one, other)
+
+    [problem] = _problems(hospital)
+    assert (problem.row, problem.column, problem.rule) == (4, "patient_id", "look-alike-id")
+    assert letter in problem.detail
+    assert "see row 3" in problem.detail
 
 
 def test_zeros_in_front_make_two_patients(hospital: SmallHospital) -> None:

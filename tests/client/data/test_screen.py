@@ -6,7 +6,7 @@ from rich.console import Console
 
 from client.data.problems import ProblemLog
 from client.data.screen import print_problems
-from shared_model.errors import Problem
+from shared_model.errors import DataError, Problem
 
 
 def _lines(problems: list[Problem]) -> list[str]:
@@ -42,11 +42,17 @@ def test_columns_of_one_rule_keep_a_line_each() -> None:
     assert len(_lines(missing)) == 1 + 12
 
 
+def test_the_text_of_an_error_is_as_short_as_the_screen() -> None:
+    problems = [_unknown(row) for row in range(2, 200)]
+
+    assert str(DataError(problems)).splitlines() == [line.strip() for line in _lines(problems)[1:]]
+
+
 def test_rows_that_were_not_listed_count_too() -> None:
     log = ProblemLog(limit=20)
     log.add_rows("vitals.csv", rule="out", column="hr", faults=((row, "bad.") for row in range(2, 1502)), total=1500)
 
     assert _lines(list(log.problems)) == [
-        "small: 21 problems",
+        "small: 1,500 problems",
         "  vitals.csv, rows 2, 3, 4, 5, 6, ... (1,500 in all), hr: out: bad.",
     ]

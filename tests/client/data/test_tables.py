@@ -250,3 +250,16 @@ def test_problem_log_escapes_control_characters_and_cuts_long_cells(tmp_path: Pa
     assert "\x1b" not in log.problems[0].detail
     assert r"'\x1b[31mred'" in log.problems[0].detail
     assert len(log.problems[1].detail) < 200
+
+
+@pytest.mark.parametrize(
+    "letter", ["\ufe0f", "\u3164", "\u2800", "\u115f", "\u1160", "\uffa0", "\u00a0", "\u200b", "\U000e0101"]
+)
+def test_problems_show_the_code_points_of_what_nobody_sees(tmp_path: Path, letter: str) -> None:
+    table, log = _read(tmp_path, f"a,b\n8{letter}x,q{letter}r\n")
+    assert table is not None
+    read_numbers(table, "a")
+    read_levels(table, "b", levels=("1",))
+
+    assert len(log.problems) == 2
+    assert all(ascii(letter)[1:-1] in problem.detail and letter not in problem.detail for problem in log.problems)
