@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Literal
@@ -43,6 +43,12 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def only(self, keep: Bool[np.ndarray, " row"]) -> Cells:
+        """Some of the rows."""
+        if isinstance(self.values, pd.Series):
+            return replace(self, values=self.values[keep].reset_index(drop=True))
+        return replace(self, values=self.values.filter(pa.array(keep)))
 
     @cached_property
     def missing(self) -> Bool[np.ndarray, " row"]:

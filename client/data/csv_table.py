@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from client.data.asides import find_aside
 from client.data.causes import NUMBER
 from client.data.cells import Content, text_cells
 from client.data.problems import ProblemLog, fault, quote
@@ -39,6 +40,7 @@ _OTHER_FORMATS = {
     b"[{": "JSON",
 }
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\s,;]*', re.IGNORECASE)
+_COMMENT = re.compile(r"(?:#|//|--|/\*)\s")
 _SEARCHED_LINES = 40  # a title and notes stand above the header, not a table
 
 
@@ -198,6 +200,9 @@ def _parse(file: str, text: str, start: _Start, *, log: ProblemLog) -> Content |
 
 def _content(file: str, rows: list[list[str]], lines: Int64[np.ndarray, " line"], *, log: ProblemLog) -> Content:
     header = [plain_text(name) for name in rows[0]]
+    asides = _refuse_asides(file, rows, lines, log=log)
+    rows = [row for number, row in enumerate(rows) if number not in asides]
+    lines = np.delete(lines, sorted(asides))
     whole = _refuse_ragged(file, rows, lines, log=log)
     whole[0] = False
     names, in_order = set(header), sorted(header)
@@ -217,6 +222,23 @@ def _content(file: str, rows: list[list[str]], lines: Int64[np.ndarray, " line"]
     )
 
 
+def _refuse_asides(file: str, rows: list[list[str]], lines: Int64[np.ndarray, " line"], *, log: ProblemLog) -> set[int]:
+    """Rows of another width than the header's that are no data, each reported: a total, a comment, a footer."""
+    found: set[int] = set()
+    for number, row in enumerate(rows):
+        if len(row) == len(rows[0]):
+            continue
+        filled = [plain_text(cell) for cell in row if cell.strip()]
+        is_comment = bool(_COMMENT.match(filled[0]))  # with commas, perhaps
+        cause = find_aside(filled[0], alone=len(filled) == 1 or is_comment)
+        if cause is not None:
+            got = f"{quote(filled[0])} ({cause.what})"
+            detail = fault(expected="a row of the table", got=got, remedy=cause.remedy)
+            log.add(file, row=int(lines[number]), rule=cause.rule, detail=detail)
+            found.add(number)
+    return found
+
+
 def _refuse_ragged(
     file: str, rows: list[list[str]], lines: Int64[np.ndarray, " line"], *, log: ProblemLog
 ) -> Bool[np.ndarray, " line"]:
@@ -233,13 +255,19 @@ def _refuse_ragged(
             file,
             rule="row-length",
             column="",
-            faults=((int(lines[row]), _ragged(int(widths[row]), width)) for row in ragged),
+            faults=((int(lines[row]), _ragged(rows[row], width)) for row in ragged),
             total=len(ragged),
         )
     return np.asarray(widths == width)
 
 
-def _ragged(width: int, expected: int) -> str:
+def _ragged(row: list[str], expected: int) -> str:
+    filled = [cell for cell in row if cell.strip()]
+    if len(filled) == 1:
+        remedy = "Remove the row if it is a note, else write a comma for each empty cell too"
+        return fault(
+            expected=f"{expected} cells as in the header", got=f"{len(row)} ({quote(filled[0])})", remedy=remedy
+        )
     longer = "Quote cells that hold a comma, and write decimals with a point"
-    remedy = longer if width > expected else "Write a comma for each empty cell too"
-    return fault(expected=f"{expected} cells as in the header", got=f"{width}", remedy=remedy)
+    remedy = longer if len(row) > expected else "Write a comma for each empty cell too"
+    return fault(expected=f"{expected} cells as in the header", got=f"{len(row)}", remedy=remedy)

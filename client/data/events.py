@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from client.data.columns import empty_cells, read_levels, read_numbers
+from client.data.ids import without_asides
 from client.data.patients import Patients, find_patients
 from client.data.problems import ProblemLog
 from client.data.tables import Table, read_table
@@ -41,6 +42,7 @@ def read_events(
     table = read_table(path, wanted=wanted, log=log)
     if table is None:
         return np.zeros((len(patients), n_items), dtype=np.float32), np.zeros(len(patients), dtype=bool), ()
+    table = without_asides(table, schema.study.patient_id)
     rows = find_patients(table, schema.study.patient_id, patients)
     items = _read_items(table, events.items)
     weights = _read_doses(table) if with_dose else np.ones(len(table))

@@ -20,10 +20,11 @@ from client.data.image_table import (
     no_images,
     read_images,
 )
+from client.data.likely_names import is_table, misnamed_files
 from client.data.patients import PATIENTS, Patients, read_patients
 from client.data.problems import ProblemLog, fault
 from client.data.series import read_series
-from client.data.tables import SUFFIXES, candidates, find_table, leaves_folder
+from client.data.tables import candidates, find_table, leaves_folder
 from shared_model.errors import DataError, Problem, SchemaError
 from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import STATIC, Schema
@@ -106,6 +107,8 @@ def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
     names = (PATIENTS, *schema.series, *schema.events, *([IMAGES] if schema.images else []))
     files = [path for name in names for path in candidates(folder, name)]
     if any(leaves_folder(path) for path in files):
+        return None
+    if any(misnamed_files(folder, name) for name in names if not candidates(folder, name)):
         return None
     for table in candidates(folder, IMAGES) if schema.images else []:
         images = list_image_files(table, schema)
@@ -195,10 +198,11 @@ def _assemble(
     )
     ignored = {PATIENTS: patients.ignored, **parts.ignored, IMAGES: images.ignored}
     used = {PATIENTS, IMAGES, *schema.series, *schema.events} - (set() if schema.images else {IMAGES})
+    read = {path.name for name in used for path in candidates(folder, name)}
     notes = Notes(
         ignored_columns={file: columns for file, columns in ignored.items() if columns},
         ignored_tables=tuple(
-            sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem not in used)
+            sorted(path.name for path in folder.iterdir() if is_table(path.name) and path.name not in read)
         ),
         shared_images=images.shared_files,
         unnamed_images=images.unnamed_files,

@@ -7,13 +7,14 @@ printed on one line and is no quotation: it stands on screens, in pages and in t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from client.data.causes import FORMULA, NUMBER, TEXT_MARK, cell_cause
+from client.data.asides import find_aside
+from client.data.causes import FORMULA, NUMBER, TEXT_MARK, Cause, cell_cause
 from client.data.cells import FIRST_UNSURE, Cells
 from client.data.columns import empty_cells, without_decimals
 from client.data.look_alikes import Known, one_form
@@ -46,6 +47,39 @@ _INEXACT = _Fault(
 _SHEET = {
     cause: _Fault(cause.rule, "the patient id itself", cause.remedy, cause.what) for cause in (TEXT_MARK, FORMULA)
 }
+
+
+def without_asides(table: Table, column: str) -> Table:
+    """The table without rows that are no data; these are reported.
+
+    Args:
+        table: as it was read.
+        column: of patient ids.
+    """
+    if column not in table or table.columns[column].kind != "text":
+        return table
+    texts = table.columns[column].texts
+    suspects = {text for text in texts.unique() if text and find_aside(text, alone=True)}
+    if not suspects:
+        return table
+    others = [cells.missing for name, cells in table.columns.items() if name != column]
+    keep = np.ones(len(table), dtype=bool)
+    by_cause: dict[Cause, list[int]] = {}
+    for row in np.flatnonzero(texts.isin(suspects).to_numpy()):
+        cause = find_aside(texts.iloc[row], alone=all(missing[row] for missing in others))
+        if cause is not None:
+            by_cause.setdefault(cause, []).append(int(row))
+            keep[row] = False
+    for cause, rows in by_cause.items():
+        wrong = np.zeros(len(table), dtype=bool)
+        wrong[rows] = True
+
+        def say(row: int, what: str = cause.what) -> str:  # noqa: ARG001
+            return what
+
+        table.refuse(wrong, column=column, rule=cause.rule, expected="a patient", remedy=cause.remedy, hint=say)
+    columns = {name: cells.only(keep) for name, cells in table.columns.items()}
+    return replace(table, lines=table.lines[keep], columns=columns)
 
 
 def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt16
 from client.data.columns import empty_cells, read_levels, read_texts
 from client.data.disk import Disk
 from client.data.gray_image import FittedImage
-from client.data.ids import read_ids
+from client.data.ids import read_ids, without_asides
 from client.data.images import read_image
 from client.data.patients import Patients, find_patients
 from client.data.problems import ImageError, ProblemLog, quote
@@ -83,6 +83,7 @@ def read_images(
     table = read_table(path, wanted=[schema.study.patient_id, IMAGE, FILE], log=log)
     if table is None:
         return images
+    table = without_asides(table, schema.study.patient_id)
     rows = find_patients(table, schema.study.patient_id, patients)
     names = tuple(schema.images)
     codes = read_levels(table, IMAGE, levels=names, rule="unknown-image")

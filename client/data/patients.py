@@ -11,9 +11,10 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from client.data.columns import empty_cells, read_flags, read_levels, read_numbers
-from client.data.ids import read_ids, refuse_ids, refuse_twins
+from client.data.ids import read_ids, refuse_ids, refuse_twins, without_asides
+from client.data.likely_names import advise_file, misnamed_files, similar_files
 from client.data.look_alikes import Known
-from client.data.problems import ProblemLog, fault
+from client.data.problems import ProblemLog, fault, quote
 from client.data.tables import Table, candidates, find_table, read_table
 from shared_model.schema import Schema
 
@@ -70,9 +71,11 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     """
     path = find_table(folder, PATIENTS, log=log)
     if path is None:
-        if not candidates(folder, PATIENTS):
-            remedy = "Point to the folder that holds it, or export it"
-            detail = fault(expected="patients.csv or patients.parquet", got="no patients", remedy=remedy)
+        if not candidates(folder, PATIENTS) and not misnamed_files(folder, PATIENTS):
+            similar = similar_files(folder, PATIENTS)
+            remedy = advise_file(similar[0], PATIENTS) if similar else "Point to the folder that holds it, or export it"
+            got = " and ".join(map(quote, similar)) or "no patients"
+            detail = fault(expected="patients.csv or patients.parquet", got=got, remedy=remedy)
             log.add(PATIENTS + ".csv", rule="no-patients", detail=detail)
         return no_patients(schema)
     recorded = {name: column for name in event_sets if (column := schema.events[name].recorded)}
@@ -81,6 +84,7 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     table = read_table(path, wanted=list(dict.fromkeys(wanted)), log=log)
     if table is None:
         return no_patients(schema)
+    table = without_asides(table, study.patient_id)
     if table.complete and not len(table):
         detail = fault(expected="at least one patient", got="a header only", remedy="Check the export's filter")
         log.add(table.file, rule="no-rows", detail=detail)
@@ -91,7 +95,7 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     used_later = {events.recorded for events in schema.events.values()}
     return Patients(
         ids=tuple(ids),
-        outcome=_read_outcome(table, study.outcome),
+        outcome=_read_outcome(table, study.outcome, id_column=study.patient_id),
         numbers=_stack([_read_number(table, schema, column.name) for column in schema.numbers], len(table)),
         levels=_stack([read_levels(table, c.name, levels=c.levels) for c in schema.categories], len(table), np.int64),
         recorded={name: _read_recorded(table, column) for name, column in recorded.items() if column in table},
@@ -127,13 +131,20 @@ def _refuse_twice(table: Table, column: str, ids: pd.Series) -> None:
         )
 
 
-def _read_outcome(table: Table, column: str) -> Int8[np.ndarray, " patient"]:
+def _read_outcome(table: Table, column: str, *, id_column: str) -> Int8[np.ndarray, " patient"]:
     values = read_flags(table, column, rule="outcome-not-0-1")
     if column not in table:
         return np.zeros(len(table), dtype=np.int8)
     empty = empty_cells(table, column)
     remedy = "Fill it or leave the patient out of the study"
-    table.refuse(empty, column=column, rule="missing-outcome", expected="0 or 1", remedy=remedy)
+    others = [cells.missing for name, cells in table.columns.items() if name != id_column]
+
+    def say(row: int) -> str:
+        return (
+            "in a row that holds an id alone; a footer or a note is no patient" if all(m[row] for m in others) else ""
+        )
+
+    table.refuse(empty, column=column, rule="missing-outcome", expected="0 or 1", remedy=remedy, hint=say)
     known = values[~np.isnan(values)]
     if len(known) == len(table) > 0:
         for value, rule, what in ((1, "no-events", "event"), (0, "no-non-events", "non-event")):

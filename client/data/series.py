@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from client.data.columns import empty_cells, read_numbers, read_times
+from client.data.ids import without_asides
 from client.data.patients import Patients, find_patients
 from client.data.problems import ProblemLog
 from client.data.tables import Table, read_table
@@ -39,6 +40,7 @@ def read_series(
     table = read_table(path, wanted=columns, log=log)
     if table is None:
         return values, np.zeros(len(patients), dtype=bool), ()
+    table = without_asides(table, schema.study.patient_id)
     rows = find_patients(table, schema.study.patient_id, patients)
     cells = _read_cells(table, series)
     usable = (rows >= 0) & (cells >= 0)

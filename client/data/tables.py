@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Int64
 from client.data.causes import cell_cause
 from client.data.cells import Cells, Content, arrow_cells
 from client.data.csv_table import read_csv
-from client.data.look_alikes import Known
+from client.data.likely_names import advise_column, advise_file, misnamed_files
 from client.data.problems import ProblemLog, fault, quote
 from shared_model.plain_text import plain_text
 
@@ -108,8 +107,19 @@ def candidates(folder: Path, name: str) -> list[Path]:
 
 
 def find_table(folder: Path, name: str, *, log: ProblemLog) -> Path | None:
-    """The one file of table `name`; None if the hospital has none or, reported, has two or a link out of the folder."""
+    """The one file of table `name`; None if the hospital has none.
+
+    None, too, where it has two, a link out of the folder, or one under another name: this is reported.
+    """
     paths = candidates(folder, name)
+    misnamed = [] if paths else misnamed_files(folder, name)
+    if misnamed:
+        detail = fault(
+            expected=f"{name}.csv or {name}.parquet",
+            got=" and ".join(map(quote, misnamed)),
+            remedy=advise_file(misnamed[0], name),
+        )
+        log.add(quote(misnamed[0])[1:-1], rule="misnamed-table", detail=detail)
     if len(paths) > 1:
         detail = fault(
             expected=f"one table {name}",
@@ -156,7 +166,9 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
     counts = Counter(content.header)
     for name in wanted:
         if not counts[name]:
-            _report_missing(path, name, content.header, log=log)
+            remedy = advise_column(name, content.header, wanted=wanted)
+            detail = fault(expected=f"a column {name}", got="none", remedy=remedy)
+            log.add(path.name, row=1, column=name, rule="missing-column", detail=detail)
     for name, n in counts.items():
         if n > 1 and name:
             detail = fault(expected="each column once", got=f"it {n} times", remedy="Rename or remove the others")
@@ -168,20 +180,6 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
         ignored=tuple(name for name in content.header if name and name not in wanted),
         complete=content.complete,
         log=log,
-    )
-
-
-def _report_missing(path: Path, name: str, header: Sequence[str], *, log: ProblemLog) -> None:
-    folded = {other.casefold(): other for other in header}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.75)
-    similar = [other for other in header if Known([name]).hint(other)] or [folded[near] for near in close]
-    hint = f"Rename column {quote(similar[0])}" if similar else "Add it, with empty cells where nothing is known"
-    log.add(
-        path.name,
-        row=1,
-        column=name,
-        rule="missing-column",
-        detail=fault(expected=f"a column {name}", got="none", remedy=hint),
     )
 
 
