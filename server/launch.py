@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.run_folder import CONFIG, RunFolder, read_status
-from server.run_lock import LOCKS
+from server.run_lock import COMPARISON_LOCK, LOCKS
 from shared_model.config import Scalar, Settings, parse_settings
 from shared_model.errors import SettingsError
 
@@ -64,3 +64,5 @@ def check_out(out: Path, *, resume: bool) -> None:
         )
     if resume and not out.is_dir():
         raise SettingsError(f"--resume at {out}: expected a run folder, got none.")
+    if (out / COMPARISON_LOCK).exists():
+        raise SettingsError(f"--resume at {out}: expected a run folder, got a comparison's. Give the run's.")

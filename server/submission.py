@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import IO
 import psutil
 
 from server.bundle import stage_app
-from server.run_folder import CONTINUE, RunFolder, read_status
+from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
@@ -36,7 +34,6 @@ APP = "hipfed"  # Flower takes no other kind of name for an app's folder than fo
 CONNECTION = "hipfed"
 POLL_S = 0.3
 APP_END_S = 30.0  # until the app notices that its run was stopped
-INTERRUPTED = f"interrupted; {CONTINUE}"
 _CACHE = "HIPFED_CACHE"
 _UNREADABLE = "unknown"
 
@@ -269,17 +266,6 @@ def _log_last(folder: RunFolder, reason: str) -> None:
         log.write(f"{now.isoformat(timespec='milliseconds')} ERROR the run failed: {reason}\n")
 
 
-def tell_interruption(folder: RunFolder, error: BaseException) -> None:
-    """Say why the launcher gave up, unless the app finished meanwhile."""
-    if read_status(folder.path)[0] == "completed":
-        return
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        folder.write_status("interrupted", CONTINUE)
-    else:
-        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-        folder.write_status("failed", reason)
-
-
 def tolerant(watch: Callable[[], None], say: Callable[[str], None]) -> Callable[[], None]:
     """Watching that fails is told once and ends: what is shown must not decide how a run ends."""
     failed = False
@@ -295,44 +281,6 @@ def tolerant(watch: Callable[[], None], say: Callable[[str], None]) -> Callable[
             say(f"progress can no longer be shown ({type(error).__name__}: {error}); the run goes on")
 
     return attempt
-
-
-@contextmanager
-def stopped_by_signals(say: Callable[[str], None], *, also: Sequence[signal.Signals] = ()) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run alike, at once on the screen; a second one does not break off the ending.
-
-    Args:
-        say: shows the user a line.
-        also: further signals that end it; one that is ignored, as SIGHUP is under nohup, stays so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stopping = False
-
-    def stop(number: int, _frame: object) -> None:
-        nonlocal stopping
-        if number == signal.SIGHUP:  # with the terminal gone, writing to it fails
-            _write_to_nobody(terminals)
-        say("still stopping…" if stopping else "stopping…")
-        if not stopping:
-            stopping = True
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-    terminals = [number for number in (1, 2) if os.isatty(number)]
-    wanted = (signal.SIGINT, signal.SIGTERM, *(number for number in also if signal.getsignal(number) != signal.SIG_IGN))
-    before = {number: signal.signal(number, stop) for number in wanted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _write_to_nobody(descriptors: Sequence[int]) -> None:
-    with Path(os.devnull).open("wb") as nobody:
-        for number in descriptors:
-            os.dup2(nobody.fileno(), number)
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

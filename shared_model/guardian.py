@@ -37,13 +37,13 @@ def end_tree(top: psutil.Process) -> None:
 
 
 @contextmanager
-def guarded(command: Sequence[str], *, home: Path, log: IO[bytes]) -> Iterator[Callable[[int], None]]:
+def guarded(command: Sequence[str], *, home: Path, log: IO[bytes] | None) -> Iterator[Callable[[int], None]]:
     """Yield what puts a process under guard, by its id; who leaves the block has ended its processes.
 
     Args:
         command: of a guardian, which hands its standard input to `end_left_behind`.
         home: its working directory.
-        log: takes what it has to say.
+        log: takes what it has to say; None for where this process says it.
     """
     with subprocess.Popen(  # noqa: S603 - a module of ours
         command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=home, start_new_session=True

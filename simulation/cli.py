@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,16 +35,15 @@ def main(*, version: Version = False) -> None:
 def _stopped_plainly(out: Path) -> Iterator[None]:
     """A run that a signal ended says how it stands; what had finished by then is a finished run."""
     from server.run_folder import read_status
-    from server.submission import INTERRUPTED
+    from server.stopping import INTERRUPTED, STOPS, stop_code
 
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except STOPS as stop:
         finished = read_status(out)[0] == "completed"
         Console(stderr=True).print("the run had finished" if finished else INTERRUPTED, highlight=False)
         if not finished:
-            code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
-            raise typer.Exit(code) from stop
+            raise typer.Exit(stop_code(stop)) from stop
 
 
 @app.command()

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from server.run_folder import CONTINUE, RunFolder
+from server.run_lock import LAUNCHER_LOCK
+from server.stopping import stopped_by_signals, telling_its_end
 from server.submission import (
     POLL_S,
     Place,
@@ -27,9 +29,7 @@ from server.submission import (
     flower_environment,
     follow,
     require_checkout,
-    stopped_by_signals,
     submission,
-    tell_interruption,
     tolerant,
     write_connection,
 )
@@ -86,16 +86,13 @@ def run_on_flower(
     """
     require_checkout()
     run_file = folder.path / "flower.log"
-    try:
-        with stopped_by_signals(say, also=(signal.SIGHUP,)), run_file.open("ab") as log:
-            folder.write_status("running")
+    # Outermost: there, all that was started has ended, and nobody else writes the status.
+    with telling_its_end(folder), stopped_by_signals(say, also=(signal.SIGHUP,)), run_file.open("ab") as log:
+        folder.write_status("running")
+        state, is_busy = _attempt(folder, run_config, n_sites, log=log, watch=tolerant(watch, say))
+        if is_busy:
+            say(f"Ray did not start within its {RAY_START_S} s, as the machine is busy; trying once more")
             state, is_busy = _attempt(folder, run_config, n_sites, log=log, watch=tolerant(watch, say))
-            if is_busy:
-                say(f"Ray did not start within its {RAY_START_S} s, as the machine is busy; trying once more")
-                state, is_busy = _attempt(folder, run_config, n_sites, log=log, watch=tolerant(watch, say))
-    except BaseException as error:  # here, all that was started has ended: nobody else writes the status
-        tell_interruption(folder, error)
-        raise
     if is_busy:
         folder.write_status("failed", reason := explain_busy())
         raise StudyError(reason)
@@ -109,7 +106,7 @@ def _attempt(
     begin = log.seek(0, os.SEEK_END)
     with (
         tempfile.TemporaryDirectory(prefix="hipfed-") as home,
-        guarded(home=Path(home), run=folder.path, log=log) as guard,
+        guarded(home=Path(home), run=folder.path, log=log, lock=LAUNCHER_LOCK, go_on=CONTINUE) as guard,
     ):
         place = Place(Path(home), flower_environment(Path(home)), log, guard)
         with _superlink(place) as address:

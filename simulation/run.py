@@ -19,7 +19,7 @@ from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
 from server.settings_check import check_settings
 from server.site_rows import hide_rows
-from server.submission import stopped_by_signals, tell_interruption
+from server.stopping import stopped_by_signals, telling_its_end
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
 from shared_model.folder_lock import hold_lock
@@ -77,15 +77,12 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
         todo = [(part, plan) for part, plan, finished in zip(parts, plans, done, strict=True) if not finished]
         if todo:
             _forget_pooled(out)
-        try:
-            with stopped_by_signals(partial(console.print, markup=False, highlight=False), also=(signal.SIGHUP,)):
-                for part, settings in todo:
-                    with hold_lock(part, LAUNCHER_LOCK):
-                        run_fold(part, settings=settings)
-                _pool_folds(out, folds, plans[0])
-        except (KeyboardInterrupt, SystemExit) as stop:
-            tell_interruption(RunFolder(out), stop)
-            raise
+        say = partial(console.print, markup=False, highlight=False)
+        with telling_its_end(RunFolder(out)), stopped_by_signals(say, also=(signal.SIGHUP,)):
+            for part, settings in todo:
+                with hold_lock(part, LAUNCHER_LOCK):
+                    run_fold(part, settings=settings)
+            _pool_folds(out, folds, plans[0])
 
 
 def _count_hospitals(cohort: Path, settings: Settings) -> int:

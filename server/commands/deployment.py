@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,18 +89,17 @@ def run(
     from server.deployment.run import run_deployed
     from server.report.writing import reported
     from server.run_folder import read_status
-    from server.submission import INTERRUPTED
+    from server.stopping import INTERRUPTED, STOPS, stop_code
     from server.summary import print_run
 
     console, errors = Console(), Console(stderr=True)
     with plain_refusal(_PROGRAM), reported(out, partial(console.print, markup=False, highlight=False, soft_wrap=True)):
         try:
             run_deployed(_open(home), study, out, resume=resume, console=console)
-        except (KeyboardInterrupt, SystemExit) as stopped:
+        except STOPS as stopped:
             if read_status(out)[0] != "completed":
                 errors.print(INTERRUPTED, highlight=False)
-                code = 128 + (signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM)
-                raise typer.Exit(code) from stopped
+                raise typer.Exit(stop_code(stopped)) from stopped
             errors.print("the run had finished", highlight=False)
         print_run(out, console)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.run_lock import COMPARISON_LOCK
 from shared_model.errors import SettingsError
 
 _MARKS = ("status.json", "config.json", "rounds.jsonl", "checkpoints")
@@ -43,7 +44,10 @@ def open_runs(folder: Path) -> Path:
 
 
 def list_runs(root: Path) -> dict[str, Place]:
-    """All runs by name. A link that leads out of RUNS is no run, and neither is one whose name is no text."""
+    """All runs by name.
+
+    No run is a comparison of arms, a link that leads out of RUNS, or a folder whose name is no text.
+    """
     found: dict[str, Place] = {}
     for name, path in sorted(_list_folders(root, root, accept=_is_text)):
         found |= _list_run(name, path, root)
@@ -60,6 +64,8 @@ def find_run(root: Path, name: str) -> dict[str, Place]:
 
 
 def _list_run(name: str, path: Path, root: Path) -> dict[str, Place]:
+    if os.path.lexists(path / COMPARISON_LOCK):
+        return {}
     folds = list(_list_folders(path, root, accept=_is_fold))
     if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
         return {}

@@ -25,6 +25,7 @@ from server.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enro
 from server.run_folder import CONFIG, RunFolder
 from server.run_lock import LAUNCHER_LOCK
 from server.settings_check import check_settings
+from server.stopping import stopped_by_signals, telling_its_end
 from server.submission import (
     APP_END_S,
     CONNECTION,
@@ -33,9 +34,7 @@ from server.submission import (
     check_outcome,
     follow,
     require_checkout,
-    stopped_by_signals,
     submission,
-    tell_interruption,
     tolerant,
 )
 from shared_model.config import Scalar, Settings
@@ -173,24 +172,21 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     folder.write_status("running")
-    try:
-        with (
-            stopped_by_signals(say),
-            (folder.path / "flower.log").open("ab") as log,
-            tempfile.TemporaryDirectory(prefix="hipfed-") as staging,
-        ):
-            place = Place(home.flower, service_environment(home), log, lambda _pid: None)
-            submit = submission(folder.path, run_config, staging=Path(staging))
-            state = follow(
-                submit,
-                place,
-                tolerant(watch, say),
-                stop=partial(_stop_run, place, folder.path),
-                patience_s=math.inf,
-            )
-    except BaseException as error:
-        tell_interruption(folder, error)
-        raise
+    with (
+        telling_its_end(folder),
+        stopped_by_signals(say),
+        (folder.path / "flower.log").open("ab") as log,
+        tempfile.TemporaryDirectory(prefix="hipfed-") as staging,
+    ):
+        place = Place(home.flower, service_environment(home), log, lambda _pid: None)
+        submit = submission(folder.path, run_config, staging=Path(staging))
+        state = follow(
+            submit,
+            place,
+            tolerant(watch, say),
+            stop=partial(_stop_run, place, folder.path),
+            patience_s=math.inf,
+        )
     check_outcome(folder, flower_state=state, see=f"`hipfed-server status --home {home.folder}`")
 
 

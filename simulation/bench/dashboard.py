@@ -21,7 +21,7 @@ from rich.console import Console
 
 from server.dashboard.sharing import LASTS_S
 from server.run_lock import APP_LOCK
-from server.submission import stopped_by_signals
+from server.stopping import stopped_by_signals
 from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock
 from shared_model.screen_table import print_table

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from client.cohort_folder import list_hospitals
-from server.submission import stopped_by_signals
+from server.stopping import stopped_by_signals
 from shared_model.config import Scalar
 from simulation.bench.loopback import Loopback
 from simulation.bench.message_costs import Cost, pair_answers, read_run_log, read_worker_log, summarise_costs

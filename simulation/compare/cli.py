@@ -33,9 +33,9 @@ def compare(  # noqa: PLR0913 - one parameter an option
     ] = None,
 ) -> None:
     """Compare federated, pooled, local and other models on the same folds: tables, figures, comparison.md."""
-    from server.submission import stopped_by_signals
+    from server.stopping import STOPS, stop_code, stopped_by_signals
     from shared_model.config import parse_assignments
-    from simulation.compare.running import Plan, compare_cohort
+    from simulation.compare.running import GO_ON, Plan, compare_cohort
     from simulation.decoded import decoded_beside
 
     console = Console()
@@ -57,10 +57,9 @@ def compare(  # noqa: PLR0913 - one parameter an option
             say = partial(console.print, highlight=False)
             with stopped_by_signals(say, also=(signal.SIGHUP,)), decoded_beside(cohort, out):
                 compare_cohort(plan, console=console)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            console.print("interrupted; the same command goes on", highlight=False)
-            code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
-            raise typer.Exit(code) from stop
+        except STOPS as stop:
+            console.print(f"interrupted; {GO_ON}", highlight=False)
+            raise typer.Exit(stop_code(stop)) from stop
         finally:
             report = out / "comparison.md"
             if report.exists():

@@ -6,17 +6,23 @@ import logging
 import multiprocessing
 import re
 import signal
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from server.progress import show_bars
+from server.run_folder import RunFolder
+from server.run_lock import COMPARISON_LOCK
 from server.settings_check import check_settings
+from server.stopping import telling_its_end
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
 from shared_model.folder_lock import hold_lock
@@ -26,8 +32,9 @@ from simulation.compare.arms import GROUPS, Arm, choose_arms, list_arms
 from simulation.compare.report import write_report
 from simulation.compare.tables import read_arm
 from simulation.compare.tasks import Task, do_task, list_tasks, open_sites
+from simulation.guardian import guarded
 
-LOCK = ".compare.lock"
+GO_ON = "the same command goes on"
 EXAMPLE_SCORE = Path(__file__).with_name("nottingham.toml")
 QUICK = ("federated", "pooled", "modality", "regression")
 
@@ -74,6 +81,8 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
         DataError: a hospital's folder breaks the data contract.
         StudyError: an arm could not be trained; the report is of the others.
     """
+    if (plan.out / "status.json").exists() and not (plan.out / COMPARISON_LOCK).exists():
+        raise SettingsError(f"--out at {plan.out}: expected a new folder or a comparison's, got a run's. Give another.")
     schema = load_schema(plan.cohort / "schema.toml")
     settings = _check(plan, schema)
     score = _points_file(plan, schema)
@@ -83,7 +92,7 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
     quick = tuple(name for name in QUICK if plan.quick and any(name in {arm.name, arm.group} for arm in every))
     arms = choose_arms(every, plan.arms or quick)
     plan.out.mkdir(parents=True, exist_ok=True)
-    with hold_lock(plan.out, LOCK):
+    with hold_lock(plan.out, COMPARISON_LOCK), _told(plan.out) as place:
         tasks = list_tasks(
             arms,
             cohort=plan.cohort.resolve(),
@@ -93,7 +102,7 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
             assignments=plan.assignments,
             points=str(score or ""),
         )
-        failed = _do_all(tasks, workers=plan.workers, console=console)
+        failed = _do_all(tasks, workers=plan.workers, place=place, console=console)
         finished = [read_arm(arm, of_arm) for arm, of_arm in _by_arm(arms, tasks) if all(t.is_done() for t in of_arm)]
         if not any(one.arm.name == "federated" for one in finished):
             raise StudyError(f"the federated arm failed: {_first(failed)}")
@@ -101,8 +110,35 @@ def compare_cohort(plan: Plan, *, console: Console) -> None:
             plan.out, finished, sites=open_sites(plan.cohort.resolve()), settings=settings, folds=plan.folds,
             seeds=plan.seeds, assignments=plan.assignments, failed=failed,
         )  # fmt: skip
-    if failed:
-        raise StudyError(f"{len(failed)} of {len(arms)} arms failed: {', '.join(failed)}. First: {_first(failed)}")
+        if failed:
+            raise StudyError(f"{len(failed)} of {len(arms)} arms failed: {', '.join(failed)}. First: {_first(failed)}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where processes work that train.
+
+    Attributes:
+        temporary: their folder for temporary files, which goes with this process, however that ends.
+        guard: told the id of each.
+    """
+
+    temporary: Path
+    guard: Callable[[int], None]
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[_Place]:
+    """status.json says how the comparison stands: within the block, and after it; also if this process is killed."""
+    folder = RunFolder(out)
+    with (
+        telling_its_end(folder, go_on=GO_ON),
+        tempfile.TemporaryDirectory(prefix="hipfed-") as temporary,
+        guarded(home=Path(temporary), run=out.resolve(), log=None, lock=COMPARISON_LOCK, go_on=GO_ON) as guard,
+    ):
+        folder.write_status("running")
+        yield _Place(Path(temporary), guard)
+        folder.write_status("completed")
 
 
 def _check(plan: Plan, schema: Schema) -> Settings:
@@ -144,7 +180,7 @@ def _by_arm(arms: Sequence[Arm], tasks: Sequence[Task]) -> list[tuple[Arm, list[
     return [(arm, [task for task in tasks if task.arm == arm]) for arm in arms]
 
 
-def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[str, str]:
+def _do_all(tasks: Sequence[Task], *, workers: int, place: _Place, console: Console) -> dict[str, str]:
     """Do what is not done; returns the reason by name of each arm that failed."""
     todo = [task for task in tasks if not task.is_done()]
     if len(todo) < len(tasks):
@@ -155,9 +191,12 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
     progress = show_bars(console)
     progress.disable = not console.is_terminal
     spawn = multiprocessing.get_context("spawn")
-    with progress, ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
+    start = partial(_start_worker, place.temporary)
+    with progress, ProcessPoolExecutor(workers, mp_context=spawn, initializer=start) as pool:
         bar = progress.add_task("models", total=len(tasks), completed=len(tasks) - len(todo), last="")
         futures: dict[Future[str], Task] = {pool.submit(do_task, task): task for task in todo}
+        for process in multiprocessing.active_children():
+            place.guard(process.pid or 0)
         try:
             for future in as_completed(futures):
                 task, reason = futures[future], future.result()
@@ -174,16 +213,29 @@ def _do_all(tasks: Sequence[Task], *, workers: int, console: Console) -> dict[st
                 "for want of memory (then give fewer --workers). What is done is kept; the same command goes on."
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():  # what they train now would be waited for
-                process.terminate()
+            _end_training(pool)
             raise
     return failed
 
 
-def _start_worker() -> None:
-    """One thread a process, and no log on the screen: the report tells what the runs found. Ctrl-C ends it at once."""
+def _end_training(pool: ProcessPoolExecutor) -> None:
+    """End what is trained now, which would be waited for."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    training = multiprocessing.active_children()
+    for process in training:
+        process.terminate()
+    for process in training:  # they write to the folder of temporary files, which is removed next
+        process.join()
+
+
+def _start_worker(temporary: Path) -> None:
+    """One thread a process, and no log on the screen: the report tells what the runs found. Ctrl-C ends it at once.
+
+    Args:
+        temporary: folder of its temporary files, which somebody else clears away.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    tempfile.tempdir = str(temporary)
     threadpool_limits(1)
     logging.getLogger("hipfed").addHandler(logging.NullHandler())
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import signal
 import sys
 import threading
 import time
@@ -26,7 +24,6 @@ from server.submission import (
     flower_environment,
     follow,
     listed_status,
-    stopped_by_signals,
     to_toml,
     tolerant,
     write_connection,
@@ -256,74 +253,6 @@ def test_watching_that_fails_is_told_once_and_ends_no_run() -> None:
     (line,) = said
     assert line.startswith("progress can no longer be shown (TypeError: unsupported operand")
     assert line.endswith("the run goes on")
-
-
-@pytest.mark.parametrize(("number", "ending", "code"), [(signal.SIGINT, KeyboardInterrupt, ()), (15, SystemExit, 143)])
-def test_signal_is_answered_at_once_and_a_second_does_not_break_off_the_ending(
-    number: int, ending: type[BaseException], code: object
-) -> None:
-    before = signal.getsignal(number)
-    said: list[str] = []
-    ended = False
-
-    def run() -> None:
-        nonlocal ended
-        with stopped_by_signals(said.append):
-            try:
-                os.kill(os.getpid(), number)
-                time.sleep(5)
-            finally:
-                os.kill(os.getpid(), number)
-                ended = True
-
-    with pytest.raises(ending) as caught:
-        run()
-
-    assert said == ["stopping…", "still stopping…"]
-    assert ended
-    assert getattr(caught.value, "code", ()) == code
-    assert signal.getsignal(number) is before
-
-
-def test_signal_that_nohup_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopped_by_signals(lambda _: None, also=[signal.SIGHUP]):
-            signal.raise_signal(signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_lost_terminal_is_written_to_no_more() -> None:
-    script = (
-        "import signal, sys\n"
-        "from server.submission import stopped_by_signals\n"
-        "with stopped_by_signals(lambda text: print(text, flush=True), also=[signal.SIGHUP]):\n"
-        "    print('ready', flush=True); signal.pause()\n"
-    )
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", script])  # noqa: S606
-    while b"ready" not in os.read(terminal, 1024):
-        pass
-    os.close(terminal)  # the system tells it by SIGHUP
-
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
-
-
-def test_run_outside_the_main_thread_leaves_signals_alone() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    seen: list[object] = []
-
-    def run() -> None:
-        with stopped_by_signals(lambda _: None):
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-
-    assert seen == [before]
 
 
 def test_environment_of_flower_names_the_same_cache_from_any_folder(

@@ -15,6 +15,7 @@ import server.summary
 import simulation.cli
 import simulation.run
 from server.run_folder import RunFolder
+from server.stopping import Stopped
 
 
 @pytest.mark.parametrize("app", [simulation.cli.app, server.cli.app, client.cli.app])
@@ -41,15 +42,21 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     return run
 
 
-@pytest.mark.parametrize(
-    ("ending", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143), (SystemExit(129), 129)]
-)
+@pytest.mark.parametrize(("ending", "status"), [(KeyboardInterrupt(), 130), (Stopped(143), 143), (Stopped(129), 129)])
 def test_interrupted_run_says_how_to_continue(
     stopped: Callable[..., Result], ending: BaseException, status: int
 ) -> None:
     result = stopped(ending, "interrupted")
 
     assert (result.exit_code, result.output) == (status, "interrupted; continue with --resume\n")
+
+
+def test_run_that_something_else_ends_is_not_called_interrupted(stopped: Callable[..., Result]) -> None:
+    result = stopped(SystemExit("expected a licence, got none"), "failed")
+
+    assert result.exit_code == 1
+    assert "expected a licence" in result.output
+    assert "interrupted" not in result.output
 
 
 def test_run_that_finished_during_the_interrupt_is_shown_as_finished(stopped: Callable[..., Result]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import simulation.run
 from server.run_folder import read_status
-from shared_model.errors import SettingsError
+from shared_model.errors import SettingsError, StudyError
 from simulation.run import parse_folds, run_cohort
 from tests.server.small_cohort import write_small_cohort
 
@@ -43,3 +43,18 @@ def test_range_of_folds_that_a_signal_ends_says_that_it_was_interrupted(
 
     assert read_status(out) == ("interrupted", "continue with --resume")
     assert not (out / "fold-2").exists() or not (out / "fold-2" / "status.json").exists()
+
+
+def test_range_of_folds_one_of_which_fails_says_why_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(**_: Any) -> None:
+        raise StudyError("no quorum")
+
+    monkeypatch.setattr(simulation.run, "run_on_flower", run)
+    cohort, out = write_small_cohort(tmp_path / "cohort"), tmp_path / "out"
+    for resume in (False, True):
+        with pytest.raises(StudyError, match="no quorum"):
+            run_cohort(cohort, out, assignments={"fold": "0..2"}, resume=resume, console=Console(file=StringIO()))
+
+        assert read_status(out) == ("failed", "no quorum")

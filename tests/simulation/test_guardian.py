@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.run_folder import RunFolder, read_status
+from server.run_folder import CONTINUE, RunFolder, read_status
 from server.run_lock import LAUNCHER_LOCK
 from shared_model.folder_lock import hold_lock
 from simulation.guardian import main
@@ -21,7 +21,9 @@ import subprocess, sys, time
 from pathlib import Path
 from simulation.guardian import guarded
 home, run = map(Path, sys.argv[1:])
-with (home.parent / "log").open("ab") as log, guarded(home=home, run=run, log=log) as guard:
+with (home.parent / "log").open("ab") as log, guarded(
+    home=home, run=run, log=log, lock=".launcher.lock", go_on="continue with --resume"
+) as guard:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
     guard(child.pid)
     print(child.pid, flush=True)
@@ -64,14 +66,14 @@ def test_killed_launcher_leaves_no_process_no_folder_and_no_run_that_seems_to_go
 def test_run_that_had_completed_stays_completed(run: RunFolder, tmp_path: Path) -> None:
     run.write_status("completed")
 
-    main(tmp_path / "home", run.path, io.StringIO())
+    main(tmp_path / "home", run.path, io.StringIO(), lock=LAUNCHER_LOCK, go_on=CONTINUE)
 
     assert read_status(run.path) == ("completed", "")
 
 
 def test_status_is_left_alone_when_the_next_launcher_is_at_work(run: RunFolder, tmp_path: Path) -> None:
     with hold_lock(run.path, LAUNCHER_LOCK):
-        main(tmp_path / "home", run.path, io.StringIO())
+        main(tmp_path / "home", run.path, io.StringIO(), lock=LAUNCHER_LOCK, go_on=CONTINUE)
 
     assert read_status(run.path)[0] == "running"
 
@@ -80,6 +82,6 @@ def test_process_that_ended_by_itself_is_no_fault(run: RunFolder, tmp_path: Path
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
 
-    main(tmp_path / "home", run.path, io.StringIO(f"{process.pid}\n"))
+    main(tmp_path / "home", run.path, io.StringIO(f"{process.pid}\n"), lock=LAUNCHER_LOCK, go_on=CONTINUE)
 
     assert read_status(run.path)[0] == "interrupted"

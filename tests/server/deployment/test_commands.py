@@ -17,6 +17,7 @@ from server.cli import app
 from server.enrolment.authority import issue_server_certificate, open_authority
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.run_folder import RunFolder
+from server.stopping import Stopped
 from shared_model import supervised
 from shared_model.folder_lock import hold_lock
 from shared_model.key_files import read_ec_key
@@ -140,7 +141,7 @@ def test_folder_that_is_no_coordinators_is_refused_without_a_traceback(tmp_path:
     ("stopped", "state", "code", "words"),
     [
         (KeyboardInterrupt(), "interrupted", 130, "interrupted; continue with --resume"),
-        (SystemExit(143), "interrupted", 143, "interrupted; continue with --resume"),
+        (Stopped(143), "interrupted", 143, "interrupted; continue with --resume"),
         (KeyboardInterrupt(), "completed", 0, "the run had finished"),
     ],
 )

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from server.run_folder import RunFolder
-from shared_model.errors import SettingsError, StudyError
+from server.dashboard.folder import list_runs
+from server.run_folder import RunFolder, read_status
+from shared_model.errors import DataError, SettingsError, StudyError
 from shared_model.metrics import summarise
 from shared_model.score_quantities import unpack_scores
 from shared_model.score_sums import ScoreSums
@@ -32,6 +33,7 @@ from simulation.compare.reference import summary_features
 from simulation.compare.report import CAUTION
 from simulation.compare.running import Plan, compare_cohort
 from simulation.compare.tasks import do_task, list_tasks, open_sites
+from simulation.run import run_cohort
 from tests.server.small_cohort import run_small_study, small_settings, write_small_cohort
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -141,6 +143,7 @@ def test_finished_tasks_are_not_done_again_and_others_are(
     plan = Plan(cohort, compared, folds=3, seeds=2, arms=ARMS, assignments=SETTINGS)
     compare_cohort(plan, console=Console(file=io.StringIO()))
     assert (compared / "arms.csv").read_bytes() == before
+    assert read_status(compared) == ("completed", "")
 
 
 def test_arm_that_cannot_be_trained_is_named_and_the_others_are_reported(cohort: Path, tmp_path: Path) -> None:
@@ -150,6 +153,8 @@ def test_arm_that_cannot_be_trained_is_named_and_the_others_are_reported(cohort:
     plan = Plan(cohort, tmp_path / "out", folds=3, seeds=1, arms=("fedavg",), assignments=wild)
     with pytest.raises(StudyError, match="arms failed: fedavg"):
         compare_cohort(plan, console=console)
+    assert read_status(tmp_path / "out")[0] == "failed"
+    assert "arms failed: fedavg" in read_status(tmp_path / "out")[1]
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "**fedavg could not be trained**" in text
     assert "federated: hospitals together" in text
@@ -253,37 +258,114 @@ def _kill_what_trains(pid: int) -> None:
             child.kill()
 
 
-@pytest.mark.parametrize("interrupt", [_press_ctrl_c, _terminate, _kill_what_trains])
-def test_interrupted_comparison_trains_no_more_and_goes_on_later(
-    interrupt: Callable[[int], None], cohort: Path, tmp_path: Path
-) -> None:
+def _kill_itself(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start(cohort: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a comparison of two arms in a process of its own, which says what it does in a log."""
     command = [sys.executable, "-c", "from simulation.cli import app; app()", "compare", "--cohort", str(cohort)]
-    command += [
-        "--out",
-        str(tmp_path / "out"),
-        "--arms",
-        "pooled,local",
-        "--seeds",
-        "4",
-        "--folds",
-        "3",
-        "--workers",
-        "1",
-    ]
+    command += ["--out", str(tmp_path / "out"), "--arms", "pooled,local", "--folds", "3", "--workers", "1"]
     command += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    started = []
 
-    def count() -> int:
-        return len(list((tmp_path / "out").glob("tasks/*/*.json")))
+    def run(*, seeds: int) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--seeds", str(seeds)], stdout=log, stderr=log, start_new_session=True, env=environment
+            )
+        started.append(process)
+        return process
 
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    wait_until(lambda: bool(count()) or process.poll() is not None)
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _count(folder: Path) -> int:
+    return len(list((folder / "out").glob("tasks/*/*.json")))
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code", "state", "reason"),
+    [
+        (_press_ctrl_c, 130, "interrupted", "the same command goes on"),
+        (_terminate, 143, "interrupted", "the same command goes on"),
+        (_kill_itself, -9, "interrupted", "hipfed-sim was killed; the same command goes on"),
+        (_kill_what_trains, 1, "failed", "models: expected processes that train to the end, got one that was ended"),
+    ],
+)
+def test_interrupted_comparison_trains_no_more_and_says_so(
+    interrupt: Callable[[int], None],
+    code: int,
+    state: str,
+    reason: str,
+    start: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    process = start(seeds=4)
+    wait_until(lambda: bool(_count(tmp_path)) or process.poll() is not None)
     assert process.poll() is None, (tmp_path / "log").read_text()
+    assert read_status(tmp_path / "out") == ("running", "")
+    training = psutil.Process(process.pid).children(recursive=True)
     interrupt(process.pid)
     status = process.wait(PATIENCE_S)
 
-    assert status != 0
-    assert count() <= 5
-    said = (tmp_path / "log").read_text()
-    assert "the same command goes on" in " ".join(said.split())
-    assert "Traceback" not in said
+    assert status == code
+    wait_until(lambda: read_status(tmp_path / "out")[0] != "running")
+    told = read_status(tmp_path / "out")
+    assert told[0] == state
+    assert told[1].startswith(reason)
+    assert _count(tmp_path) <= 5
+    wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in training))
+    assert not list(tmp_path.glob("hipfed-*"))
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_killed_comparison_goes_on_with_the_same_command(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = start(seeds=1)
+    wait_until(lambda: bool(_count(tmp_path)) or process.poll() is not None)
+    process.kill()
+    process.wait()
+    wait_until(lambda: read_status(tmp_path / "out")[0] == "interrupted")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("tasks/*/*.json")}
+
+    assert start(seeds=1).wait(PATIENCE_S) == 0
+
+    assert read_status(tmp_path / "out") == ("completed", "")
+    assert kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert "of 9 models are there already" in (tmp_path / "log").read_text()
+
+
+def test_comparison_whose_patients_cannot_be_read_has_failed(tmp_path: Path) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort")
+    (cohort / "south" / "patients.csv").write_text("patient_id\n")
+    with pytest.raises(DataError) as caught:
+        compare_cohort(Plan(cohort, tmp_path / "out", assignments=SETTINGS), console=Console(file=io.StringIO()))
+
+    assert read_status(tmp_path / "out") == ("failed", str(caught.value))
+
+
+def test_folder_of_a_run_is_not_touched_by_a_comparison(cohort: Path, tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_status("completed")
+
+    with pytest.raises(SettingsError, match="expected a new folder or a comparison's, got a run's"):
+        compare_cohort(Plan(cohort, tmp_path, assignments=SETTINGS), console=Console(file=io.StringIO()))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_folder_of_a_comparison_is_no_run_to_go_on_with(compared: Path, cohort: Path) -> None:
+    with pytest.raises(SettingsError, match="expected a run folder, got a comparison's"):
+        run_cohort(cohort, compared, assignments={}, resume=True, console=Console(file=io.StringIO()))
+
+
+def test_comparison_is_no_run_of_the_dashboard(compared: Path) -> None:
+    assert compared.name not in list_runs(compared.parent)
