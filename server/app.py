@@ -12,12 +12,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.flower_link import FlowerLink
 from server.idle_settings import refuse_idle_settings
+from server.launch import parse_plan
 from server.report.writing import REPORT, write_apart
 from server.run_config import COHORT, ENROLLED, OUT, PLACES, RESUME, SCHEMA, parse_enrolled
 from server.run_folder import RunFolder, State
 from server.run_lock import APP_LOCK
 from server.study import run_study
-from shared_model.config import Scalar, parse_settings
+from shared_model.config import Scalar
 from shared_model.errors import HipfedError, LockedError, SettingsError
 from shared_model.files import is_full
 from shared_model.folder_lock import hold_lock
@@ -51,7 +52,7 @@ def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> Non
     _log_to(folder)
     folder.write_status("running")
     try:
-        settings = parse_settings({key: value for key, value in run_config.items() if key not in PLACES})
+        settings = parse_plan({key: value for key, value in run_config.items() if key not in PLACES})
         schema = _read_schema(_schema_path(run_config))
         if not run_config[RESUME]:
             refuse_idle_settings(schema, settings)

@@ -19,6 +19,7 @@ from server.drift import describe_drift
 from server.evaluation import evaluate_test
 from server.explain import draw_background, explain_part
 from server.explanations import describe_explanation
+from server.idle_settings import refuse_unknown_names
 from server.link import Link
 from server.plan import StudyPlan
 from server.quality import (
@@ -148,9 +149,12 @@ def choose_hospitals(
         enrolled: as `shake_hands` takes it.
 
     Raises:
+        SettingsError: a setting of a new run names a hospital that there is not.
         StudyError: no quorum, or fewer than `min-sites` hospitals are left.
     """
     agreed = shake_hands(link, study, settings, enrolled=enrolled)
+    if enrolled is None and not folder.read_json("config.json"):
+        _refuse_unknown(settings, agreed)
     for name, reason in agreed.excluded.items():
         log.warning("excluded %s: %s", name, reason)
     folder.write_json("config.json", describe_run(study, schema, settings, agreed))
@@ -167,6 +171,18 @@ def choose_hospitals(
     require_hospitals(agreed, left, settings=settings)
     log.info("hospitals taking part: %s", ", ".join(left.names.values()))
     return left
+
+
+def _refuse_unknown(settings: Settings, agreed: Roster) -> None:
+    """Also where nobody knows the hospitals beforehand, as under a plain `flwr run`, a misspelt name is refused.
+
+    Not where a hospital has not told its name: it may be the one that is meant. (Who is enrolled, the launcher knows.)
+
+    Raises:
+        SettingsError: a setting names a hospital that there is not.
+    """
+    if not any(name.startswith("node ") for name in agreed.excluded):
+        refuse_unknown_names(settings, {*agreed.names.values(), *agreed.excluded})
 
 
 def explain_final(final: WholeModel, progress: Progress, folder: RunFolder, *, evaluated: Collection[str]) -> None:

@@ -20,8 +20,10 @@ from server.run_folder import RunFolder, read_status
 from server.run_lock import APP_LOCK, LAUNCHER_LOCK
 from shared_model.errors import StudyError
 from shared_model.folder_lock import hold_lock
+from shared_model.messages import HANDSHAKE
 from simulation.in_process import InProcessLink
 from tests.server.fake_grid import FakeGrid, make_context
+from tests.server.faulty_links import FAULTS, FaultyLink, RecordingLink
 from tests.server.small_cohort import open_workers, small_settings
 
 
@@ -74,8 +76,9 @@ def test_run_that_cannot_start_leaves_status_failed_with_the_reason(cohort: Path
         ("/nowhere", {}, "/nowhere/schema.toml: expected a readable UTF-8 file"),
         ("/nowhere", {"learning-rate": -1.0}, "learning-rate"),
         ("/nowhere", {"learning-speed": 1.0}, "learning-speed: unknown setting"),
+        ("/nowhere", {"image-weights": "/nowhere.pt"}, "image-weights: expected a file, got none at /nowhere.pt"),
     ],
-    ids=["no-schema", "no-cohort", "wrong-setting", "unknown-setting"],
+    ids=["no-schema", "no-cohort", "wrong-setting", "unknown-setting", "no-file"],
 )
 def test_mistake_in_the_run_config_is_told_in_the_status(
     tmp_path: Path, cohort_folder: str, changes: dict[str, Any], reason: str
@@ -86,6 +89,39 @@ def test_mistake_in_the_run_config_is_told_in_the_status(
     state, told = read_status(tmp_path / "run")
     assert state == "failed"
     assert reason in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"accept-red": "east, wset"}, "accept-red: expected names of hospitals (east, north, south, west), got wset."),
+        ({"modalities": "static,films"}, "modalities: expected some of static, got films."),
+        ({"strata": "male,agee_years:65"}, "strata: expected static columns of the study, got 'agee_years'."),
+    ],
+)
+def test_setting_that_names_what_there_is_not_is_refused_before_any_patient_is_asked_for(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    link = RecordingLink(InProcessLink(open_workers(cohort, tmp_path / "cache")))
+    monkeypatch.setattr(server.app, "FlowerLink", lambda _: link)
+
+    with pytest.raises(SystemExit):
+        main(FakeGrid(), _context(tmp_path / "run", cohort, **changes))
+
+    state, told = read_status(tmp_path / "run")
+    assert (state, told.startswith(reason)) == ("failed", True), told
+    assert {kind for kind, *_ in link.questions} <= {HANDSHAKE}
+
+
+def test_hospital_without_a_name_may_be_the_one_that_is_accepted(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = FaultyLink(InProcessLink(open_workers(cohort, tmp_path / "cache")), 3, FAULTS["deadline"], (HANDSHAKE,))
+    monkeypatch.setattr(server.app, "FlowerLink", lambda _: link)
+
+    main(FakeGrid(), _context(tmp_path / "run", cohort, **{"accept-red": "west"}))
+
+    assert read_status(tmp_path / "run") == ("completed", "")
 
 
 def test_run_folder_of_another_app_is_left_as_it_is(cohort: Path, tmp_path: Path) -> None:
