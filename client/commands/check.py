@@ -11,6 +11,8 @@ from rich.text import Text
 from client.cohort_folder import list_hospitals
 from client.data import find_schema, is_hospital, named_folder, open_hospital, summarise
 from client.data.hospital import SCHEMA_FILE
+from client.data.likely_names import misnamed_files
+from client.data.patients import PATIENTS
 from client.data.ranges import wide_ranges
 from client.data.screen import print_notes, print_problems, print_summary
 from shared_model.errors import DataError, HipfedError, Problem
@@ -24,9 +26,11 @@ _TOO_MANY = (
 
 
 def find_hospitals(folder: Path) -> list[Path]:
-    """The folder itself, or its sub-folders where they and not it hold patients."""
+    """The folder itself, or its sub-folders where they and not it hold patients, if under another name."""
     below = list_hospitals(folder)
-    return below if not is_hospital(folder) and any(is_hospital(path) for path in below) else [folder]
+    if is_hospital(folder):
+        return [folder]
+    return below if any(is_hospital(path) or misnamed_files(path, PATIENTS) for path in below) else [folder]
 
 
 def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path | None, quality: bool) -> bool:

@@ -70,6 +70,11 @@ class Cells:
             return pd.Series(words[positions] if len(words) else [], dtype="str")
         return pd.Series([_plain_value(value) for value in self.values.to_pylist()], dtype="str")
 
+    @cached_property
+    def distinct(self) -> tuple[str, ...]:
+        """Every text once."""
+        return tuple(self.texts.unique())
+
     def shown(self, row: int) -> str:
         """One cell for a message, as its file holds it; "" = missing."""
         if isinstance(self.values, pd.Series):

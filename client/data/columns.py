@@ -25,6 +25,7 @@ _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]+)\.0+")
 _ZERO_ONE = (0.0, 1.0)
 _SURE_DIGITS = 15  # of a decimal: so many survive float64
 _WORDS = {"true": 1.0, "false": 0.0}
+_ONLY_FLAGS = "a column of true and false alone"
 _TYPE_REMEDY = {
     "flag": "Write numbers, not true and false",
     "duration": "Write the number of units",
@@ -128,7 +129,7 @@ def read_flags(table: Table, column: str, *, rule: str = "not-0-1") -> Float64[n
         return np.full(len(table), np.nan)
     if cells.kind == "text":
         values = _text_numbers(cells.texts)
-        words = cells.texts.str.lower().map(_WORDS).to_numpy(dtype=np.float64)
+        words = _word_values(cells)
         values = np.where(np.isnan(words), values, words)
     else:
         values = cells.numbers.copy()
@@ -153,10 +154,10 @@ def read_levels(
     cells = table.columns[column]
     texts = cells.texts if cells.kind not in ("duration", "other") else None
     if texts is None or (_are_flags(cells) and not _take_flags(levels)):
-        got = "" if cells.kind != "text" else "a column of true and false alone"
+        got = _ONLY_FLAGS if cells.kind == "text" else ""
         table.refuse_type(column, expected="one of " + ", ".join(levels), got=got, remedy="Write the levels as text")
         return np.full(len(table), -1)
-    known = {text: _find_level(text, levels, cells.kind) for text in texts.unique()}
+    known = {text: _find_level(text, levels, cells.kind) for text in cells.distinct}
     codes = texts.map(known).to_numpy(dtype=np.int64)
     wrong = (codes < 0) & ~cells.missing
     if wrong.any():
@@ -174,8 +175,14 @@ def read_levels(
 
 def _are_flags(cells: Cells) -> bool:
     """Whether a column holds true and false and nothing else."""
-    words = {text.casefold() for text in cells.texts.unique()} - {""}
+    words = {text.casefold() for text in cells.distinct} - {""}
     return bool(words) and words <= set(_WORDS)
+
+
+def _word_values(cells: Cells) -> Float64[np.ndarray, " row"]:
+    """1 for true, 0 for false, NaN for any other text."""
+    values: Float64[np.ndarray, " row"] = cells.texts.str.lower().map(_WORDS).to_numpy(dtype=np.float64)
+    return values
 
 
 def _take_flags(levels: Sequence[str]) -> bool:
@@ -220,7 +227,7 @@ def _parse_numbers(
         values[infinite] = np.nan
         return values
     if cells.kind == "text":
-        return _numbers_of_text(table, column, cells)
+        return _numbers_of_text(table, column, takes_flags=takes_flags)
     length = unit_ns(unit)
     if cells.kind == "duration" and length:
         return cells.times(length)
@@ -238,8 +245,14 @@ def _text_numbers(texts: pd.Series) -> Float64[np.ndarray, " row"]:
     return values
 
 
-def _numbers_of_text(table: Table, column: str, cells: Cells) -> Float64[np.ndarray, " row"]:
+def _numbers_of_text(table: Table, column: str, *, takes_flags: bool) -> Float64[np.ndarray, " row"]:
+    cells = table.columns[column]
     values = _text_numbers(cells.texts)
+    if np.isnan(values).all() and _are_flags(cells):
+        if takes_flags:
+            return _word_values(cells)
+        table.refuse_type(column, expected="numbers", got=_ONLY_FLAGS, remedy=_TYPE_REMEDY["flag"])
+        return values
     rows_by_cause: dict[Cause, list[int]] = defaultdict(list)
     causes: dict[str, Cause] = {}
     for row in np.flatnonzero(np.isnan(values) & ~cells.missing):

@@ -58,28 +58,47 @@ def without_asides(table: Table, column: str) -> Table:
     """
     if column not in table or table.columns[column].kind != "text":
         return table
-    texts = table.columns[column].texts
-    suspects = {text for text in texts.unique() if text and find_aside(text, alone=True)}
-    if not suspects:
-        return table
-    others = [cells.missing for name, cells in table.columns.items() if name != column]
     keep = np.ones(len(table), dtype=bool)
-    by_cause: dict[Cause, list[int]] = {}
-    for row in np.flatnonzero(texts.isin(suspects).to_numpy()):
-        cause = find_aside(texts.iloc[row], alone=all(missing[row] for missing in others))
-        if cause is not None:
-            by_cause.setdefault(cause, []).append(int(row))
-            keep[row] = False
-    for cause, rows in by_cause.items():
-        wrong = np.zeros(len(table), dtype=bool)
-        wrong[rows] = True
+    no_id = table.columns[column].missing
+    for name, cells in table.columns.items():  # of a row without an id, another column may say what it is
+        if cells.kind != "text" or (name != column and not no_id.any()):
+            continue
+        judged = keep if name == column else keep & no_id
+        for cause, wrong in _find_asides(table, name, judged).items():
+            keep &= ~wrong
 
-        def say(row: int, what: str = cause.what) -> str:  # noqa: ARG001
-            return what
+            def say(row: int, what: str = cause.what) -> str:  # noqa: ARG001
+                return what
 
-        table.refuse(wrong, column=column, rule=cause.rule, expected="a patient", remedy=cause.remedy, hint=say)
+            table.refuse(wrong, column=name, rule=cause.rule, expected="a patient", remedy=cause.remedy, hint=say)
+    if keep.all():
+        return table
     columns = {name: cells.only(keep) for name, cells in table.columns.items()}
     return replace(table, lines=table.lines[keep], columns=columns)
+
+
+def _find_asides(table: Table, column: str, judged: Bool[np.ndarray, " row"]) -> dict[Cause, Bool[np.ndarray, " row"]]:
+    """Rows that are no data by what one column holds, for each cause.
+
+    Args:
+        table: as it was read.
+        column: of texts.
+        judged: rows that may be meant.
+    """
+    texts = table.columns[column].texts
+    all_rows = judged.all()
+    suspects = {
+        text
+        for text in (table.columns[column].distinct if all_rows else set(texts[judged]))
+        if text and find_aside(text, alone=True)
+    }
+    found: dict[Cause, Bool[np.ndarray, " row"]] = {}
+    for row in np.flatnonzero(texts.isin(suspects).to_numpy() & judged) if suspects else ():
+        alone = all(cells.missing[row] for name, cells in table.columns.items() if name != column)
+        cause = find_aside(texts.iloc[row], alone=alone)
+        if cause is not None:
+            found.setdefault(cause, np.zeros(len(table), dtype=bool))[row] = True
+    return found
 
 
 def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:
@@ -151,10 +170,12 @@ def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, 
         wrong = texts.str.contains(".", regex=False).to_numpy(dtype=bool)
     else:
         faults = _judge_texts(cells, defines=defines)
-        known = {text: "" if fault else without_decimals(text) for text, fault in faults.items()}
-        wrong = np.array([bool(text) and not known[text] for text in cells.texts], dtype=bool)
-        texts = cells.texts.map(known).astype("str")
-    return texts.where(~wrong, ""), wrong
+        refused = {text for text, fault in faults.items() if text and fault}
+        wrong = cells.texts.isin(refused).to_numpy(dtype=bool) if refused else np.zeros(len(cells), dtype=bool)
+        known = {text: without_decimals(text) for text in faults}
+        is_same = all(text == plain for text, plain in known.items())
+        texts = cells.texts if is_same else cells.texts.map(known).astype("str")
+    return texts.where(~wrong, "") if wrong.any() else texts, wrong
 
 
 def _judge_texts(cells: Cells, *, defines: bool) -> dict[str, _Fault | None]:
@@ -164,7 +185,7 @@ def _judge_texts(cells: Cells, *, defines: bool) -> dict[str, _Fault | None]:
         cells: of the ids.
         defines: whether the column defines the ids.
     """
-    texts = cells.texts.unique()
+    texts = cells.distinct
     numeric = defines and all(re.fullmatch(NUMBER, text) for text in texts if text)
     return {text: _find_fault(text, _SCIENTIFIC if numeric else _SURELY_SCIENTIFIC) for text in texts}
 

@@ -63,9 +63,10 @@ def is_table(file: str) -> bool:
 
 def misnamed_files(folder: Path, name: str) -> list[str]:
     """Files that hold table `name` under a name or in a form that is not read: PATIENTS.CSV, patients.csv.gz."""
-    if not folder.is_dir():
+    try:
+        return sorted(path.name for path in folder.iterdir() if _means(path.name, name) and path.is_file())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # told by whoever reads the folder
         return []
-    return sorted(path.name for path in folder.iterdir() if _means(path.name, name) and path.is_file())
 
 
 def _means(file: str, name: str) -> bool:

@@ -86,6 +86,15 @@ def test_totals_are_found_in_parquet(hospital: SmallHospital) -> None:
     assert [(problem.row, problem.rule) for problem in _problems(hospital)] == [(5, "totals-row")]
 
 
+@pytest.mark.parametrize("row", ["Total,,,", "Summe,,1,60", "Report of 2024,,,"])
+def test_a_row_without_an_id_is_told_by_what_another_column_says(hospital: SmallHospital, row: str) -> None:
+    hospital.write("procedures.csv", f"item,patient_id,x,y\nnail,P1,,\n{row}\n")
+
+    [problem] = _problems(hospital)
+    assert (problem.row, problem.column) == (3, "item")
+    assert problem.rule in ("totals-row", "footer-row")
+
+
 def test_a_row_with_an_id_alone_may_be_a_note(hospital: SmallHospital) -> None:
     _append(hospital, "patients.csv", "reviewed by the ward,,,,,,")
 

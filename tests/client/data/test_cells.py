@@ -289,3 +289,16 @@ def test_read_levels_refuses_true_among_levels_that_have_no_zero(tmp_path: Path)
 
     assert read_levels(table, "x", levels=("1", "2", "3")).tolist() == [0, -1, 2]
     assert _rules(table) == [(3, "unknown-level")]
+
+
+@pytest.mark.parametrize("values", [pa.array([True, False, None]), pa.array(["TRUE", "false", ""])])
+def test_read_numbers_names_a_column_of_true_and_false_once(tmp_path: Path, values: pa.Array) -> None:
+    table = _table(tmp_path, values)
+
+    assert np.isnan(read_numbers(table, "x", limits=(0.0, 5.0))).all()
+    assert _rules(table) == [(1, "wrong-type")]
+
+
+@pytest.mark.parametrize("values", [pa.array([True, False, None]), pa.array(["TRUE", "false", ""])])
+def test_read_numbers_takes_true_and_false_where_the_range_is_zero_to_one(tmp_path: Path, values: pa.Array) -> None:
+    np.testing.assert_array_equal(read_numbers(_table(tmp_path, values), "x", limits=(0.0, 1.0)), [1, 0, NAN])

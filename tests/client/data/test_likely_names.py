@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from client.commands.check import find_hospitals
 from client.data import open_hospital, read_hospital
 from client.data.likely_names import advise_column
 from shared_model.errors import DataError, Problem
@@ -99,3 +100,10 @@ def test_a_second_form_of_a_table_that_is_read_is_noted(hospital: SmallHospital)
         hospital.write(name, "")
 
     assert read_hospital(hospital.folder, hospital.schema).notes.ignored_tables == ("Vitals.csv", "patients.xlsx")
+
+
+def test_a_cohort_of_one_hospital_whose_patients_are_misnamed_is_still_a_cohort(hospital: SmallHospital) -> None:
+    (hospital.folder / "patients.csv").rename(hospital.folder / "PATIENTS.CSV")
+    cohort = hospital.folder.parent
+
+    assert hospital.folder in find_hospitals(cohort)
