@@ -7,11 +7,7 @@ all on this machine.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from rich.console import Console
 from client.cohort_folder import list_hospitals
 from server.stopping import stopped_by_signals
 from shared_model.config import Scalar
+from simulation.bench.hospital_memory import watched_memory
 from simulation.bench.loopback import Loopback
 from simulation.bench.message_costs import Cost, pair_answers, read_run_log, read_worker_log, summarise_costs
 from simulation.bench.reply_memory import measure_memory
@@ -29,13 +26,11 @@ from simulation.cohort import write_cohort
 TARGET_S = 4.0
 PATIENTS_EACH = 200
 MEMORY_HOSPITALS = (3, 12)
-REPETITIONS = 5
 MOST_WITHOUT_PATIENCE = 11  # rounds that no phase ends before for want of a better one
-_BIN = Path(sys.executable).parent
 
 
 def bench_deployment(*, hospitals: int, questions: int, model_mb: int, console: Console) -> dict[str, Any]:
-    """Costs of messages of one study at warm hospitals, start-up times, and memory.
+    """Costs of messages of one study at warm hospitals, in time and memory.
 
     Args:
         hospitals: how many, all on this machine: their processes share its cores.
@@ -45,23 +40,26 @@ def bench_deployment(*, hospitals: int, questions: int, model_mb: int, console: 
         console: where progress is shown.
 
     Returns:
-        Seconds by kind of message and part of the way, what starting the courier takes of them, peak memory, and the
-        machine's load meanwhile.
+        Seconds by kind of message and part of the way, peak memory of the hospitals' processes and of the coordinator's
+        round, and the machine's load meanwhile.
     """
     result: dict[str, Any] = {"cores": os.cpu_count(), "load_before": os.getloadavg()[0], "target_s": TARGET_S}
     if model_mb:
         console.print("memory", highlight=False)
         result["memory"] = measure_memory(MEMORY_HOSPITALS, model_mb=model_mb)
-    console.print("starting the courier", highlight=False)
-    result["start_s"] = measure_starts()
     with stopped_by_signals(console.print), tempfile.TemporaryDirectory(prefix="hipfed-bench-") as folder:
-        costs = measure_messages(Path(folder), hospitals=hospitals, questions=questions, console=console)
-    result |= {"hospitals": hospitals, "messages": summarise_costs(costs), "load_after": os.getloadavg()[0]}
-    return result
+        costs, held_mb = measure_messages(Path(folder), hospitals=hospitals, questions=questions, console=console)
+    result |= {"hospitals": hospitals, "messages": summarise_costs(costs), "held_mb": held_mb}
+    return result | {"load_after": os.getloadavg()[0]}
 
 
-def measure_messages(folder: Path, *, hospitals: int, questions: int, console: Console) -> list[Cost]:
-    """Costs of all messages of a small study but the handshakes, in which hospitals read their patients anew."""
+def measure_messages(
+    folder: Path, *, hospitals: int, questions: int, console: Console
+) -> tuple[list[Cost], dict[str, int]]:
+    """Costs of all messages of a small study, and the peak memory of a hospital's processes meanwhile, MB.
+
+    The handshakes are left out: in them, hospitals read their patients anew.
+    """
     cohort = folder / "cohort"
     write_cohort(cohort, hospitals=hospitals, patients=PATIENTS_EACH * hospitals, image_size=33)
     names = tuple(hospital.name for hospital in list_hospitals(cohort))
@@ -82,35 +80,16 @@ def measure_messages(folder: Path, *, hospitals: int, questions: int, console: C
     }
     with deployment.running():
         console.print("study", highlight=False)
-        run = deployment.run_study(settings)
+        with watched_memory([deployment.hospital(name).folder / "processes" for name in names]) as held_mb:
+            run = deployment.run_study(settings)
     asked = read_run_log((run / "log.txt").read_text(encoding="utf-8").splitlines())
     costs = [pair_answers(answers, read_worker_log(_worker_log(deployment, name))) for name, answers in asked.items()]
-    return list(chain.from_iterable(costs))
+    return list(chain.from_iterable(costs)), held_mb
 
 
 def _worker_log(deployment: Loopback, name: str) -> list[str]:
     (log,) = deployment.hospital(name).folder.glob("cache/sites/*/worker.log")
     return log.read_text(encoding="utf-8").splitlines()
-
-
-def measure_starts() -> dict[str, float]:
-    """Seconds that starting a courier takes: of Flower's process without the app, and of the app's import beyond that.
-
-    The least of some repetitions, for other programs only ever add to it.
-    """
-    flower = _least_seconds([str(_BIN / "flwr-clientapp"), "--help"])
-    without = _least_seconds([sys.executable, "-c", "import flwr.clientapp"])
-    app = _least_seconds([sys.executable, "-c", "import flwr.clientapp, client.app"])
-    return {"flower_process": round(flower, 3), "app_import": round(max(app - without, 0.0), 3)}
-
-
-def _least_seconds(command: Sequence[str]) -> float:
-    seconds = []
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def print_deployment(result: dict[str, Any], console: Console) -> None:
@@ -123,10 +102,7 @@ def print_deployment(result: dict[str, Any], console: Console) -> None:
             markup=False,
             highlight=False,
         )
-    start = result["start_s"]
-    console.print(
-        f"of that, Flower's process {start['flower_process']:.2f} s and the app's import {start['app_import']:.2f} s",
-        highlight=False,
-    )
+    held = ", ".join(f"{name} {mb}" for name, mb in result["held_mb"].items())
+    console.print(f"peak MB at one hospital (private; hospital: all of it): {held}", markup=False, highlight=False)
     for row in result.get("memory", {}).get("rounds", ()):
         console.print(f"memory with {row['hospitals']} hospitals: {row['peak_mb']} MB", highlight=False)
