@@ -135,6 +135,7 @@ class Lines(Watch):
     def __init__(self, folder: RunFolder, console: Console, *, n_sites: int) -> None:
         super().__init__(folder, console, n_sites=n_sites)
         self._n_rounds = len(_read_rounds(folder))
+        self._hospitals: str | None = None
 
     def __call__(self) -> None:
         """Show what is new."""
@@ -142,7 +143,9 @@ class Lines(Watch):
         if self._is_new(CONFIG):
             self._show_excluded()
             sites = sorted(member["site"] for member in self._folder.read_json(CONFIG).get("roster", []))
-            self.say(f"{name}: hospitals: {', '.join(sites) or 'none'}")
+            before, self._hospitals = self._hospitals, ", ".join(sites) or "none"
+            if self._hospitals != before:
+                self.say(f"{name}: hospitals: {self._hospitals}")
         lines = _read_rounds(self._folder)
         for line in lines[self._n_rounds :]:
             self.say(f"{name} {line['phase']} round {line['round']}: {_describe_line(line, n_sites=self._n_sites)}")

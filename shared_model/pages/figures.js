@@ -56,6 +56,7 @@
     const style = getComputedStyle(root);
     const size = width ? { width, height, autosize: false } : { height, autosize: true };
     holder.querySelector(".waiting")?.remove();
+    holder.style.minHeight = `${height}px`;
     drawn.add(holder);
     const hover = { bgcolor: "var(--surface)", bordercolor: "var(--gray)", font: { color: "var(--ink)" } };
     return Plotly.react(holder, coloured(data, style), coloured({ ...layout, hoverlabel: hover, ...size }, style), {
@@ -100,6 +101,9 @@
     root.dataset.figures = "ready";
   };
 
+  // The page does not move under a reader's pointer when a figure above is drawn.
+  holders.forEach((holder) => { holder.style.minHeight = `${figures[holder.dataset.figure].height}px`; });
+
   const packed = document.getElementById("plotly").textContent;
   if (packed) requestAnimationFrame(() => setTimeout(() => unpack(packed).then(begin)));
 
@@ -136,7 +140,10 @@
       layout: coloured({ ...layout, paper_bgcolor: "var(--surface)", autosize: false }, style),
     };
     const size = { width: 900, height: Math.max(height, 420), scale: format === "png" ? 2 : 1 };
-    await Plotly.downloadImage(picture, { format, filename: holder.dataset.figure, ...size });
+    // Plotly.downloadImage takes its file back at once, before a busy browser has begun to save it.
+    const [head, body] = (await Plotly.toImage(picture, { format, ...size })).split(/,(.*)/s);
+    const content = head.endsWith("base64") ? Uint8Array.from(atob(body), (byte) => byte.charCodeAt(0)) : decodeURIComponent(body);
+    save(`${holder.dataset.figure}.${format}`, content, head.slice("data:".length).replace(";base64", ""));
   };
 
   document.addEventListener("click", (event) => {

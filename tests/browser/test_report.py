@@ -238,6 +238,17 @@ def test_figure_behind_a_folded_part_is_drawn_when_it_opens(visit: Callable[...,
     assert page.locator("html[data-figures=ready]").count() == 1
 
 
+def test_page_does_not_move_when_its_figures_are_drawn(visit: Callable[..., Opened]) -> None:
+    page = visit("plain").page
+    _wait_for_figures(page)
+    heights = "[...document.querySelectorAll('[data-figure]')].map((figure) => figure.offsetHeight)"
+    before = page.evaluate(f"() => {heights}")
+
+    _scroll_through(page)
+
+    assert page.evaluate(f"() => {heights}") == before
+
+
 @pytest.mark.parametrize("format_", ["png", "svg"])
 def test_figure_is_saved_as_a_picture(visit: Callable[..., Opened], tmp_path: Path, format_: str) -> None:
     opened = visit("plain")

@@ -35,6 +35,7 @@ SETTINGS = {
     "rounds-fusion": "2",
     "device": "cpu",
     "explain": "modalities",
+    "share-refits": "2",
     "trust-coordinator": "true",  # else heads are refitted in one process only, and ranges of shares differ
     **UNHURRIED,
 }

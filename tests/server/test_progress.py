@@ -45,6 +45,8 @@ def test_run_without_a_terminal_is_told_in_lines_of_stages_and_rounds_each_at_on
         told.append(screen.seen)
         folder.write_json("config.json", {"excluded": {"c": "was away"}, "roster": [{"site": "b"}, {"site": "a"}]})
         watch()
+        folder.write_json("config.json", {"excluded": {"c": "was away"}, "roster": [{"site": "a"}, {"site": "b"}]})
+        watch()  # written anew, with the same hospitals
         folder.write_rounds([_round(1, "unimodal"), _round(2, "fusion")])
         watch()
         watch()

@@ -61,6 +61,7 @@ def test_whole_benchmark_writes_every_part(tmp_path: Path) -> None:
         "image-embedding": 2,
         "background-rows": 30,
         "explain": "modalities",
+        "share-refits": 2,  # 100 of three small runs take a minute
     }
     chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 

@@ -103,12 +103,12 @@ def test_decode_dicom_applies_a_voi_lut_as_pydicom_does(write_dicom: WriteDicom)
 
 
 def test_decode_dicom_prefers_the_voi_lut_to_the_window(write_dicom: WriteDicom) -> None:
-    lut = _lut([4000, 2000, 0], first=100, bits=12)
+    lut = _lut([4095, 2048, 0], first=100, bits=12)
     path = write_dicom(
         np.array([[99, 101], [102, 500]], np.uint16), VOILUTSequence=[lut], WindowCenter=1, WindowWidth=2
     )
 
-    assert _pixels(path) == [[65535, 32768], [0, 0]]
+    assert _pixels(path) == [[65535, 32776], [0, 0]]  # 2048 of 4095
 
 
 def test_decode_dicom_looks_up_values_above_255_in_a_lut_of_8_bit_entries(write_dicom: WriteDicom) -> None:
