@@ -17,7 +17,7 @@ cohorts/demo/schema.toml: $(INSTALLED)
 
 # tests/conftest.py says which tests stay together; the slowest are told at the end.
 test: $(INSTALLED) browser lint
-	$(THREADS) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations=25
+	$(THREADS) $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --durations=25
 
 # Debian's chromium for tests/browser, where it is missing and may be installed; without it they are skipped, in CI not.
 browser:
