@@ -20,7 +20,7 @@ FINDING = {"check": "short-cut", "modality": "hip", "item": "a", "value": 0.9, "
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return finish_run(tmp_path_factory.mktemp("finished"), **{"accept-red": "west"})
+    return finish_run(tmp_path_factory.mktemp("finished"), **{"accept-red": "south"})
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_test_that_is_not_there_or_suppressed_is_unknown(copied: FinishedRun, co
 
 def test_findings_of_one_check_are_one_entry_with_the_worst_value(copied: FinishedRun) -> None:
     findings = [FINDING, FINDING | {"item": "b", "value": 0.95}]
-    _write_quality(copied, west={"grade": "red", "refused": False, "findings": findings})
+    _write_quality(copied, south={"grade": "red", "refused": False, "findings": findings})
 
-    found = [one for one in _gather(copied)["findings"] if one["hospital"] == "west"]
+    found = [one for one in _gather(copied)["findings"] if one["hospital"] == "south"]
 
     assert found == [
         {
-            "hospital": "west",
+            "hospital": "south",
             "check": "short-cut",
             "modality": "hip",
             "grade": "red",
@@ -77,7 +77,7 @@ def test_findings_of_one_check_are_one_entry_with_the_worst_value(copied: Finish
 
 
 def test_finding_of_a_hospital_that_was_refused_is_not_what_the_model_learned_from(copied: FinishedRun) -> None:
-    _write_quality(copied, west={"grade": "red", "refused": True, "findings": [FINDING]})
+    _write_quality(copied, south={"grade": "red", "refused": True, "findings": [FINDING]})
 
     assert {one["hospital"] for one in _gather(copied)["findings"]} <= {"east"}
 
@@ -105,7 +105,7 @@ def test_own_finding_counts_where_the_run_suppressed_the_hospital(tmp_path: Path
 
 
 def test_hospital_that_the_run_does_not_name_is_told(copied: FinishedRun) -> None:
-    _write_quality(copied, west={"grade": "green", "refused": False, "findings": []})
+    _write_quality(copied, south={"grade": "green", "refused": False, "findings": []})
 
     assert not _gather(copied)["is_judged"]
     assert _gather(copied)["site"] == "east"

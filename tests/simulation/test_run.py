@@ -358,11 +358,13 @@ def test_pooled_result_of_fewer_folds_is_gone_until_the_further_ones_have_finish
         patched.setattr(simulation.run, "run_on_flower", fail)
         with pytest.raises(StudyError):
             _run(cohort, out, folds="3", fold="0..2", resume=True)
-    assert [path.name for path in out.iterdir() if path.is_file() and not path.name.startswith(".")] == []
+    assert [path.name for path in out.iterdir() if path.is_file() and not path.name.startswith(".")] == ["status.json"]
+    assert read_status(out)[0] == "failed"
 
     _run(cohort, out, folds="3", fold="0..1", resume=True)
 
     assert (out / "metrics.json").read_bytes() == before
+    assert read_status(out)[0] == "completed"
     assert len(runs) == 2
 
 
