@@ -30,7 +30,7 @@ chaos: $(INSTALLED)
 	$(THREADS) timeout --signal INT $(CHAOS_TIME) $(BIN)/python -m pytest -m chaos -p no:randomly --durations=0 \
 		--junit-xml .pytest_cache/chaos.xml -o junit_family=legacy tests/end_to_end/chaos
 ifdef HIPFED_LONG
-	$(THREADS) $(BIN)/python -m pytest tests/client/test_worker_fuzzing.py tests/client/test_frames.py
+	$(THREADS) $(BIN)/python -m pytest tests/client/test_worker_fuzzing.py tests/client/socket/test_frames.py
 endif
 
 lint: $(INSTALLED)

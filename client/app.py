@@ -11,9 +11,9 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.worker_link import ask_worker
+from client.socket.courier_end import ask_worker
 from shared_model.errors import HipfedError
-from shared_model.messages import EVALUATE, KINDS, TRAIN, Refusal
+from shared_model.protocol.messages import EVALUATE, KINDS, TRAIN, Refusal
 
 app = ClientApp()
 
@@ -36,7 +36,7 @@ def _answer(kind: str, question: RecordDict, context: Context, *, lifetime_s: fl
     if "socket" in context.node_config:
         limit_s = SHARE_OF_DEADLINE * lifetime_s
         return ask_worker(Path(str(context.node_config["socket"])), kind, question, limit_s=limit_s)
-    from client.direct_call import worker_of  # noqa: PLC0415 - torch, which a courier with a socket does without
+    from client.socket.direct_call import worker_of  # noqa: PLC0415 - torch, which a courier with a socket does without
 
     return worker_of(context).answer(kind, question)
 

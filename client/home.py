@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from shared_model.address import Address
-from shared_model.enrolment_request import checked_name
-from shared_model.key_files import refuse_changeable_folder
-from shared_model.toml_file import read_toml
+from shared_model.identity.address import Address
+from shared_model.identity.enrolment_request import checked_name
+from shared_model.identity.key_files import refuse_changeable_folder
+from shared_model.process.toml_file import read_toml
 
 
 def _checked_folder(folder: str) -> str:

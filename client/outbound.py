@@ -17,8 +17,8 @@ import numpy as np
 
 from shared_model.errors import SuppressedError
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
-from shared_model.quality import LIMITS, QualityReport, check_report
-from shared_model.quantities import Quantities, check_arrays
+from shared_model.protocol.quantities import Quantities, check_arrays
+from shared_model.quality.checks import LIMITS, QualityReport, check_report
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,20 @@ import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.flower_link import FlowerLink
+from server.flower.link import FlowerLink
+from server.flower.run_config import COHORT, ENROLLED, OUT, PLACES, RESUME, SCHEMA, parse_enrolled
 from server.idle_settings import refuse_idle_settings
 from server.launch import parse_plan
 from server.report.writing import REPORT, write_apart
-from server.run_config import COHORT, ENROLLED, OUT, PLACES, RESUME, SCHEMA, parse_enrolled
-from server.run_folder import RunFolder, State
-from server.run_lock import APP_LOCK
+from server.run_folder.folder import RunFolder, State
+from server.run_folder.lock import APP_LOCK
 from server.study import run_study
 from shared_model.config import Scalar
 from shared_model.errors import HipfedError, LockedError, SettingsError
-from shared_model.files import is_full
-from shared_model.folder_lock import hold_lock
+from shared_model.process.files import is_full
+from shared_model.process.folder_lock import hold_lock
+from shared_model.protocol.study_hash import read_study
 from shared_model.schema import Schema, load_schema
-from shared_model.study_hash import read_study
 
 log = logging.getLogger("hipfed.server")
 

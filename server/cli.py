@@ -12,9 +12,9 @@ from server.commands.dashboard import dashboard
 from server.commands.deployment import run, start, status, stop
 from server.commands.enrolment import audit, enrol, hospitals, provision, revoke
 from server.commands.study import study
-from shared_model.command_refusal import plain_refusal
-from shared_model.command_version import Version
-from shared_model.proxies import forget_proxies
+from shared_model.identity.proxy_variables import forget_proxies
+from shared_model.process.command_refusal import plain_refusal
+from shared_model.process.command_version import Version
 
 app = typer.Typer(name="hipfed-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for _command in (provision, enrol, revoke, hospitals, audit, study, start, status, run, stop, dashboard):
@@ -30,7 +30,7 @@ def main(*, version: Version = False) -> None:  # noqa: ARG001 - the option acts
 @app.command()
 def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Say how a run stands: its state, the hospitals that were excluded, and its metrics."""
-    from server.summary import print_run
+    from server.run_folder.summary import print_run
 
     with plain_refusal("hipfed-server"):
         print_run(run, Console())
@@ -70,7 +70,7 @@ def agreement(
     ] = 5,
 ) -> None:
     """Say whether clinicians hold the same modalities and features to be important as the model does."""
-    from server.agreement import compare_with_experts, print_agreement, write_agreement
+    from server.agreement.comparison import compare_with_experts, print_agreement, write_agreement
 
     with plain_refusal("hipfed-server"):
         report = compare_with_experts(run, expert, top=top)

@@ -13,10 +13,10 @@ import torch
 
 from shared_model.config import Phase, Settings, parse_settings
 from shared_model.errors import SettingsError
-from shared_model.fusion import MultimodalModel, empty_model
-from shared_model.newton_rules import uses_newton
-from shared_model.quality import accepted_names
+from shared_model.model.fusion import MultimodalModel, empty_model
+from shared_model.quality.checks import accepted_names
 from shared_model.schema import Schema
+from shared_model.training.newton_rules import uses_newton
 
 _ADAPTIVE = ("fedadam", "fedyogi")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.run_folder import CONFIG, RunFolder, read_status
-from server.run_lock import COMPARISON_LOCK, LOCKS
+from server.run_folder.folder import CONFIG, RunFolder, read_status
+from server.run_folder.lock import COMPARISON_LOCK, LOCKS
 from shared_model.config import Scalar, Settings, parse_settings
 from shared_model.errors import SettingsError
 

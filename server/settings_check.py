@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from shared_model.config import Settings
-from shared_model.embedding_widths import embedding_width
 from shared_model.errors import SettingsError
-from shared_model.newton_rules import refuse_wide_head, uses_newton
+from shared_model.model.embedding_widths import embedding_width
 from shared_model.schema import Schema
 from shared_model.shapley.coalitions import MAX_PLAYERS
 from shared_model.shapley.strata import check_strata
+from shared_model.training.newton_rules import refuse_wide_head, uses_newton
 
 
 def check_settings(schema: Schema, settings: Settings) -> None:

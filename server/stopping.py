@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from server.run_folder import CONTINUE, RunFolder, read_status
+from server.run_folder.folder import CONTINUE, RunFolder, read_status
 from shared_model.errors import HipfedError, StudyError
 
 INTERRUPTED = f"interrupted; {CONTINUE}"

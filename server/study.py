@@ -13,39 +13,39 @@ from typing import Any
 
 import torch
 
-from server.checkpoints import Progress, has_progress, load_progress, save_progress
-from server.components import fit_components
-from server.drift import describe_drift
-from server.evaluation import evaluate_test
-from server.explain import draw_background, explain_part
-from server.explanations import describe_explanation
 from server.idle_settings import refuse_unknown_names
-from server.link import Link
-from server.plan import StudyPlan
-from server.quality import (
+from server.protocol.drift import describe_drift
+from server.protocol.evaluation import evaluate_test
+from server.protocol.explain import draw_background, explain_part
+from server.protocol.explanations import describe_explanation
+from server.protocol.image_components import fit_components
+from server.protocol.link import Link
+from server.protocol.plan import StudyPlan
+from server.protocol.quality import (
     describe_quality,
     exclude_refused,
     judge_quality,
     require_hospitals,
     warn_of_quality,
 )
-from server.quality_findings import QUALITY_FILE
-from server.refits import refit_shares
-from server.roster import Roster, shake_hands
-from server.run_folder import RunFolder
+from server.protocol.refits import refit_shares
+from server.protocol.roster import Roster, shake_hands
+from server.protocol.statistics import gather_statistics
+from server.protocol.training import train_phases
+from server.protocol.whole_model import WholeModel
+from server.run_folder.checkpoints import Progress, has_progress, load_progress, save_progress
+from server.run_folder.folder import RunFolder
+from server.run_folder.quality_findings import QUALITY_FILE
 from server.settings_check import check_settings
-from server.statistics import gather_statistics
-from server.training import train_phases
-from server.whole_model import WholeModel
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError
-from shared_model.fusion import build_model, empty_model, load_image_weights, set_base_rate
-from shared_model.losses import balanced_event_weight
-from shared_model.messages import PROTOCOL_VERSION, Study
-from shared_model.preprocessing import Preprocessing
+from shared_model.evaluation.score_quantities import pack_scores
+from shared_model.model.fusion import build_model, empty_model, load_image_weights, set_base_rate
+from shared_model.preprocessing.standardisation import Preprocessing
+from shared_model.protocol.messages import PROTOCOL_VERSION, Study
 from shared_model.schema import Schema
-from shared_model.score_quantities import pack_scores
-from shared_model.updates import hash_weights, to_arrays
+from shared_model.training.losses import balanced_event_weight
+from shared_model.training.updates import hash_weights, to_arrays
 
 log = logging.getLogger("hipfed.server")
 

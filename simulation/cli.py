@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from shared_model.command_refusal import plain_refusal
-from shared_model.command_version import Version
 from shared_model.config import PHASES
+from shared_model.process.command_refusal import plain_refusal
+from shared_model.process.command_version import Version
 from simulation.bench.cli import bench
+from simulation.cohort.scenarios import SCENARIOS
 from simulation.compare.cli import compare
-from simulation.scenarios import SCENARIOS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,7 +34,7 @@ def main(*, version: Version = False) -> None:
 @contextmanager
 def _stopped_plainly(out: Path) -> Iterator[None]:
     """A run that a signal ended says how it stands; what had finished by then is a finished run."""
-    from server.run_folder import read_status
+    from server.run_folder.folder import read_status
     from server.stopping import INTERRUPTED, STOPS, stop_code
 
     try:
@@ -89,7 +89,7 @@ def run(
 ) -> None:
     """Train and evaluate on a cohort, over Flower's simulation engine."""
     from server.report.writing import reported
-    from server.summary import print_run
+    from server.run_folder.summary import print_run
     from shared_model.config import parse_assignments, parse_settings
     from simulation.run import run_cohort
 

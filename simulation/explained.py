@@ -14,20 +14,20 @@ import torch
 from jaxtyping import Int64
 
 from client.cohort_folder import list_hospitals
-from client.encoding import encode_patients
-from client.run_model import RunModel, open_run
+from client.patient.run_model import RunModel, open_run
 from client.site import Site
-from client.worker import Worker
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from client.worker.encoding import encode_patients
+from server.run_folder.folder import RunFolder
 from server.study import run_study
-from shared_model.batch import Batch
 from shared_model.config import Settings
-from shared_model.losses import logit_correction
+from shared_model.model.batch import Batch
 from shared_model.schema import load_schema
 from shared_model.shapley.checked import explain_checked
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.game import Background, FusionGame, Rows
-from shared_model.training import Encoded
+from shared_model.training.epochs import Encoded
+from shared_model.training.losses import logit_correction
 from simulation.in_process import InProcessLink
 
 

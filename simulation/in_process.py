@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import RecordDict
 
-from client.worker import Worker
-from server.link import Answer
+from client.worker.answering import Worker
+from server.protocol.link import Answer
 from shared_model.config import Settings
 
 

@@ -11,24 +11,24 @@ from pathlib import Path
 from rich.console import Console
 
 from client.cohort_folder import list_hospitals
+from server.flower.run_config import COHORT, OUT, RESUME, SCHEMA
 from server.launch import check_out, is_done, parse_plan
-from server.progress import watched
+from server.protocol.site_rows import hide_rows
 from server.report.writing import REPORT
-from server.run_config import COHORT, OUT, RESUME, SCHEMA
-from server.run_folder import CONFIG, RunFolder
-from server.run_lock import LAUNCHER_LOCK
+from server.run_folder.folder import CONFIG, RunFolder
+from server.run_folder.lock import LAUNCHER_LOCK
+from server.run_folder.progress import watched
 from server.settings_check import check_settings
-from server.site_rows import hide_rows
 from server.stopping import stopped_by_signals, telling_its_end
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
-from shared_model.folder_lock import hold_lock
+from shared_model.evaluation.score_quantities import unpack_scores
+from shared_model.evaluation.score_sums import ScoreSums
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
+from shared_model.process.folder_lock import hold_lock
 from shared_model.schema import load_schema
-from shared_model.score_quantities import unpack_scores
-from shared_model.score_sums import ScoreSums
 from simulation.decoded import decoded_beside
-from simulation.flower_run import check_temporary_folder, run_on_flower
+from simulation.flower.engine import check_temporary_folder, run_on_flower
 
 FOLD = "fold"
 
@@ -146,7 +146,7 @@ def _pool_folds(out: Path, folds: Sequence[int], settings: Settings) -> None:
 
     A fold whose row is suppressed is not given back by subtracting the others' from the pooled one.
     """
-    from server.evaluation import describe_scores  # noqa: PLC0415 - torch, which a launcher needs for nothing else
+    from server.protocol.evaluation import describe_scores  # noqa: PLC0415 - torch, which a launcher needs for nothing else
 
     sums, rows, failed = ScoreSums.zero(), {}, defaultdict[str, list[str]](list)
     for fold in folds:

@@ -45,7 +45,8 @@ def test_check_of_tables_loads_nothing_slow(tmp_path: Path) -> None:
 
 
 def test_launcher_of_a_simulated_run_loads_no_torch() -> None:
-    code = "import sys, simulation.run, server.summary; print('loaded', *{name.split('.')[0] for name in sys.modules})"
+    loaded = "{name.split('.')[0] for name in sys.modules}"
+    code = f"import sys, simulation.run, server.run_folder.summary; print('loaded', *{loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert not set(done.stdout.split()) & set(SLOW)

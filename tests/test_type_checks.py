@@ -8,7 +8,7 @@ from beartype import beartype
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from shared_model.losses import balanced_event_weight, outcome_loss
+from shared_model.training.losses import balanced_event_weight, outcome_loss
 from tests.type_checks import check_first_calls, checked_anew
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared_model.command_refusal import plain_refusal
+from shared_model.process.command_refusal import plain_refusal
 
 
 def approve(
@@ -27,7 +27,7 @@ def approve(
     ] = None,
 ) -> None:
     """Show a study and approve it: the worker answers no other. A study that changes has to be approved again."""
-    from client.approving import change_approvals
+    from client.enrolment.approving import change_approvals
 
     with plain_refusal("hipfed-client"):
         change_approvals(home, study=study, yes=yes, listing=listing, withdraw=withdraw)

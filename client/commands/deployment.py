@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from client.commands.enrolment import DEFAULT_HOME, Home
-from client.courier_place import courier_place, refuse_long_socket
+from client.deployment.courier_place import courier_place, refuse_long_socket
+from client.deployment.separation import FAILED
+from client.deployment.supervise import processes_of, separation
 from client.home import HospitalHome
-from client.separation import FAILED
-from client.supervise import processes_of, separation
-from shared_model import supervised
-from shared_model.command_refusal import plain_refusal
+from shared_model.process import supervision
+from shared_model.process.command_refusal import plain_refusal
 
 _PROGRAM = "hipfed-client"
 
@@ -42,12 +42,12 @@ def start(
         place = HospitalHome(home.absolute())
         refuse_long_socket(courier_place(place, courier_user=courier_user).socket)
         separation(place, place.read_settings(), courier_user=courier_user, without_separation=without_separation)
-        command = [sys.executable, "-P", "-m", "client.supervise", "--home", str(place.folder)]
+        command = [sys.executable, "-P", "-m", "client.deployment.supervise", "--home", str(place.folder)]
         command += ["--courier-user", courier_user] if courier_user else []
         if without_separation:
             typer.echo("WITHOUT SEPARATION: the SuperNode, and what the coordinator sends to it, may read the data.")
             command.append("--without-separation")
-        begun = supervised.start(
+        begun = supervision.start(
             command,
             folder=processes_of(place),
             name=_PROGRAM,
@@ -55,20 +55,20 @@ def start(
             say=typer.echo,
             has_begun=_has_begun,
         )
-        now = supervised.read_status(processes_of(place))
+        now = supervision.read_status(processes_of(place))
     if not begun:
         typer.echo("It goes on trying; see `hipfed-client status`, or end it with `hipfed-client stop`.")
     if not begun or (now is not None and _cannot_separate(now)):
         raise typer.Exit(1)
 
 
-def _has_begun(status: supervised.Status) -> bool:
+def _has_begun(status: supervision.Status) -> bool:
     """The worker is ready, and the SuperNode too or has said why not: the coordinator may be away for days."""
     worker, supernode = status.parts
     return worker.state == "ready" and (supernode.state == "ready" or bool(supernode.reason))
 
 
-def _cannot_separate(status: supervised.Status) -> bool:
+def _cannot_separate(status: supervision.Status) -> bool:
     """The SuperNode cannot be started apart from the data, which only a person can mend."""
     return any(FAILED in part.reason for part in status.parts if part.name == "supernode")
 
@@ -78,13 +78,13 @@ def status(*, home: Home = DEFAULT_HOME) -> None:
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
         place.read_settings()
-    now = supervised.read_status(processes_of(place))
+    now = supervision.read_status(processes_of(place))
     if now is None:
         typer.echo("not running")
         raise typer.Exit(1)
     typer.echo(now.line)
     for part in now.parts:
-        age = supervised.describe_age(datetime.now(UTC) - part.since)
+        age = supervision.describe_age(datetime.now(UTC) - part.since)
         typer.echo(f"{part.name}: {part.state} for {age}, restarts {part.restarts}")
     if not now.ready:
         raise typer.Exit(1)
@@ -95,5 +95,5 @@ def stop(*, home: Home = DEFAULT_HOME) -> None:
     with plain_refusal(_PROGRAM):
         place = HospitalHome(home.absolute())
         place.read_settings()
-        was_running = supervised.stop(processes_of(place))
+        was_running = supervision.stop(processes_of(place))
     typer.echo("stopped" if was_running else "not running")

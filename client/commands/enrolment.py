@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from client.courier_place import courier_place, refuse_long_socket
+from client.deployment.courier_place import courier_place, refuse_long_socket
+from client.enrolment.keygen import make_hospital, renew_request
 from client.home import HospitalHome, HospitalSettings
-from client.keygen import make_hospital, renew_request
-from shared_model.command_refusal import plain_refusal
-from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.errors import SettingsError
-from shared_model.toml_file import checked
+from shared_model.identity.enrolment_request import EnrolmentRequest
+from shared_model.process.command_refusal import plain_refusal
+from shared_model.process.toml_file import checked
 
 Home = Annotated[Path, typer.Option("--home", file_okay=False, help="The hospital's folder of keys and settings.")]
 DEFAULT_HOME = Path("hospital")

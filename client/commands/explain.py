@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from client.commands.enrolment import DEFAULT_HOME, Home
-from shared_model.command_refusal import plain_refusal
 from shared_model.errors import SettingsError
+from shared_model.process.command_refusal import plain_refusal
 
 PAGE, DATA = ".html", ".json"
 
@@ -42,14 +42,14 @@ def explain(
     """
     import torch
 
-    from client.cohort_risks import unseen_risks
     from client.data import named_folder
     from client.data.screen import problems_listed
     from client.decoded import decoded_data
-    from client.patient_explanation import explain_patient
-    from client.patient_screen import print_explanation, write_private
-    from client.run_evidence import gather_evidence
-    from client.run_model import open_run
+    from client.patient.cohort_risks import unseen_risks
+    from client.patient.explanation import explain_patient
+    from client.patient.run_evidence import gather_evidence
+    from client.patient.run_model import open_run
+    from client.patient.screen import print_explanation, write_private
     from client.site import Site
 
     data = named_folder(data)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from client.commands.enrolment import DEFAULT_HOME, Home
-from shared_model.command_refusal import plain_refusal
+from shared_model.process.command_refusal import plain_refusal
 
 
 def viewer(
@@ -41,9 +41,9 @@ def viewer(
     from client.data import named_folder
     from client.data.screen import problems_listed
     from client.decoded import decoded_data
+    from client.patient.run_model import open_run
     from client.patient_page.viewer.roster import References, Roster
     from client.patient_page.viewer.serving import listen, serve
-    from client.run_model import open_run
     from client.site import Site
 
     console, screen = Console(), Console(stderr=True)

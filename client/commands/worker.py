@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared_model.command_refusal import plain_refusal
+from shared_model.process.command_refusal import plain_refusal
 
 
 def worker(
@@ -36,7 +36,7 @@ def worker(
     It alone opens the data folder. `hipfed-client start` runs it beside the SuperNode.
     """
     from client.data import named_folder
-    from client.serving import serve_hospital
+    from client.worker.serving import serve_hospital
 
     with plain_refusal("hipfed-client"):
         serve_hospital(

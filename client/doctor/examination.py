@@ -13,8 +13,8 @@ from client.doctor.home_checks import check_certificate, check_data, check_keys,
 from client.doctor.machine import check_disk, check_gpu, check_packages, check_python
 from client.doctor.network import check_network
 from client.home import HospitalHome
-from shared_model.address import split_address
 from shared_model.errors import HipfedError
+from shared_model.identity.address import split_address
 
 _STYLES = {"fine": "green", "warning": "yellow", "fault": "red", "unchecked": "dim"}
 

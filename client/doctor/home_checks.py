@@ -11,15 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.data.hospital import find_schema, is_hospital, read_hospital
+from client.deployment.supervise import processes_of
 from client.doctor.finding import Finding
 from client.home import HospitalHome
-from client.supervise import processes_of
-from shared_model.enrolment_request import openssh_text
 from shared_model.errors import DataError, HipfedError
-from shared_model.fingerprint import certificate_fingerprint
-from shared_model.key_files import read_node_key, read_signing_key
+from shared_model.identity.enrolment_request import openssh_text
+from shared_model.identity.fingerprint import certificate_fingerprint
+from shared_model.identity.key_files import read_node_key, read_signing_key
+from shared_model.process.supervision import read_status
 from shared_model.schema import load_schema
-from shared_model.supervised import read_status
 
 SOON = timedelta(days=30)
 

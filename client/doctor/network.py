@@ -16,9 +16,14 @@ from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 from client.doctor.finding import Finding
-from shared_model.coordinator_status import CoordinatorStatus, UnreachableError, fetch_certificate, fetch_status
-from shared_model.messages import PROTOCOL_VERSION
-from shared_model.tls import trusting
+from shared_model.identity.coordinator_status import (
+    CoordinatorStatus,
+    UnreachableError,
+    fetch_certificate,
+    fetch_status,
+)
+from shared_model.identity.tls import trusting
+from shared_model.protocol.messages import PROTOCOL_VERSION
 
 TIMEOUT_S = 5.0
 

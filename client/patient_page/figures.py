@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared_model.evaluation.score_sums import sigmoid
 from shared_model.pages.escaping import LONGEST_LABEL
 from shared_model.pages.numbers import percent
 from shared_model.pages.plots import BLUE, GRAY, ORANGE, Trace, axis
-from shared_model.score_sums import sigmoid
 
 RAISES, LOWERS, NEITHER = ORANGE, BLUE, GRAY
 _FEWEST_TICKS, _MOST_TICKS = 3, 6

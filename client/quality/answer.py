@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from client.outbound import Gate
-from client.quality.bench import Bench
+from client.quality.comparison_basis import Bench
 from client.quality.correlation import sum_correlations
 from client.quality.judging import judge_hospital
 from client.quality.measuring import measure_patients, sum_measures
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.messages import QUALITY, REFERENCE, QualityReply, QualityRequest, SumsReply
-from shared_model.quality_measures import (
+from shared_model.protocol.messages import QUALITY, REFERENCE, QualityReply, QualityRequest, SumsReply
+from shared_model.protocol.quantities import check_arrays
+from shared_model.quality.measures import (
     Measured,
     Sums,
     reference_quantities,
     subtract_own,
     total_quantities,
 )
-from shared_model.quantities import check_arrays
 
 
 def answer_reference(site: Site, settings: Settings, gate: Gate) -> SumsReply:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import fisher_exact
 
-from client.quality.bench import Bench
-from shared_model.quality import (
+from client.quality.comparison_basis import Bench
+from shared_model.quality.checks import (
     ALONE,
     DOSE_SHIFT,
     DOSE_SHIFT_SD,
@@ -28,7 +28,7 @@ from shared_model.quality import (
     UNIT_SHIFT_SD,
     Finding,
 )
-from shared_model.quality_measures import (
+from shared_model.quality.measures import (
     INTERVAL,
     KNOWN,
     LEVEL,

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from client.quality.bench import Bench
+from client.quality.comparison_basis import Bench
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, Finding
-from shared_model.quality_measures import (
+from shared_model.quality.checks import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, Finding
+from shared_model.quality.measures import (
     CORRELATION_SITES,
     CORRELATION_WEIGHT,
     CORRELATION_Z,

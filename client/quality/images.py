@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt16
 
-from shared_model.quality_measures import GRID, PIXELS
-from shared_model.statistics import GRAY_LEVELS
+from shared_model.preprocessing.statistics import GRAY_LEVELS
+from shared_model.quality.measures import GRID, PIXELS
 
 WHITE = 0.99  # gray from which on a pixel is white
 BLANK_SD = 0.01  # of gray in the middle of an image, below which there is nothing to see

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from client.quality.bench import Bench
 from client.quality.comparison import judge_sums
+from client.quality.comparison_basis import Bench
 from client.quality.correlation import judge_correlations, sum_correlations
 from client.quality.images import find_blank, find_wrong_way
 from client.quality.measuring import measure_patients, sum_measures
 from client.quality.outcome import judge_missing_by_outcome, judge_short_cuts
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality import (
+from shared_model.quality.checks import (
     BLANK,
     FEWEST_IMAGES,
     FEWEST_OTHERS,
@@ -23,7 +23,7 @@ from shared_model.quality import (
     QualityReport,
     sort_findings,
 )
-from shared_model.quality_measures import THUMBNAIL, Measured, Moments
+from shared_model.quality.measures import THUMBNAIL, Measured, Moments
 from shared_model.schema import Schema
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64, Int64
 from client.quality.images import measure_images
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality_measures import (
+from shared_model.quality.measures import (
     INTERVAL,
     KNOWN,
     LEVEL,

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 from scipy.stats import fisher_exact, mannwhitneyu, norm, rankdata
 
-from client.quality.bench import Bench
-from shared_model.auc_error import auc_standard_error
+from client.quality.comparison_basis import Bench
+from shared_model.evaluation.auc_error import auc_standard_error
 from shared_model.patient_arrays import PatientArrays
-from shared_model.quality import (
+from shared_model.quality.checks import (
     LIMITS,
     MISSING_BY_OUTCOME,
     PATHOLOGY_AUC,
@@ -22,7 +22,7 @@ from shared_model.quality import (
     SHORT_CUT_MARGIN,
     Finding,
 )
-from shared_model.quality_measures import (
+from shared_model.quality.measures import (
     GRID,
     KNOWN,
     PRESENCE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from shared_model.quality import ALONE, CORRELATED, LIMITS, QualityReport, worst
+from shared_model.quality.checks import ALONE, CORRELATED, LIMITS, QualityReport, worst
 
 _STYLE = {"red": "bold red", "amber": "yellow", "green": "green"}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared_model.command_refusal import plain_refusal
+from shared_model.process.command_refusal import plain_refusal
 
 
 def dashboard(

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from server.commands.enrolment import DEFAULT_HOME, Home
 from server.enrolment.coordinator_home import CoordinatorHome
-from shared_model import supervised
-from shared_model.command_refusal import plain_refusal
+from shared_model.process import supervision
+from shared_model.process.command_refusal import plain_refusal
 
 _PROGRAM = "hipfed-server"
 
@@ -34,11 +34,11 @@ def start(
 
     with plain_refusal(_PROGRAM):
         place = _open(home)
-        supervised.refuse_second(place.processes, _PROGRAM)
+        supervision.refuse_second(place.processes, _PROGRAM)
         for warning in check_server_certificate(place.tls, place.read_authority_certificate(), now=datetime.now(UTC)):
             typer.echo(f"WARNING: {warning}")
         refuse_taken_ports(place)
-        is_ready = supervised.start(
+        is_ready = supervision.start(
             [sys.executable, "-P", "-m", "server.deployment.services", str(place.folder)],
             folder=place.processes,
             name=_PROGRAM,
@@ -66,7 +66,7 @@ def stop(*, home: Home = DEFAULT_HOME) -> None:
     A study that runs meanwhile fails; `run --resume` continues it.
     """
     with plain_refusal(_PROGRAM):
-        was_running = supervised.stop(_open(home).processes)
+        was_running = supervision.stop(_open(home).processes)
     typer.echo("stopped" if was_running else "not running")
 
 
@@ -88,9 +88,9 @@ def run(
 
     from server.deployment.run import run_deployed
     from server.report.writing import reported
-    from server.run_folder import read_status
+    from server.run_folder.folder import read_status
+    from server.run_folder.summary import print_run
     from server.stopping import INTERRUPTED, STOPS, stop_code
-    from server.summary import print_run
 
     console, errors = Console(), Console(stderr=True)
     with plain_refusal(_PROGRAM), reported(out, partial(console.print, markup=False, highlight=False, soft_wrap=True)):

@@ -17,15 +17,15 @@ from server.enrolment.coordinator_home import CoordinatorHome, CoordinatorSettin
 from server.enrolment.enrol import enrol as enrol_hospital
 from server.enrolment.enrol import revoke as revoke_hospital
 from server.enrolment.registry import Registry
-from shared_model.command_refusal import plain_refusal
-from shared_model.enrolment_request import MAX_BYTES, parse_request
 from shared_model.errors import EnrolmentError, HipfedError, SettingsError
-from shared_model.fingerprint import certificate_fingerprint
-from shared_model.folder_lock import lock_holder
-from shared_model.ports import is_listening
-from shared_model.screen_table import print_table
-from shared_model.supervised import LOCK
-from shared_model.toml_file import checked
+from shared_model.identity.enrolment_request import MAX_BYTES, parse_request
+from shared_model.identity.fingerprint import certificate_fingerprint
+from shared_model.pages.screen_table import print_table
+from shared_model.process.command_refusal import plain_refusal
+from shared_model.process.folder_lock import lock_holder
+from shared_model.process.ports import is_listening
+from shared_model.process.supervision import LOCK
+from shared_model.process.toml_file import checked
 
 Home = Annotated[Path, typer.Option("--home", file_okay=False, help="The coordinator's folder.")]
 DEFAULT_HOME = Path("coordinator")

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from shared_model.command_refusal import plain_refusal
 from shared_model.errors import SettingsError
+from shared_model.process.command_refusal import plain_refusal
 
 
 def study(
@@ -28,10 +28,10 @@ def study(
     from server.launch import parse_plan
     from server.settings_check import check_settings
     from shared_model.config import parse_assignments
-    from shared_model.messages import PROTOCOL_VERSION
+    from shared_model.privacy.second_moments import least_patients
+    from shared_model.protocol.messages import PROTOCOL_VERSION
+    from shared_model.protocol.study_hash import StudyFile
     from shared_model.schema import load_schema
-    from shared_model.second_moments import least_patients
-    from shared_model.study_hash import StudyFile
 
     with plain_refusal("hipfed-server"):
         described, settings = load_schema(schema), parse_plan(parse_assignments(assignments or []))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared_model.errors import SettingsError
-from shared_model.key_files import read_private
+from shared_model.identity.key_files import read_private
 
 SESSION_S = 8 * 3600.0
 FEWEST_CHARACTERS = 20

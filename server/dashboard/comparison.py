@@ -8,7 +8,7 @@ from server.dashboard.records import RunDetail
 from server.report.explained import PRESENCE, Explanation
 from server.report.records import Config
 from server.report.shares import tell_range, tell_share
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.escaping import isolated
 from shared_model.pages.numbers import SUPPRESSED, interval, number

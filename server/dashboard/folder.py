@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.run_lock import COMPARISON_LOCK
+from server.run_folder.lock import COMPARISON_LOCK
 from shared_model.errors import SettingsError
 
 _MARKS = ("status.json", "config.json", "rounds.jsonl", "checkpoints")

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from server.dashboard.file_cache import find_file
-from server.run_lock import LOCKS
+from server.run_folder.lock import LOCKS
 
 TABLE = Path("/proc/locks")
 

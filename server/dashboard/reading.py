@@ -18,8 +18,8 @@ from server.dashboard.locks import is_worked_on, read_lock_table
 from server.dashboard.records import RunDetail, RunSummary, State, Tested
 from server.report.explained import Explanation
 from server.report.records import Config, Round, TestPart
-from server.run_folder import CONFIG
-from server.run_lock import APP_LOCK
+from server.run_folder.folder import CONFIG
+from server.run_folder.lock import APP_LOCK
 from shared_model.errors import StudyError
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from server.report.explained import Explanation
 from server.report.records import Config, Round
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metrics import Metrics
 
 State = Literal["running", "completed", "failed", "interrupted", "damaged"]
 STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted", "damaged")

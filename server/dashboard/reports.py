@@ -11,7 +11,7 @@ from server.dashboard.file_cache import FileCache, Fingerprint, find_file
 from server.dashboard.folder import Place
 from server.report.page import render_report
 from server.report.writing import REPORT
-from server.run_folder import CONFIG
+from server.run_folder.folder import CONFIG
 from shared_model.errors import StudyError
 from shared_model.pages.document import page_policy
 

@@ -19,7 +19,7 @@ from server.dashboard.reading import RunReader
 from server.enrolment.authority import ALWAYS
 from server.enrolment.coordinator_home import CoordinatorHome
 from shared_model.errors import SettingsError
-from shared_model.key_files import refuse_open_to_others
+from shared_model.identity.key_files import refuse_open_to_others
 
 MOST_CONNECTIONS = 1000
 _END_S = 3

@@ -13,11 +13,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from server.deployment.gateway import Gateway
 from server.deployment.seen import SeenHospitals
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.registry import Registry
-from server.gateway import Gateway
-from shared_model.tls import modern
+from shared_model.identity.tls import modern
 
 HEADER_S = 10.0  # for the first request of a connection; refused ones close it
 IDLE_S = 75

@@ -18,15 +18,8 @@ from server.deployment.status import list_statuses
 from server.deployment.unanswered import UnansweredQuestions
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import enrolled_nodes
-from server.idle_settings import refuse_idle_settings, refuse_unknown_names
-from server.launch import check_out, is_done, parse_plan
-from server.progress import watched
-from server.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
-from server.run_folder import CONFIG, RunFolder
-from server.run_lock import LAUNCHER_LOCK
-from server.settings_check import check_settings
-from server.stopping import stopped_by_signals, telling_its_end
-from server.submission import (
+from server.flower.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
+from server.flower.submission import (
     APP_END_S,
     CONNECTION,
     Place,
@@ -37,12 +30,19 @@ from server.submission import (
     submission,
     tolerant,
 )
+from server.idle_settings import refuse_idle_settings, refuse_unknown_names
+from server.launch import check_out, is_done, parse_plan
+from server.run_folder.folder import CONFIG, RunFolder
+from server.run_folder.lock import LAUNCHER_LOCK
+from server.run_folder.progress import watched
+from server.settings_check import check_settings
+from server.stopping import stopped_by_signals, telling_its_end
 from shared_model.config import Scalar, Settings
 from shared_model.errors import StudyError
-from shared_model.folder_lock import hold_lock
-from shared_model.messages import PROTOCOL_VERSION
-from shared_model.study_hash import read_study
-from shared_model.supervised import read_status
+from shared_model.process.folder_lock import hold_lock
+from shared_model.process.supervision import read_status
+from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.protocol.study_hash import read_study
 
 POLL_S = 1.0
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shared_model.files import replace_file
+from shared_model.process.files import replace_file
 
 SILENT = timedelta(seconds=45)
 WRITE_S = 1.0

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import sync_nodes
-from server.submission import flower_environment, write_connection
-from shared_model.coordinator_status import REACHED, UnreachableError, fetch_status
+from server.flower.submission import flower_environment, write_connection
 from shared_model.errors import HipfedError, SettingsError
-from shared_model.part import Ending, Part
-from shared_model.ports import is_listening, is_taken
-from shared_model.supervisor import Supervisor
+from shared_model.identity.coordinator_status import REACHED, UnreachableError, fetch_status
+from shared_model.process.ports import is_listening, is_taken
+from shared_model.process.supervised_process import Ending, Part
+from shared_model.process.supervisor import Supervisor
 
 _TAKEN_S = 30.0
 
@@ -55,7 +55,7 @@ class SuperLinkPart(_ListeningPart):
         """Flower's own command, patient with its database."""
         home = self._home
         return [
-            *(sys.executable, "-P", "-m", "server.superlink"),
+            *(sys.executable, "-P", "-m", "server.flower.superlink"),
             "--ssl-ca-certfile",
             str(home.ca),
             "--ssl-certfile",

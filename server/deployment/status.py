@@ -12,10 +12,10 @@ from rich.console import Console
 from server.deployment.seen import Sighting, read_sightings
 from server.enrolment.authority import read_certificate
 from server.enrolment.coordinator_home import CoordinatorHome
-from shared_model.coordinator_status import REACHED, fetch_certificate
 from shared_model.errors import EnrolmentError
-from shared_model.screen_table import print_table
-from shared_model.supervised import PartStatus, describe_age, describe_unanswered, read_status
+from shared_model.identity.coordinator_status import REACHED, fetch_certificate
+from shared_model.pages.screen_table import print_table
+from shared_model.process.supervision import PartStatus, describe_age, describe_unanswered, read_status
 
 _PARTS = ("superlink", "gateway")
 _WARN_DAYS = 30

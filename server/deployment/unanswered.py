@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from server.deployment.seen import read_sightings
-from shared_model.supervised import describe_unanswered
+from shared_model.process.supervision import describe_unanswered
 
 FIRST_WORD = timedelta(minutes=1)
 

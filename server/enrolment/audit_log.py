@@ -29,9 +29,9 @@ from typing import cast
 from cryptography import x509
 
 from server.enrolment.authority import verify_signature
-from shared_model.canonical_json import canonical_json
 from shared_model.errors import TamperedError
-from shared_model.key_files import read_private, replace_whole
+from shared_model.identity.key_files import read_private, replace_whole
+from shared_model.protocol.canonical_json import canonical_json
 
 TABLE = """CREATE TABLE audit_log (
     number INTEGER PRIMARY KEY,

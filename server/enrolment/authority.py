@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared_model.address import parse_host
 from shared_model.errors import EnrolmentError
-from shared_model.key_files import private_bytes, read_ec_key, replace_whole, write_new, write_private_key
+from shared_model.identity.address import parse_host
+from shared_model.identity.key_files import private_bytes, read_ec_key, replace_whole, write_new, write_private_key
 
 AUTHORITY_DAYS = 3652
 SERVER_DAYS = 825  # the longest that common TLS clients accept

@@ -18,10 +18,10 @@ from server.enrolment.authority import (
 )
 from server.enrolment.hospitals import RENEWED
 from server.enrolment.registry import Registry
-from shared_model.address import Address, Host, split_address
-from shared_model.fingerprint import certificate_fingerprint
-from shared_model.key_files import make_private_folder, refuse_changeable_folder, write_new
-from shared_model.toml_file import read_toml, toml_bytes
+from shared_model.identity.address import Address, Host, split_address
+from shared_model.identity.fingerprint import certificate_fingerprint
+from shared_model.identity.key_files import make_private_folder, refuse_changeable_folder, write_new
+from shared_model.process.toml_file import read_toml, toml_bytes
 
 
 class CoordinatorSettings(BaseModel):

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from server.enrolment.authority import Authority
 from server.enrolment.hospitals import Hospital
 from server.enrolment.registry import Registry
-from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.errors import EnrolmentError
-from shared_model.fingerprint import same_fingerprint
+from shared_model.identity.enrolment_request import EnrolmentRequest
+from shared_model.identity.fingerprint import same_fingerprint
 
 MAX_AGE = timedelta(days=30)
 MAX_LEAD = timedelta(hours=1)  # of a hospital's clock

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from server.enrolment.audit_log import Entry
-from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.errors import EnrolmentError
+from shared_model.identity.enrolment_request import EnrolmentRequest
 
 CREATED, ENROLLED, REVOKED, RENEWED = "created", "enrolled", "revoked", "renewed"
 

@@ -25,10 +25,10 @@ from server.enrolment import audit_log
 from server.enrolment.audit_log import Entry, Head
 from server.enrolment.authority import Authority
 from server.enrolment.hospitals import CREATED, ENROLLED, REVOKED, Hospital, State, find_active, refuse_conflict, replay
-from shared_model.enrolment_request import EnrolmentRequest
 from shared_model.errors import EnrolmentError, TamperedError
-from shared_model.fingerprint import certificate_fingerprint
-from shared_model.key_files import refuse_open_to_others
+from shared_model.identity.enrolment_request import EnrolmentRequest
+from shared_model.identity.fingerprint import certificate_fingerprint
+from shared_model.identity.key_files import refuse_open_to_others
 
 _SCHEMA = (
     audit_log.TABLE,

@@ -8,9 +8,9 @@ from server.report.content import RunContent
 from server.report.explained import Explanation
 from server.report.sections.data_quality import describe_findings
 from server.report.shares import tell_interval_meaning
+from shared_model.model.untrained_encoders import describe_encoder, is_untrained
 from shared_model.pages.numbers import interval, percent
 from shared_model.pages.wording import Words
-from shared_model.untrained_encoders import describe_encoder, is_untrained
 
 SHARES_CAUTION = "CI: other patients, same model. A model trained on other patients differs by more."  # of the screen
 FEWEST_EVENTS = 100  # Collins, Ogundimu and Altman 2016, Stat Med 35:214: events (and non-events) of a validation

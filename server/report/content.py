@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from server.report.explained import Explanation
 from server.report.records import Config, ModelFile, Quality, Round, TestPart
-from server.run_folder import CONFIG, read_status
+from server.run_folder.folder import CONFIG, read_status
 from shared_model.errors import StudyError
 
 T = TypeVar("T")

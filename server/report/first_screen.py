@@ -10,8 +10,8 @@ from server.report.cautions import list_cautions
 from server.report.content import RunContent
 from server.report.records import TestPart
 from server.report.shares import tell_range, tell_share
-from shared_model.metric_intervals import Interval
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metric_intervals import Interval
+from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Tile
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent
 from shared_model.pages.wording import Words

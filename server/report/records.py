@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shared_model.config import Scalar
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metrics import Metrics
+from shared_model.model.untrained_encoders import used_images
 from shared_model.privacy.suppression import suppressed_row
-from shared_model.untrained_encoders import used_images
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.run_folder import read_status
+from server.run_folder.folder import read_status
 from shared_model.errors import HipfedError, LockedError, SettingsError, StudyError
-from shared_model.files import replace_file
+from shared_model.process.files import replace_file
 
 REPORT = "report.html"
 TIMEOUT_S = 120.0

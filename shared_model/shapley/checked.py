@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float64
 
 from shared_model.config import Phase
-from shared_model.fusion import MultimodalModel
+from shared_model.model.fusion import MultimodalModel
 from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
 from shared_model.shapley.game import Background, FusionGame, Rows
-from shared_model.training import Encoded, predict_logits
+from shared_model.training.epochs import Encoded, predict_logits
 
 
 def explain_checked(

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from shared_model.errors import StudyError
-from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
+from shared_model.protocol.quantities import MAX_PATIENTS, Quantities, Quantity
 
 LIMIT = 8.0  # asinh(1490)
 N_BINS = 256

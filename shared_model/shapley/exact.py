@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from shared_model.errors import StudyError
-from shared_model.fusion import Present
+from shared_model.model.fusion import Present
 from shared_model.shapley.closed_form import linear_modalities
 from shared_model.shapley.coalitions import coalition_members, interaction_matrix, shapley_matrix
 from shared_model.shapley.game import Background, FusionGame, Rows

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from shared_model.config import Settings
-from shared_model.fusion import MultimodalModel
-from shared_model.preprocessing import Preprocessing
-from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
+from shared_model.model.fusion import MultimodalModel
+from shared_model.preprocessing.standardisation import Preprocessing
+from shared_model.protocol.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.schema import Schema
 from shared_model.shapley.features import list_features
 from shared_model.shapley.shares import SMALLEST_VARIANCE, Shares

@@ -16,7 +16,7 @@ from shared_model.shapley.features import Feature, value_groups
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import ColumnGroups, OwenValues, owen_values
 from shared_model.shapley.summary import FeaturePhi, Sums, feature_sums
-from shared_model.training import seeded_rng
+from shared_model.training.epochs import seeded_rng
 
 ROUNDS = 2  # of one order and its reverse against each background row: about 0.5 % of the mean |phi| at 500 rows
 

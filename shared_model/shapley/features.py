@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from shared_model.embedding_widths import SUMMARIES
-from shared_model.encoders.series import SeriesEncoder
-from shared_model.fusion import MultimodalModel
-from shared_model.preprocessing import Preprocessing
+from shared_model.model.embedding_widths import SUMMARIES
+from shared_model.model.encoders.series import SeriesEncoder
+from shared_model.model.fusion import MultimodalModel
+from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.schema import STATIC, Schema
 
 TIME_PATTERN = "time pattern"

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from shared_model.errors import StudyError
-from shared_model.fusion import EarlyFusionModel, Embeddings, MultimodalModel, Present
+from shared_model.model.fusion import EarlyFusionModel, Embeddings, MultimodalModel, Present
 from shared_model.shapley.coalitions import MAX_PLAYERS, coalition_members, shapley_weights
 
 _CHUNK = 2**20  # numbers in the largest intermediate array: 8 MB

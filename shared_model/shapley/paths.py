@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from shared_model.encoders import SeriesEncoder
+from shared_model.model.encoders import SeriesEncoder
 from shared_model.shapley.game import ModalityGame
 from shared_model.shapley.segments import Recordings
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from shared_model.encoders import ImageEncoder
+from shared_model.model.encoders import ImageEncoder
 from shared_model.shapley.game import ModalityGame
 from shared_model.shapley.rescale import rescale_rule
 

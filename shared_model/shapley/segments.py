@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from shared_model.encoders import SeriesEncoder
-from shared_model.encoders.series import summarise_channels, time_since_measured
+from shared_model.model.encoders import SeriesEncoder
+from shared_model.model.encoders.series import summarise_channels, time_since_measured
 from shared_model.shapley.coalitions import coalition_members, shapley_matrix
 from shared_model.shapley.game import ModalityGame
 from shared_model.shapley.owen import Prefixes

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from shared_model.errors import ProtocolError
-from shared_model.quantities import MAX_PATIENTS, Quantities, Quantity
+from shared_model.protocol.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.features import Feature, FeatureValues
 from shared_model.shapley.shares import SMALLEST_VARIANCE

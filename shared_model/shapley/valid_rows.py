@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from shared_model.fusion import MultimodalModel
-from shared_model.preprocessing import Preprocessing
+from shared_model.model.fusion import MultimodalModel
+from shared_model.preprocessing.standardisation import Preprocessing
+from shared_model.preprocessing.statistics import compress_events
 from shared_model.schema import STATIC, Schema
 from shared_model.shapley.common_background import BIN_WIDTH, RARE, Columns, Draw
 from shared_model.shapley.features import category_widths
-from shared_model.statistics import compress_events
 
 
 def embedding_columns(model: MultimodalModel, schema: Schema) -> dict[str, Columns]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from shared_model.command_refusal import plain_refusal
-from shared_model.files import replace_file
+from shared_model.process.command_refusal import plain_refusal
+from shared_model.process.files import replace_file
 
 bench = typer.Typer(no_args_is_help=True, help="Measure hipfed beside its peers in the same run.")
 

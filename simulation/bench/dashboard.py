@@ -20,11 +20,11 @@ import psutil
 from rich.console import Console
 
 from server.dashboard.sharing import LASTS_S
-from server.run_lock import APP_LOCK
+from server.run_folder.lock import APP_LOCK
 from server.stopping import stopped_by_signals
 from shared_model.errors import StudyError
-from shared_model.folder_lock import hold_lock
-from shared_model.screen_table import print_table
+from shared_model.pages.screen_table import print_table
+from shared_model.process.folder_lock import hold_lock
 from simulation.bench.isolated import peak_mb
 from simulation.bench.many_runs import copy_run, copy_running, make_run
 from simulation.bench.viewers import Address, Crowd, Waits, fetch

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared_model.batch import Batch
+from shared_model.model.batch import Batch
 from shared_model.schema import STATIC
 from shared_model.shapley.exact import check_additivity, explain_modalities
 from shared_model.shapley.feature_values import attribute_features, share_out
@@ -21,7 +21,7 @@ from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows
 from shared_model.shapley.owen import OwenValues, owen_values
 from shared_model.shapley.pixels import pixel_values
 from shared_model.shapley.segments import Recordings, SwitchedCells
-from shared_model.training import Encoded, encode_all, predict_logits, seeded_rng
+from shared_model.training.epochs import Encoded, encode_all, predict_logits, seeded_rng
 from simulation.bench.explainer_model import IMAGES, ITEMS, VITALS, Phi, Subject, draw_patients, modality_inputs, select
 
 N_PATIENTS, N_BACKGROUND = 1000, 500

@@ -19,15 +19,15 @@ from jaxtyping import Float64, UInt16
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from shared_model.batch import Batch
 from shared_model.config import Settings, parse_settings
-from shared_model.encoders import ImageEncoder
 from shared_model.errors import SettingsError
-from shared_model.fusion import EarlyFusionModel, MultimodalModel, build_model
+from shared_model.model.batch import Batch
+from shared_model.model.encoders import ImageEncoder
+from shared_model.model.fusion import EarlyFusionModel, MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import Preprocessing, pooled_preprocessing
+from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
 from shared_model.schema import STATIC, Channel, Events, Images, Schema, Series, StaticColumn, Study
-from shared_model.training import encode_all, seeded_rng
+from shared_model.training.epochs import encode_all, seeded_rng
 
 N_NUMERIC, N_BINARY, N_CATEGORICAL = 20, 10, 10
 N_STEPS, N_CHANNELS, N_ITEMS = 60, 6, 16

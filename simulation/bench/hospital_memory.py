@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from client.supernode import COURIER, LAUNCHER
-from shared_model import supervised
+from client.deployment.supernode import COURIER, LAUNCHER
 from shared_model.errors import StudyError
+from shared_model.process import supervision
 
 EVERY_S = 1.0
 _MB = 1e6
@@ -57,7 +57,7 @@ def _watch(folders: Sequence[Path], peaks: dict[str, float], ended: threading.Ev
 
 def list_processes(folder: Path) -> list[tuple[str, psutil.Process]]:
     """What a hospital's supervisor has started, by the name of the part or of the process that it is."""
-    status = supervised.read_status(folder)
+    status = supervision.read_status(folder)
     found: list[tuple[str, psutil.Process]] = []
     for part in status.parts if status is not None else ():
         try:

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.deployment.landlock import landlock_abi
 from client.home import HospitalHome
-from client.landlock import landlock_abi
 from server.enrolment.coordinator_home import CoordinatorHome
-from shared_model import supervised
 from shared_model.config import Scalar
 from shared_model.errors import StudyError
-from shared_model.ports import free_ports
+from shared_model.process import supervision
+from shared_model.process.ports import free_ports
 
 COMMAND_S = 300.0
 CONNECT_S = 120.0
@@ -115,7 +115,7 @@ class Loopback:
         return out
 
     def _is_ready(self, name: str) -> bool:
-        status = supervised.read_status(self.hospital(name).folder / "processes")
+        status = supervision.read_status(self.hospital(name).folder / "processes")
         return status is not None and status.ready
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client.cohort_folder import list_hospitals
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from shared_model.config import Scalar, parse_settings
 from simulation.cohort import write_cohort
 from simulation.explained import run_in_process

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared_model.errors import StudyError
-from shared_model.messages import HANDSHAKE
+from shared_model.protocol.messages import HANDSHAKE
 
 Summary = dict[str, float | int]
 

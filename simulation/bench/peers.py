@@ -16,10 +16,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from shared_model.batch import Batch
-from shared_model.encoders.resnet import BasicBlock, Bottleneck
 from shared_model.errors import SettingsError
-from shared_model.fusion import EarlyFusionModel
+from shared_model.model.batch import Batch
+from shared_model.model.encoders.resnet import BasicBlock, Bottleneck
+from shared_model.model.fusion import EarlyFusionModel
 from shared_model.schema import STATIC
 from simulation.bench.explainer_model import Phi, Subject, modality_inputs, select
 

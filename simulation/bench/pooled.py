@@ -13,14 +13,14 @@ from rich.console import Console
 from client.cohort_folder import list_hospitals
 from client.data import cohort_cache_dir
 from client.site import Site
-from client.worker import Worker
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from server.run_folder.folder import RunFolder
 from server.study import run_study
 from shared_model.config import Settings, parse_settings
-from shared_model.metrics import Metrics, summarise
+from shared_model.evaluation.metrics import Metrics, summarise
+from shared_model.evaluation.score_quantities import unpack_scores
+from shared_model.evaluation.score_sums import ScoreSums
 from shared_model.schema import Schema, load_schema
-from shared_model.score_quantities import unpack_scores
-from shared_model.score_sums import ScoreSums
 from simulation.in_process import InProcessLink, accept_all
 from simulation.pooled import PooledSite
 

@@ -17,12 +17,12 @@ from flwr.app.message import make_message
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.flower_link import FlowerLink
-from server.quorum import ask_sites
-from server.reduce import PlainSum
+from server.flower.link import FlowerLink
+from server.protocol.quorum import ask_sites
+from server.protocol.reduce import PlainSum
 from shared_model.errors import StudyError
-from shared_model.messages import TRAIN, SumsReply
-from shared_model.quantities import Quantity
+from shared_model.protocol.messages import TRAIN, SumsReply
+from shared_model.protocol.quantities import Quantity
 from simulation.bench.isolated import run_isolated
 
 ARRAYS = 20

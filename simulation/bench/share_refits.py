@@ -14,11 +14,11 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from server.explanations import NO_EVIDENCE
-from server.newton import PENALTY_RANGE
-from server.refits import fit_heads, share_ranges
-from shared_model.refits import SIZES, refit_sums, size_sums
+from server.protocol.explanations import NO_EVIDENCE
+from server.protocol.newton import PENALTY_RANGE
+from server.protocol.refits import fit_heads, share_ranges
 from shared_model.shapley.shares import share_of_means
+from shared_model.training.refits import SIZES, refit_sums, size_sums
 
 WIDTHS = (23, 16, 16, 20, 20)
 TRUE_SHARES = (0.70, 0.145, 0.105, 0.03, 0.02)

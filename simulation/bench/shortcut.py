@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from client.patient_case import open_case
-from client.patient_details import compare
-from shared_model.encoders import ImageEncoder
+from client.patient.case import open_case
+from client.patient.details import compare
+from shared_model.model.encoders import ImageEncoder
 from shared_model.shapley.pixels import pixel_values
 from simulation.cohort.truth import parse_truth
 from simulation.explained import ExplainedSite

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from simulation.bench.many_runs import Line, next_round
 
 ANSWER_S = 30.0  # a page that takes longer is an error

@@ -17,14 +17,14 @@ from simulation.cohort.calibration import (
     sample_population,
     site_intercepts,
 )
+from simulation.cohort.ground_truth import Reckoning, hospital_truth, patient_truth
 from simulation.cohort.outcomes import draw_outcomes
 from simulation.cohort.patients import draw_patients
-from simulation.cohort.reckoning import Reckoning, hospital_truth, patient_truth
+from simulation.cohort.scenarios import Scenario, find_scenario
 from simulation.cohort.sites import Site, plan_sites
 from simulation.cohort.study import schema_text, study_schema
 from simulation.cohort.truth import Truth
 from simulation.cohort.writing import Hospital, write_hospital
-from simulation.scenarios import Scenario, find_scenario
 
 
 def write_cohort(

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from shared_model.command_refusal import plain_refusal
 from shared_model.errors import SettingsError
+from shared_model.process.command_refusal import plain_refusal
 
 
 def compare(  # noqa: PLR0913 - one parameter an option

@@ -12,9 +12,9 @@ from torch import nn
 
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.encoders import ImageEncoder
+from shared_model.model.encoders import ImageEncoder
+from shared_model.preprocessing.statistics import GRAY_LEVELS
 from shared_model.schema import Schema
-from shared_model.statistics import GRAY_LEVELS
 from simulation.compare.style import BLUE, GRAY, plain
 
 BATCH = 32

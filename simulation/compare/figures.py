@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shared_model.metrics import calibration_curve, decision_curve, summarise
+from shared_model.evaluation.metrics import calibration_curve, decision_curve, summarise
 from simulation.compare.arms import FEDERATED, POOLED
 from simulation.compare.depth import draw_depth
 from simulation.compare.predictions import score

@@ -12,17 +12,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from client.encoding import encode_patients
-from client.run_model import open_run
+from client.patient.run_model import open_run
 from client.site import Site
-from client.worker import Worker
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from client.worker.encoding import encode_patients
+from server.run_folder.folder import RunFolder
 from server.study import run_study
 from shared_model.config import Settings
 from shared_model.errors import HipfedError
-from shared_model.losses import logit_correction
 from shared_model.schema import Schema
-from shared_model.training import predict_logits
+from shared_model.training.epochs import predict_logits
+from shared_model.training.losses import logit_correction
 from simulation.compare.arms import Arm
 from simulation.in_process import InProcessLink, accept_all
 from simulation.pooled import PooledSite

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from scipy.stats import rankdata
 
-from shared_model.metric_intervals import Z_95
+from shared_model.evaluation.metric_intervals import Z_95
 from simulation.compare.predictions import KEY
 
 

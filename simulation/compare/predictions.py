@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared_model.score_sums import ScoreSums
+from shared_model.evaluation.score_sums import ScoreSums
 
 COLUMNS = ("site", "patient_id", "outcome", "logit")
 KEY = ["site", "patient_id"]

@@ -22,11 +22,11 @@ from sklearn.preprocessing import StandardScaler
 
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.encoders.series import summarise_channels
+from shared_model.model.encoders.series import summarise_channels
 from shared_model.patient_arrays import PatientArrays
+from shared_model.preprocessing.statistics import compress_events
 from shared_model.schema import Schema
 from shared_model.splits import Split
-from shared_model.statistics import compress_events
 from simulation.compare.arms import Kind
 from simulation.compare.points import PointsScore, points_of
 from simulation.pooled import PooledSite

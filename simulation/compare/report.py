@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from client.site import Site
-from shared_model.auc_error import auc_standard_error
 from shared_model.config import Settings
-from shared_model.files import replace_file
+from shared_model.evaluation.auc_error import auc_standard_error
+from shared_model.process.files import replace_file
 from simulation.compare.arms import FEDERATED, GROUPS
 from simulation.compare.depth import gradient_norms
 from simulation.compare.figures import draw_figures

@@ -18,21 +18,21 @@ from pathlib import Path
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from server.progress import show_bars
-from server.run_folder import RunFolder
-from server.run_lock import COMPARISON_LOCK
+from server.run_folder.folder import RunFolder
+from server.run_folder.lock import COMPARISON_LOCK
+from server.run_folder.progress import show_bars
 from server.settings_check import check_settings
 from server.stopping import telling_its_end
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import SettingsError, StudyError
-from shared_model.folder_lock import hold_lock
+from shared_model.process.folder_lock import hold_lock
 from shared_model.schema import Schema, load_schema
 from simulation.compare import points as points_score
 from simulation.compare.arms import GROUPS, Arm, choose_arms, list_arms
 from simulation.compare.report import write_report
 from simulation.compare.tables import read_arm
 from simulation.compare.tasks import Task, do_task, list_tasks, open_sites
-from simulation.guardian import guarded
+from simulation.flower.guardian import guarded
 
 GO_ON = "the same command goes on"
 EXAMPLE_SCORE = Path(__file__).with_name("nottingham.toml")

@@ -14,8 +14,8 @@ from scipy.stats import kendalltau
 
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.metrics import summarise
-from shared_model.score_sums import sigmoid
+from shared_model.evaluation.metrics import summarise
+from shared_model.evaluation.score_sums import sigmoid
 from shared_model.shapley.strata import list_strata, stratum_members
 from simulation.compare.arms import FEDERATED, POOLED, Arm, without
 from simulation.compare.paired import auc_difference, pair_tables

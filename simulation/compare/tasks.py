@@ -19,7 +19,7 @@ from client.data import cohort_cache_dir
 from client.site import Site
 from shared_model.config import parse_settings
 from shared_model.errors import HipfedError
-from shared_model.files import replace_file
+from shared_model.process.files import replace_file
 from shared_model.schema import load_schema
 from simulation.compare.arms import Arm
 from simulation.compare.network import train_networks

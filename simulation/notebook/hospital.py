@@ -9,8 +9,8 @@ from functools import cached_property
 import pandas as pd
 import shap
 
-from client.explain import sampling_seeds
-from client.patient_explanation import effect_sizes
+from client.patient.explanation import effect_sizes
+from client.worker.explain import sampling_seeds
 from shared_model.pages.blocks import Table, Tile
 from shared_model.pages.numbers import percent
 from shared_model.shapley.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame

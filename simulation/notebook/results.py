@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from client.run_model import open_run
+from client.patient.run_model import open_run
 from client.site import Site
 from server.report.content import RunContent, read_run
 from server.report.first_screen import describe_first_screen

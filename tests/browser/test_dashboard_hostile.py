@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from shared_model.pages.escaping import isolated
 from tests.browser.chromium import Opened, Picture, needs_chromium
 from tests.browser.dashboards import LOOKS, Scheme, check, opened, served

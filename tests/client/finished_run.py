@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from client.run_model import RunModel, open_run
+from client.patient.run_model import RunModel, open_run
 from client.site import Site
 from shared_model.config import Scalar
 from tests.server.small_cohort import run_small_study, small_settings, write_small_cohort

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from client.frames import pack_head, pack_record, parse_record, read_frame
-from client.worker_socket import Door, open_door, serve
-from shared_model.messages import Refusal
+from client.socket.frames import pack_head, pack_record, parse_record, read_frame
+from client.socket.worker_end import Door, open_door, serve
+from shared_model.protocol.messages import Refusal
 from tests.waiting import PATIENCE_S
 
 # Cases of each property-based test of what comes over the socket.

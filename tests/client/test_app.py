@@ -10,11 +10,11 @@ import pytest
 from flwr.app import Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-import client.direct_call
+import client.socket.direct_call
 from client.app import app
-from client.frames import pack_record
-from client.worker_socket import Door
-from shared_model.messages import (
+from client.socket.frames import pack_record
+from client.socket.worker_end import Door
+from shared_model.protocol.messages import (
     HANDSHAKE,
     KINDS,
     TRAIN,
@@ -24,7 +24,7 @@ from shared_model.messages import (
     SumsReply,
     is_message,
 )
-from shared_model.messages import Message as Question
+from shared_model.protocol.messages import Message as Question
 from tests.client.served_worker import serving
 from tests.server.fake_grid import make_context
 from tests.server.small_cohort import (
@@ -42,7 +42,7 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower builds messages only inside an app; workers of other tests are forgotten."""
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    client.direct_call.open_worker.cache_clear()
+    client.socket.direct_call.open_worker.cache_clear()
 
 
 @pytest.fixture
@@ -154,8 +154,8 @@ import client.app
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.frames import parse_record
-from shared_model.messages import HANDSHAKE, HandshakeReply
+from client.socket.frames import parse_record
+from shared_model.protocol.messages import HANDSHAKE, HandshakeReply
 
 for name in ("_task_id", "_run_id", "_node_id"):
     setattr(TaskIdentity, name, 1)
@@ -184,4 +184,4 @@ def test_courier_answers_over_the_socket_without_torch_and_without_what_reads_pa
     site, heavy, own = done.stdout.splitlines()
     assert site == "east"
     assert heavy == ""
-    assert own == "client.app client.frames client.wire_fields client.worker_link"
+    assert own == "client.app client.socket.frames client.socket.wire_fields client.socket.courier_end"

@@ -18,10 +18,19 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from client.frames import HEAD, MAGIC, VERSION, pack_head, parse_record, read_frame
-from client.landlock import Allowed, landlock_abi
-from client.separation import Separation, system_devices, system_paths
-from shared_model.messages import IN_SIMULATIONS, KINDS, STATISTICS, TRAIN, HandshakeReply, Refusal, Study, is_message
+from client.deployment.landlock import Allowed, landlock_abi
+from client.deployment.separation import Separation, system_devices, system_paths
+from client.socket.frames import HEAD, MAGIC, VERSION, pack_head, parse_record, read_frame
+from shared_model.protocol.messages import (
+    IN_SIMULATIONS,
+    KINDS,
+    STATISTICS,
+    TRAIN,
+    HandshakeReply,
+    Refusal,
+    Study,
+    is_message,
+)
 from tests.client.hostile_courier import attempts_at_files, attempts_at_the_worker
 from tests.client.served_worker import frame, receiver_of
 from tests.client.worker_process import HospitalFolders, make_hospital_folders, worker_process
@@ -36,9 +45,9 @@ SIGNALS_ABI = 6
 
 WITHOUT_LANDLOCK = """
 import sys
-import client.separation
-client.separation.landlock_abi = lambda: 0
-client.separation.main(sys.argv[1:])
+import client.deployment.separation
+client.deployment.separation.landlock_abi = lambda: 0
+client.deployment.separation.main(sys.argv[1:])
 """
 
 needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
@@ -163,7 +172,13 @@ def attack(request: pytest.FixtureRequest, hospital: HospitalFolders, worker_pid
     ]
     command = separation.command([str(word) for word in script])
     if not landlock:
-        command = [sys.executable, "-P", "-c", WITHOUT_LANDLOCK, *command[command.index("client.separation") + 1 :]]
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            WITHOUT_LANDLOCK,
+            *command[command.index("client.deployment.separation") + 1 :],
+        ]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd="/")
 

@@ -10,8 +10,8 @@ import pytest
 from client.outbound import Gate
 from shared_model.errors import ProtocolError, SuppressedError
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality import Finding, QualityReport
-from shared_model.quantities import Quantity
+from shared_model.protocol.quantities import Quantity
+from shared_model.quality.checks import Finding, QualityReport
 
 QUANTITIES = {"sum": Quantity((2,), 100.0, 0.0)}
 ROW = {"n": 20, "events": 8, "auc": 0.731}

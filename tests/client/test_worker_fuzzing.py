@@ -17,11 +17,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.frames import HEAD, MAGIC, VERSION, pack_head, pack_record, parse_record
 from client.site import Site
-from client.worker import Worker
-from client.worker_socket import Door
-from shared_model.messages import (
+from client.socket.frames import HEAD, MAGIC, VERSION, pack_head, pack_record, parse_record
+from client.socket.worker_end import Door
+from client.worker.answering import Worker
+from shared_model.protocol.messages import (
     HANDSHAKE,
     KINDS,
     STATISTICS,
@@ -35,7 +35,7 @@ from shared_model.messages import (
     is_message,
 )
 from tests.client.served_worker import CASES, FUZZ_TIMEOUT_S, frame, send_raw, serving
-from tests.client.test_frames import mutate
+from tests.client.socket.test_frames import mutate
 from tests.server.small_cohort import requests_of_every_kind, small_settings, write_small_cohort
 
 REPLIES = (HandshakeReply, SumsReply, QualityReply, EvaluateReply, ExplainReply, Refusal)

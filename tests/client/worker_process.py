@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.approvals import APPROVALS_FILE, Approvals
+from client.enrolment.approvals import APPROVALS_FILE, Approvals
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.messages import PROTOCOL_VERSION
-from shared_model.study_hash import StudyFile
+from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.protocol.study_hash import StudyFile
 from tests.server.small_cohort import small_settings, write_small_cohort
 from tests.waiting import PATIENCE_S
 

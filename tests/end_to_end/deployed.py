@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from client.deployment.landlock import landlock_abi
 from client.home import HospitalHome
-from client.landlock import landlock_abi
 from server.enrolment.coordinator_home import CoordinatorHome
-from shared_model import supervised
-from shared_model.ports import free_ports
+from shared_model.process import supervision
+from shared_model.process.ports import free_ports
 from tests.waiting import logs_below, run_to_end, wait_until
 
 BIN = Path(sys.executable).parent
@@ -150,7 +150,7 @@ class Deployment:
 
     def is_ready(self, name: str) -> bool:
         """Whether a hospital says that it is connected and its worker is ready."""
-        status = supervised.read_status(self.hospital(name).folder / "processes")
+        status = supervision.read_status(self.hospital(name).folder / "processes")
         return status is not None and status.ready
 
     def stop(self) -> None:

@@ -16,10 +16,10 @@ import httpx
 import psutil
 import pytest
 
-from client.supernode import COURIER
-from shared_model import supervised
+from client.deployment.supernode import COURIER
 from shared_model.config import parse_settings
-from shared_model.guardian import marked_processes
+from shared_model.process import supervision
+from shared_model.process.guardian import marked_processes
 from tests.end_to_end.chaos.strikes import (
     assert_completed,
     assert_no_round_lost,
@@ -226,14 +226,14 @@ def test_killed_worker_and_supernode_come_back(finished: Finished) -> None:
     deployment.wait_connected(name)
     processes = deployment.hospital(name).folder / "processes"
     for part in (0, 1):
-        before = supervised.read_status(processes)
+        before = supervision.read_status(processes)
         assert before is not None
         pid, restarts = before.parts[part].pid, before.parts[part].restarts
         assert pid is not None
         os.kill(pid, 9)
 
         def is_back(part: int = part, restarts: int = restarts) -> bool:
-            status = supervised.read_status(processes)
+            status = supervision.read_status(processes)
             return status is not None and status.ready and status.parts[part].restarts > restarts
 
         deployment.wait(is_back)
@@ -247,7 +247,7 @@ def test_revoked_hospital_is_refused_at_once_and_told_so(finished: Finished) -> 
     deployment.must("hipfed-server", "revoke", "--home", home, "north", "--reason", "a test")
 
     def is_refused() -> bool:
-        status = supervised.read_status(processes)
+        status = supervision.read_status(processes)
         return status is not None and "refused this hospital's key" in status.line
 
     deployment.wait(is_refused)
@@ -258,20 +258,20 @@ def test_revoked_hospital_is_refused_at_once_and_told_so(finished: Finished) -> 
 def test_killed_half_comes_back_and_a_killed_supervisor_leaves_nothing(finished: Finished) -> None:
     deployment = finished.deployment
     folder = deployment.coordinator.processes
-    before = supervised.read_status(folder)
+    before = supervision.read_status(folder)
     assert before is not None
     superlink, gateway = before.parts
     assert gateway.pid is not None
     os.kill(gateway.pid, 9)
 
     def is_back() -> bool:
-        status = supervised.read_status(folder)
+        status = supervision.read_status(folder)
         return status is not None and status.ready and status.parts[1].restarts > gateway.restarts
 
     deployment.wait(is_back)
     os.kill(before.pid, 9)
     deployment.wait(lambda: not marked_processes(before.token))
-    assert supervised.read_status(folder) is None
+    assert supervision.read_status(folder) is None
     assert superlink.pid is not None
     assert not psutil.pid_exists(superlink.pid)
     deployment.start_coordinator()

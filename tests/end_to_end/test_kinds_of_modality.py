@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from shared_model.config import Scalar
 from tests.server.explained_study import read_explanations
 from tests.server.small_cohort import (

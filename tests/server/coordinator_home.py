@@ -13,9 +13,9 @@ from server.enrolment.authority import open_authority
 from server.enrolment.coordinator_home import CoordinatorHome, CoordinatorSettings, provision
 from server.enrolment.enrol import enrol as enrol_hospital
 from server.enrolment.enrol import revoke as revoke_hospital
-from shared_model.enrolment_request import make_request
-from shared_model.key_files import write_private_key
-from shared_model.ports import free_ports
+from shared_model.identity.enrolment_request import make_request
+from shared_model.identity.key_files import write_private_key
+from shared_model.process.ports import free_ports
 
 
 def make_home(path: Path, hospitals: Sequence[str] = ()) -> CoordinatorHome:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from server.checkpoints import Progress
-from server.link import Answer, Link
-from server.plan import StudyPlan
-from server.roster import shake_hands
-from server.run_folder import RunFolder
-from server.statistics import gather_statistics
+from server.protocol.link import Answer, Link
+from server.protocol.plan import StudyPlan
+from server.protocol.roster import shake_hands
+from server.protocol.statistics import gather_statistics
+from server.run_folder.checkpoints import Progress
+from server.run_folder.folder import RunFolder
 from server.study import start_progress
 from shared_model.config import Settings
-from shared_model.messages import PROTOCOL_VERSION, Study
+from shared_model.protocol.messages import PROTOCOL_VERSION, Study
 from shared_model.schema import load_schema
 
 Content = dict[str, Any]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from server.link import Answer, Link
-from shared_model.messages import HandshakeReply
+from server.protocol.link import Answer, Link
+from shared_model.protocol.messages import HandshakeReply
 
 ARRAYS = "arrays"
 

@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
 from client.site import Site
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from shared_model.config import Settings
-from shared_model.fusion import build_model
-from shared_model.messages import EVALUATE, EvaluateRequest
-from shared_model.preprocessing import Preprocessing
+from shared_model.model.fusion import build_model
+from shared_model.preprocessing.standardisation import Preprocessing
+from shared_model.protocol.messages import EVALUATE, EvaluateRequest
 from shared_model.schema import load_schema
-from shared_model.updates import to_tensors
+from shared_model.training.updates import to_tensors
 from tests.server.faulty_links import RecordingLink
 
 

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from server.deployment.gateway import Gateway
 from server.deployment.gateway_process import server_config
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.gateway import Gateway
 from tests.waiting import PATIENCE_S
 
 

@@ -14,13 +14,14 @@ from PIL import Image
 from client.quality.correlation import sum_correlations
 from client.quality.measuring import measure_patients, sum_measures
 from client.site import Site
-from client.worker import Worker
-from server.link import Link
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from server.protocol.link import Link
+from server.run_folder.folder import RunFolder
 from server.study import run_study
 from shared_model.config import Phase, Scalar, Settings, parse_settings
-from shared_model.fusion import build_model
-from shared_model.messages import (
+from shared_model.model.fusion import build_model
+from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
+from shared_model.protocol.messages import (
     BACKGROUND,
     COMPONENTS,
     EVALUATE,
@@ -48,11 +49,10 @@ from shared_model.messages import (
     Study,
     TrainRequest,
 )
-from shared_model.preprocessing import Preprocessing, pooled_preprocessing
-from shared_model.refit_messages import RefitRequest, SizesRequest
+from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
 from shared_model.schema import load_schema
 from shared_model.shapley.common_background import hash_background
-from shared_model.updates import hash_weights, to_arrays
+from shared_model.training.updates import hash_weights, to_arrays
 from simulation.in_process import InProcessLink
 
 VARYING = ("seconds", "bytes_down", "bytes_up")

@@ -14,13 +14,13 @@ from flwr.app import Context
 
 import server.app
 from server.app import main
+from server.flower.run_config import format_enrolled, parse_enrolled
 from server.report.writing import REPORT
-from server.run_config import format_enrolled, parse_enrolled
-from server.run_folder import RunFolder, read_status
-from server.run_lock import APP_LOCK, LAUNCHER_LOCK
+from server.run_folder.folder import RunFolder, read_status
+from server.run_folder.lock import APP_LOCK, LAUNCHER_LOCK
 from shared_model.errors import StudyError
-from shared_model.folder_lock import hold_lock
-from shared_model.messages import HANDSHAKE
+from shared_model.process.folder_lock import hold_lock
+from shared_model.protocol.messages import HANDSHAKE
 from simulation.in_process import InProcessLink
 from tests.server.fake_grid import FakeGrid, make_context
 from tests.server.faulty_links import FAULTS, FaultyLink, RecordingLink

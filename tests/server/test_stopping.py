@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run_folder import RunFolder, read_status
+from server.run_folder.folder import RunFolder, read_status
 from server.stopping import STOPS, Stopped, stop_code, stopped_by_signals, telling_its_end
 from shared_model.errors import HipfedError, SettingsError, StudyError
 

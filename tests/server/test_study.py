@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from client.worker import Worker
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from server.run_folder.folder import RunFolder
 from server.settings_check import check_settings
 from shared_model.config import Settings
 from shared_model.errors import SettingsError, StudyError
-from shared_model.fusion import build_model
-from shared_model.messages import EVALUATE, STATISTICS, TRAIN
-from shared_model.preprocessing import Preprocessing
+from shared_model.model.fusion import build_model
+from shared_model.preprocessing.standardisation import Preprocessing
+from shared_model.protocol.messages import EVALUATE, STATISTICS, TRAIN
 from shared_model.schema import load_schema, parse_schema
-from shared_model.updates import hash_weights
+from shared_model.training.updates import hash_weights
 from simulation.in_process import InProcessLink
 from tests.server.faulty_links import FAULTS, FaultyLink, InterruptedLink
 from tests.server.small_cohort import (

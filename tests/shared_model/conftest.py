@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from shared_model.batch import Batch
+from shared_model.model.batch import Batch
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import pooled_preprocessing
+from shared_model.preprocessing.standardisation import pooled_preprocessing
 from shared_model.schema import Schema
 
 

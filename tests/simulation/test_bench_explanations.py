@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from shared_model.encoders.resnet import ResNet
+from shared_model.model.encoders.resnet import ResNet
 from simulation.bench import engine, peers
 from simulation.bench.explainer_model import Phi, Subject, build_subject, choose_settings, select
 from simulation.bench.explanations import Truth, compare_values

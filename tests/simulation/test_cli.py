@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import client.cli
 import server.cli
-import server.summary
+import server.run_folder.summary
 import simulation.cli
 import simulation.run
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from server.stopping import Stopped
 
 
@@ -71,7 +71,7 @@ def test_rounds_says_which_phases_it_sets_and_leaves_those_that_are_named(
 ) -> None:
     given: list[dict[str, str]] = []
     monkeypatch.setattr(simulation.run, "run_cohort", lambda *_, assignments, **__: given.append(assignments))
-    monkeypatch.setattr(server.summary, "print_run", lambda *_: None)
+    monkeypatch.setattr(server.run_folder.summary, "print_run", lambda *_: None)
     words = ["run", "--cohort", "c", "--out", str(tmp_path / "run"), "--rounds", "7", "--set", "rounds-unimodal=2"]
 
     result = CliRunner().invoke(simulation.cli.app, words)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import simulation.run
-from server.run_folder import read_status
+from server.run_folder.folder import read_status
 from shared_model.errors import SettingsError, StudyError
 from simulation.run import parse_folds, run_cohort
 from tests.server.small_cohort import write_small_cohort

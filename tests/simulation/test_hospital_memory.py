@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared_model import supervised
 from shared_model.errors import StudyError
-from shared_model.supervised import PartStatus, Status
+from shared_model.process import supervision
+from shared_model.process.supervision import PartStatus, Status
 from simulation.bench import hospital_memory
 from simulation.bench.hospital_memory import list_processes, read_memory, watched_memory
 from tests.waiting import PATIENCE_S
@@ -48,7 +48,7 @@ def supernode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         part = PartStatus("supernode", "ready", now, process.pid, 0, "")
         waiting = PartStatus("worker", "waiting", now, None, 0, "")
         status = Status(pid=1, token="", started=now, updated=now, ready=True, line="", parts=(waiting, part))
-        monkeypatch.setattr(supervised, "read_status", lambda _: status)
+        monkeypatch.setattr(supervision, "read_status", lambda _: status)
         yield
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.worker import Worker
-from shared_model.messages import HANDSHAKE, HandshakeReply, HandshakeRequest
+from client.worker.answering import Worker
+from shared_model.protocol.messages import HANDSHAKE, HandshakeReply, HandshakeRequest
 from simulation.in_process import InProcessLink
 from tests.server.small_cohort import describe_study, open_workers, small_settings, write_small_cohort
 

@@ -13,16 +13,16 @@ import pytest
 from rich.console import Console
 
 import simulation.run
-from server.run_config import PLACES
-from server.run_folder import RunFolder, read_status
-from server.run_lock import LAUNCHER_LOCK, LOCKS
+from server.flower.run_config import PLACES
+from server.run_folder.folder import RunFolder, read_status
+from server.run_folder.lock import LAUNCHER_LOCK, LOCKS
 from server.study import run_study
 from shared_model.config import parse_settings
 from shared_model.errors import LockedError, SchemaError, SettingsError, StudyError
-from shared_model.folder_lock import hold_lock
 from shared_model.privacy.suppression import suppressed_row
+from shared_model.process.folder_lock import hold_lock
 from shared_model.schema import load_schema
-from simulation.flower_run import LONGEST_TEMPORARY_FOLDER, check_temporary_folder
+from simulation.flower.engine import LONGEST_TEMPORARY_FOLDER, check_temporary_folder
 from simulation.in_process import InProcessLink
 from simulation.run import run_cohort
 from tests.server.small_cohort import open_workers, write_small_cohort

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from client.site import Site
-from client.worker import Worker
-from server.run_folder import RunFolder
+from client.worker.answering import Worker
+from server.run_folder.folder import RunFolder
 from server.study import run_study
 from shared_model.config import parse_settings
 from shared_model.schema import load_schema

@@ -7,7 +7,7 @@ from typing import Literal
 from client.patient_page.content import Explained, Modality, View
 from client.patient_page.figures import risk_of
 from client.patient_page.waterfall import PER_UNIT, show_step
-from shared_model.metric_intervals import Z_95
+from shared_model.evaluation.metric_intervals import Z_95
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import percent
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height

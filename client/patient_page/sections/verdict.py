@@ -10,7 +10,7 @@ from client.patient_page.effects import Scale
 from shared_model.pages.blocks import Mark
 from shared_model.pages.numbers import interval, number, percent
 from shared_model.pages.wording import Words
-from shared_model.quality import LIMITS, SHORT_CUT
+from shared_model.quality.checks import LIMITS, SHORT_CUT
 
 LEANS = 0.1  # of a prediction's attribution: from here on it leans on a kind of data
 CHANCE, RIGHT_SLOPE = 0.5, 1.0

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.cohort_risks import UNSEEN, CohortRisks, parts_of_run, predict_risks
-from client.patient_explanation import explain_patient
+from client.patient.cohort_risks import UNSEEN, CohortRisks, parts_of_run, predict_risks
+from client.patient.explanation import explain_patient
+from client.patient.run_evidence import gather_evidence
+from client.patient.run_model import RunModel
 from client.patient_page.content import read_evidence
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
 from client.patient_page.rows import Row
 from client.patient_page.sections.verdict import list_doubts
-from client.run_evidence import gather_evidence
-from client.run_model import RunModel
 from client.site import Site
 from shared_model.pages.wording import Words
 

@@ -9,10 +9,10 @@ from server.report.content import RunContent
 from server.report.records import Config
 from server.report.shares import tell_interval_meaning, tell_modality
 from shared_model.config import Scalar
-from shared_model.metric_intervals import Interval
+from shared_model.evaluation.metric_intervals import Interval
+from shared_model.model.untrained_encoders import describe_encoder
 from shared_model.pages.numbers import interval, number, percent
 from shared_model.pages.wording import Words
-from shared_model.untrained_encoders import describe_encoder
 
 Fact = Callable[[RunContent, Words], str]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from shared_model.metric_intervals import Z_95
+from shared_model.evaluation.metric_intervals import Z_95
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

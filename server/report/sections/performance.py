@@ -9,7 +9,7 @@ from server.report.content import RunContent
 from server.report.first_screen import describe_slope, expected_events
 from server.report.records import Curve, TestPart
 from server.report.sections.intervals import wilson_interval
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Grid, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent
 from shared_model.pages.plots import (

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from client.cli import app
 from server.cli import app as server_app
 from shared_model.config import parse_settings
-from shared_model.second_moments import count_columns
-from shared_model.study_hash import StudyFile, read_study
+from shared_model.privacy.second_moments import count_columns
+from shared_model.protocol.study_hash import StudyFile, read_study
 from tests.conftest import SMALL_STUDY
 
 

@@ -15,9 +15,9 @@ from flwr.app import RecordDict
 from typer.testing import CliRunner
 
 from client.cli import app
-from client.data_news import tell_fault
-from client.worker_link import ask_worker
-from shared_model.messages import HANDSHAKE, REFIT, SIZES, HandshakeRequest, Refusal, is_message
+from client.socket.courier_end import ask_worker
+from client.worker.data_news import tell_fault
+from shared_model.protocol.messages import HANDSHAKE, REFIT, SIZES, HandshakeRequest, Refusal, is_message
 from tests.client.worker_process import (
     HospitalFolders,
     make_hospital_folders,

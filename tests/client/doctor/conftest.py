@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from client.enrolment.keygen import make_hospital
 from client.home import HospitalHome, HospitalSettings
-from client.keygen import make_hospital
 from server.enrolment.authority import issue_server_certificate, make_authority
 from tests.server.small_cohort import write_small_cohort
 

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from shared_model.coordinator_status import STATUS_PATH
-from shared_model.messages import PROTOCOL_VERSION
+from shared_model.identity.coordinator_status import STATUS_PATH
+from shared_model.protocol.messages import PROTOCOL_VERSION
 
 
 def status_of(**changes: Any) -> dict[str, Any]:

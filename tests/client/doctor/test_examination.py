@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.deployment.supervise import processes_of
 from client.doctor import Finding, examine
 from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, check_worker
 from client.home import HospitalHome
-from client.supervise import processes_of
-from shared_model.folder_lock import hold_lock
-from shared_model.part import Part
-from shared_model.supervised import LOCK
-from shared_model.supervisor import Supervisor
+from shared_model.process.folder_lock import hold_lock
+from shared_model.process.supervised_process import Part
+from shared_model.process.supervision import LOCK
+from shared_model.process.supervisor import Supervisor
 from tests.client.doctor.conftest import NOW
 from tests.client.doctor.coordinator_double import serve_status, status_of
 

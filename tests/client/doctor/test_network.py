@@ -11,7 +11,7 @@ import pytest
 from client.doctor import network
 from client.doctor.finding import Finding
 from client.doctor.network import check_network, check_port, check_proxy
-from shared_model.messages import PROTOCOL_VERSION
+from shared_model.protocol.messages import PROTOCOL_VERSION
 from tests.client.doctor.coordinator_double import serve_status, status_of
 
 HOST = "127.0.0.1"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from client.cohort_risks import unseen_risks
-from client.patient_explanation import explain_patient
+from client.patient.cohort_risks import unseen_risks
+from client.patient.explanation import explain_patient
+from client.patient.run_evidence import gather_evidence
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
-from client.run_evidence import gather_evidence
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.parsed_page import ParsedPage
 

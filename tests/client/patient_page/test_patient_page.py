@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.patient_case import open_case
+from client.patient.case import open_case
 from client.patient_page.content import read_explanation
 from client.patient_page.figures import LOWERS, RAISES
 from client.patient_page.page import page_words

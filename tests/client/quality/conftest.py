@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from client.site import Site
-from client.worker import Worker
-from server.quality import Judgement, judge_quality
-from server.roster import Roster
+from client.worker.answering import Worker
+from server.protocol.quality import Judgement, judge_quality
+from server.protocol.roster import Roster
 from shared_model.patient_arrays import PatientArrays
-from shared_model.quality import QualityReport
+from shared_model.quality.checks import QualityReport
 from shared_model.schema import Schema
 from simulation.cohort import write_cohort
 from simulation.in_process import InProcessLink

@@ -14,8 +14,8 @@ from client.quality.measuring import measure_patients, still_share, sum_measures
 from client.quality.outcome import region_auc, region_p
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality_measures import GRID, Moments, reference_quantities, subtract_own, to_level
-from shared_model.quantities import check_arrays
+from shared_model.protocol.quantities import check_arrays
+from shared_model.quality.measures import GRID, Moments, reference_quantities, subtract_own, to_level
 from shared_model.schema import Schema
 
 NAN = np.nan

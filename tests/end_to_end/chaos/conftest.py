@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared_model.address import split_address
 from shared_model.config import parse_settings
-from shared_model.ports import free_ports
+from shared_model.identity.address import split_address
+from shared_model.process.ports import free_ports
 from tests.end_to_end.chaos.throttle import ThrottlingProxy
 from tests.end_to_end.deployed import Deployment
 from tests.server.small_cohort import run_small_study, write_small_cohort

@@ -19,8 +19,8 @@ from typing import IO
 
 import psutil
 
-from client.supernode import COURIER, LAUNCHER
-from shared_model import supervised
+from client.deployment.supernode import COURIER, LAUNCHER
+from shared_model.process import supervision
 from tests.end_to_end.deployed import BIN, Deployment, Done
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -157,7 +157,7 @@ def coordinator_part(deployment: Deployment, part: str) -> psutil.Process:
 
 def supervisor(folder: Path) -> psutil.Process:
     """The process that looks after a site's parts."""
-    status = supervised.read_status(folder)
+    status = supervision.read_status(folder)
     assert status is not None
     return psutil.Process(status.pid)
 
@@ -167,7 +167,7 @@ def _part(folder: Path, name: str) -> psutil.Process:
     found: list[int] = []
 
     def has_process() -> bool:
-        status = supervised.read_status(folder)
+        status = supervision.read_status(folder)
         assert status is not None
         found[:] = [part.pid for part in status.parts if part.name == name and part.pid is not None]
         return bool(found) and psutil.pid_exists(found[0])

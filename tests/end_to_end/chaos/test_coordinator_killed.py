@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_model import supervised
+from shared_model.process import supervision
 from tests.end_to_end.chaos.conftest import HOSPITALS, Ground
 from tests.end_to_end.chaos.strikes import (
     STEPS,
@@ -83,7 +83,7 @@ def test_coordinator_killed_at_some_steps_gives_the_same_bytes_in_the_end(
             assert done.returncode == 1, done.stdout
             assert '"failed"' in (out / "status.json").read_text()
         if part == "coordinator":
-            wait_until(lambda: supervised.read_status(deployment.coordinator.processes) is None)
+            wait_until(lambda: supervision.read_status(deployment.coordinator.processes) is None)
             deployment.start_coordinator()
         else:
             wait_until(lambda: _is_ready(usual))
@@ -96,7 +96,7 @@ def test_coordinator_killed_at_some_steps_gives_the_same_bytes_in_the_end(
 
 
 def _is_ready(ground: Ground) -> bool:
-    status = supervised.read_status(ground.deployment.coordinator.processes)
+    status = supervision.read_status(ground.deployment.coordinator.processes)
     return status is not None and status.ready
 
 

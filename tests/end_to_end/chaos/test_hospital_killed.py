@@ -14,9 +14,9 @@ import psutil
 import pytest
 from flwr.app import RecordDict
 
-from server.link import Answer, Link
+from server.protocol.link import Answer, Link
 from shared_model.config import parse_settings
-from shared_model.messages import TRAIN
+from shared_model.protocol.messages import TRAIN
 from simulation.in_process import InProcessLink
 from tests.end_to_end.chaos.conftest import HOSPITALS, SETTINGS, Ground
 from tests.end_to_end.chaos.strikes import (

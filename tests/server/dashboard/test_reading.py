@@ -13,7 +13,7 @@ import pytest
 from server.dashboard.file_cache import FileCache
 from server.dashboard.pages import Pages
 from server.dashboard.reading import RunReader
-from server.run_lock import APP_LOCK
+from server.run_folder.lock import APP_LOCK
 from tests.server.dashboard.asking import Client
 from tests.server.report.run_folders import HOSTILE, write, write_failed_run, write_hostile_run, write_run
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from server.cli import app
 from server.enrolment.authority import issue_server_certificate, open_authority
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.run_folder import RunFolder
+from server.run_folder.folder import RunFolder
 from server.stopping import Stopped
-from shared_model import supervised
-from shared_model.folder_lock import hold_lock
-from shared_model.key_files import read_ec_key
+from shared_model.identity.key_files import read_ec_key
+from shared_model.process import supervision
+from shared_model.process.folder_lock import hold_lock
 from tests.server.coordinator_home import make_home
 
 
@@ -49,7 +49,7 @@ def test_stop_of_a_coordinator_that_does_not_run_is_done(home: CoordinatorHome) 
 def test_detached_start_succeeds_only_when_both_are_up(
     *, home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch, is_ready: bool, code: int
 ) -> None:
-    monkeypatch.setattr(supervised, "start", lambda *_, **__: is_ready)
+    monkeypatch.setattr(supervision, "start", lambda *_, **__: is_ready)
 
     assert _invoke("start", "--home", home.folder, "--detach")[0] == code
 
@@ -59,7 +59,7 @@ def test_detached_start_succeeds_only_when_both_are_up(
 def test_start_is_refused_before_anything_starts_where_a_port_is_taken(
     home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch, key: str, detach: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(supervised, "start", lambda *_, **__: pytest.fail("something was started"))
+    monkeypatch.setattr(supervision, "start", lambda *_, **__: pytest.fail("something was started"))
     port = home.settings.superlink_port if key == "superlink_port" else home.settings.port
 
     with socket.create_server(("127.0.0.1", port)):
@@ -75,7 +75,7 @@ def test_start_is_refused_before_anything_starts_where_a_port_is_taken(
 def test_start_with_an_expired_certificate_says_so_and_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detach: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(supervised, "start", lambda *_, **__: pytest.fail("something was started"))
+    monkeypatch.setattr(supervision, "start", lambda *_, **__: pytest.fail("something was started"))
     home = make_home(tmp_path / "home")
     (home.tls / "server.crt").write_bytes(_expired(home))
 
@@ -106,7 +106,7 @@ def _expired(home: CoordinatorHome) -> bytes:
 def test_start_with_a_certificate_that_ends_soon_warns_and_starts(
     home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervised, "start", lambda *_, **__: True)
+    monkeypatch.setattr(supervision, "start", lambda *_, **__: True)
     now = datetime.now(UTC)
     authority = open_authority(home.authority, now=now)
     issue_server_certificate(home.tls, authority, ["127.0.0.1"], now=now, days=10)
@@ -119,7 +119,7 @@ def test_start_with_a_certificate_that_ends_soon_warns_and_starts(
 
 def test_second_start_is_told_that_the_first_runs_and_not_that_ports_are_taken(home: CoordinatorHome) -> None:
     with (
-        hold_lock(home.processes, supervised.LOCK),
+        hold_lock(home.processes, supervision.LOCK),
         socket.create_server(("127.0.0.1", home.settings.superlink_port)),
     ):
         code, screen = _invoke("start", "--home", home.folder)

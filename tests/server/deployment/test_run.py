@@ -15,19 +15,19 @@ import pytest
 from rich.console import Console
 
 import server.deployment.run
-import server.submission
+import server.flower.submission
 from server.deployment.run import run_deployed, wait_for_hospitals
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.run_folder import RunFolder, read_status
-from server.run_lock import APP_LOCK
-from server.submission import Place
+from server.flower.submission import Place
+from server.run_folder.folder import RunFolder, read_status
+from server.run_folder.lock import APP_LOCK
 from shared_model.config import Scalar, parse_settings
 from shared_model.errors import SettingsError, StudyError, StudyFileError
-from shared_model.folder_lock import hold_lock
-from shared_model.messages import PROTOCOL_VERSION
+from shared_model.process.folder_lock import hold_lock
+from shared_model.process.supervision import LOCK, STATUS
+from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.protocol.study_hash import StudyFile
 from shared_model.schema import parse_schema
-from shared_model.study_hash import StudyFile
-from shared_model.supervised import LOCK, STATUS
 from tests.server.coordinator_home import make_home, revoke
 from tests.server.small_cohort import STATIC_SCHEMA
 
@@ -286,7 +286,7 @@ def test_stop_waits_for_the_app_to_let_go_of_the_folder(
 ) -> None:
     commands: list[Sequence[str]] = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
-    monkeypatch.setattr(server.submission, "APP_END_S", 0.1)
+    monkeypatch.setattr(server.flower.submission, "APP_END_S", 0.1)
     with (tmp_path / "log").open("wb") as log:
         place = Place(home.flower, {}, log, lambda _: None)
         server.deployment.run._stop_run(place, tmp_path, "77")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from server.deployment.gateway import Gateway
 from server.deployment.seen import SeenHospitals
 from server.deployment.status import judge_served, list_statuses, print_status
 from server.enrolment.authority import issue_server_certificate, open_authority
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.gateway import Gateway
-from shared_model.folder_lock import hold_lock
-from shared_model.supervised import LOCK, STATUS
+from shared_model.process.folder_lock import hold_lock
+from shared_model.process.supervision import LOCK, STATUS
 from tests.server.coordinator_home import make_home, revoke
 from tests.server.running_gateway import serve_gateway, serving
 

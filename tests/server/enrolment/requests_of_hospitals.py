@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shared_model.enrolment_request import EnrolmentRequest, make_request
+from shared_model.identity.enrolment_request import EnrolmentRequest, make_request
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 

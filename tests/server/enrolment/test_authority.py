@@ -20,7 +20,7 @@ from server.enrolment.authority import (
     verify_signature,
 )
 from shared_model.errors import EnrolmentError, KeyFileError, SettingsError
-from shared_model.fingerprint import certificate_fingerprint
+from shared_model.identity.fingerprint import certificate_fingerprint
 from tests.server.enrolment.requests_of_hospitals import NOW
 
 

@@ -15,10 +15,10 @@ from server.enrolment import flower_nodes
 from server.enrolment.authority import read_certificate
 from server.enrolment.coordinator_home import CoordinatorHome
 from server.enrolment.flower_nodes import NodeChanges
-from shared_model.enrolment_request import EnrolmentRequest
-from shared_model.fingerprint import certificate_fingerprint
-from shared_model.folder_lock import hold_lock
-from shared_model.supervised import LOCK
+from shared_model.identity.enrolment_request import EnrolmentRequest
+from shared_model.identity.fingerprint import certificate_fingerprint
+from shared_model.process.folder_lock import hold_lock
+from shared_model.process.supervision import LOCK
 from tests.server.enrolment.registry_hands import edit
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from server.enrolment.authority import Authority
 from server.enrolment.enrol import enrol, revoke
 from server.enrolment.registry import Registry
-from shared_model.enrolment_request import openssh_text
 from shared_model.errors import EnrolmentError
+from shared_model.identity.enrolment_request import openssh_text
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 
 LATER = NOW + timedelta(hours=1)

@@ -16,7 +16,7 @@ from server.enrolment.authority import Authority, make_authority
 from server.enrolment.hospitals import Hospital
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError, KeyFileError, TamperedError
-from shared_model.key_files import replace_whole
+from shared_model.identity.key_files import replace_whole
 from tests.server.enrolment.registry_hands import edit, names
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from server.report.content import RunContent, read_run
 from server.report.first_screen import FirstScreen, describe_first_screen, describe_slope
 from server.report.page import WORDS_FILES
-from shared_model.metrics import Metrics
+from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.wording import Words
 from tests.server.report.run_folders import (
     change,

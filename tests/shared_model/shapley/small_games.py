@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shared_model.config import Scalar, parse_settings
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.schema import Schema, parse_schema
 from shared_model.shapley.exact import ModalityValues, explain_modalities
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game

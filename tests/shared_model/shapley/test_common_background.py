@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared_model.errors import StudyError
-from shared_model.quantities import check_arrays
+from shared_model.protocol.quantities import check_arrays
 from shared_model.shapley.common_background import (
     BIN_WIDTH,
     LIMIT,

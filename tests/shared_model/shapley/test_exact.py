@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared_model.batch import Batch
 from shared_model.config import parse_settings
 from shared_model.errors import StudyError
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.batch import Batch
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import pooled_preprocessing
+from shared_model.preprocessing.standardisation import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.exact import check_additivity
 from shared_model.shapley.game import FusionGame, Rows

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from shared_model.config import parse_settings
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import Preprocessing, pooled_preprocessing
+from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.exact import explain_modalities
 from shared_model.shapley.feature_values import attribute_features, sum_features

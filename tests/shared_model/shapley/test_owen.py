@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared_model.fusion import MultimodalModel
+from shared_model.model.fusion import MultimodalModel
 from shared_model.shapley.game import FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import ColumnGroups, InnerPlayers, OwenValues, owen_values
 from tests.shared_model.shapley.small_games import explain, fuse, lacking, make_model, make_rows

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from shared_model.config import Scalar, parse_settings
-from shared_model.encoders import ImageEncoder
 from shared_model.errors import StudyError
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.encoders import ImageEncoder
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.schema import Schema
 from shared_model.shapley.game import ModalityGame, Rows
 from shared_model.shapley.pixels import pixel_values

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shared_model.encoders import ImageEncoder
 from shared_model.errors import StudyError
-from shared_model.heads import FusionHead
+from shared_model.model.encoders import ImageEncoder
+from shared_model.model.heads import FusionHead
 from shared_model.shapley.rescale import rescale_rule
 
 

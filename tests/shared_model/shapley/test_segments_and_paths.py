@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shared_model.config import parse_settings
-from shared_model.encoders import SeriesEncoder
-from shared_model.encoders.series import time_since_measured
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.encoders import SeriesEncoder
+from shared_model.model.encoders.series import time_since_measured
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import pooled_preprocessing
+from shared_model.preprocessing.standardisation import pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.game import ModalityGame, Rows
 from shared_model.shapley.owen import owen_values

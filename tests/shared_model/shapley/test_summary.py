@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shared_model.quantities import check_arrays
+from shared_model.protocol.quantities import check_arrays
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.features import Feature, FeatureValues
 from shared_model.shapley.summary import (

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from shared_model.config import parse_settings
-from shared_model.fusion import MultimodalModel, build_model
+from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing import Preprocessing, pooled_preprocessing
-from shared_model.quantities import check_arrays
+from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
+from shared_model.protocol.quantities import check_arrays
 from shared_model.schema import Events, Schema
 from shared_model.shapley.common_background import background_quantities, background_sums, draw_rows
 from shared_model.shapley.valid_rows import embedding_columns, known_columns, make_valid

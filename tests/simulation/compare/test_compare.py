@@ -20,11 +20,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from server.dashboard.folder import list_runs
-from server.run_folder import RunFolder, read_status
+from server.run_folder.folder import RunFolder, read_status
 from shared_model.errors import DataError, SettingsError, StudyError
-from shared_model.metrics import summarise
-from shared_model.score_quantities import unpack_scores
-from shared_model.score_sums import ScoreSums
+from shared_model.evaluation.metrics import summarise
+from shared_model.evaluation.score_quantities import unpack_scores
+from shared_model.evaluation.score_sums import ScoreSums
 from simulation.cli import app
 from simulation.compare import running
 from simulation.compare.arms import list_arms

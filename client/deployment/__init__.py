@@ -1,0 +1,1 @@
+"""The hospital as a service: supervised worker and SuperNode, and their separation."""

@@ -1,0 +1,1 @@
+"""A hospital's keys, and its approval of studies."""

@@ -1,0 +1,195 @@
+"""Which studies a hospital approved: a file that its worker reads at every question.
+
+An entry holds the whole study beside its hash, so that the list can be read and an entry of which a part was changed is
+noticed. The file's modes keep others from it; who can write it as its owner can approve.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared_model.config import parse_settings
+from shared_model.errors import ApprovalError, SiteError, StudyFileError
+from shared_model.process.folder_lock import hold_lock
+from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.protocol.study_hash import SHOWN_DIGITS, StudyFile
+
+APPROVALS_FILE = "approvals.json"
+_LOCK = ".approvals.lock"
+
+
+class Approval(BaseModel):
+    """One approved study.
+
+    Attributes:
+        approved: when, in UTC.
+        by: the user of the machine who said yes.
+        study: what was approved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    approved: str
+    by: str
+    study: StudyFile
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    approvals: tuple[Approval, ...] = ()
+
+
+@dataclass(frozen=True)
+class Approvals:
+    """The approvals of a hospital.
+
+    Attributes:
+        path: of the file; none there means that nothing is approved.
+    """
+
+    path: Path
+
+    def read(self) -> tuple[Approval, ...]:
+        """All of them, oldest first.
+
+        Raises:
+            SiteError: the file cannot be read, is open to others, or was damaged: then nothing is approved.
+        """
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                self._check_modes(os.fstat(file.fileno()))
+                content = _Content.model_validate_json(file.read())
+            for approval in content.approvals:
+                if approval.study.hipfed == version("hipfed"):  # no question has the hash of another version
+                    approval.study.check(source=self.path.name)
+        except FileNotFoundError:
+            return ()
+        except (OSError, UnicodeDecodeError, ValidationError, StudyFileError) as error:
+            raise SiteError(
+                f"{self.path}: expected the approvals that `hipfed-client approve` wrote, got: {_describe(error)}. "
+                "Until this is mended no study is approved: remove the file and approve again."
+            ) from error
+        return content.approvals
+
+    def require(self, sha256: str) -> None:
+        """The study is approved.
+
+        Raises:
+            ApprovalError: it is not.
+            SiteError: the file cannot be trusted.
+        """
+        if not any(approval.study.sha256 == sha256 for approval in self.read()):
+            raise ApprovalError(
+                f"study {sha256[:SHOWN_DIGITS]} is not approved at this hospital; send it the file of `hipfed-server "
+                "study`, to be approved with `hipfed-client approve`"
+            )
+
+    def add(self, study: StudyFile) -> bool:
+        """Approve a study; False if it was approved before.
+
+        Raises:
+            ApprovalError: the study is for another version than this hospital's.
+            SettingsError: its settings are wrong.
+            SiteError: the file cannot be trusted or written.
+            LockedError: another command changes it.
+        """
+        check_fit(study)
+        with hold_lock(self.path.parent, _LOCK):
+            known = self.read()
+            if any(approval.study.sha256 == study.sha256 for approval in known):
+                return False
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self._write((*known, Approval(approved=now, by=_user(), study=study)))
+        return True
+
+    def withdraw(self, digits: str) -> StudyFile:
+        """Take an approval back; a running worker refuses the study's next question.
+
+        Args:
+            digits: its hash, or the first `SHOWN_DIGITS` or more of it.
+
+        Raises:
+            ApprovalError: no approved study, or several, are meant.
+            SiteError: the file cannot be trusted or written.
+            LockedError: another command changes it.
+        """
+        with hold_lock(self.path.parent, _LOCK):
+            known = self.read()
+            meant = [approval for approval in known if approval.study.sha256.startswith(digits)]
+            if len(meant) != 1 or len(digits) < SHOWN_DIGITS:
+                raise ApprovalError(
+                    f"hash: expected at least {SHOWN_DIGITS} digits of one approved study, got {digits!r}. "
+                    "`hipfed-client approve --list` shows them."
+                )
+            self._write(tuple(approval for approval in known if approval is not meant[0]))
+        return meant[0].study
+
+    def _check_modes(self, file: os.stat_result) -> None:
+        if file.st_uid not in {os.geteuid(), 0} or stat.S_IMODE(file.st_mode) & 0o077:
+            raise PermissionError(f"owner {file.st_uid}, mode {stat.S_IMODE(file.st_mode):04o}; others can change it")
+
+    def _write(self, approvals: Sequence[Approval]) -> None:
+        text = json.dumps(_Content(approvals=tuple(approvals)).model_dump(mode="json"), indent=1, allow_nan=False)
+        try:
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".approvals-")  # mode 0600
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise SiteError(
+                f"{self.path}: expected a file that can be written, got: {error.strerror}. Nothing was changed; make "
+                "room, or use the account that owns it."
+            ) from error
+
+
+def check_fit(study: StudyFile) -> None:
+    """The study is one that this hospital's version can run: others never have the hash of a question here.
+
+    Raises:
+        ApprovalError: another version, or settings that are not complete.
+        SettingsError: settings that are wrong.
+    """
+    asked, here = (study.hipfed, study.protocol), (version("hipfed"), PROTOCOL_VERSION)
+    what = f"study {study.sha256[:SHOWN_DIGITS]}"
+    if asked != here:
+        raise ApprovalError(
+            f"{what}: expected one for hipfed {here[0]} with protocol {here[1]}, which this hospital has, got one for "
+            f"{asked[0]} with protocol {asked[1]}. Install that version, or ask the coordinator for a new file."
+        )
+    settings = parse_settings(study.settings)
+    if settings.to_config() != study.settings:
+        raise ApprovalError(f"{what}: expected every setting, got some. Ask the coordinator for a new file.")
+    settings.chosen_modalities(study.study)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return f"{error.error_count()} faults in its content"
+    return str(error)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

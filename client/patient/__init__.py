@@ -1,0 +1,1 @@
+"""One patient's prediction and explanation, for the clinician who treats them."""

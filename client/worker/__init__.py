@@ -1,0 +1,1 @@
+"""The worker's answers to the protocol's questions, computed from the hospital's patients."""

@@ -1,0 +1,224 @@
+"""The worker: the trusted half of a hospital. It owns the data and answers the protocol's questions, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from logging.handlers import RotatingFileHandler
+from typing import Literal
+
+from flwr.app import RecordDict
+
+from client.enrolment.approvals import Approvals
+from client.outbound import Gate
+from client.quality.answer import answer_quality, answer_reference
+from client.site import Site
+from client.worker.evaluation import answer_evaluate
+from client.worker.explain import answer_background, answer_explain, answer_spread
+from client.worker.image_components import answer_components
+from client.worker.local_training import answer_train
+from client.worker.readable_rows import CHECKED, refuse_readable_rows
+from client.worker.refits import answer_refit, answer_sizes
+from client.worker.run_state import NeedsWeightsError
+from client.worker.statistics import answer_statistics
+from shared_model.config import Settings, parse_settings
+from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
+from shared_model.process.files import is_full
+from shared_model.protocol.messages import (
+    BACKGROUND,
+    COMPONENTS,
+    EVALUATE,
+    EXPLAIN,
+    HANDSHAKE,
+    IN_SIMULATIONS,
+    PROTOCOL_VERSION,
+    QUALITY,
+    REFERENCE,
+    REFIT,
+    SIZES,
+    SPREAD,
+    STATISTICS,
+    TRAIN,
+    BackgroundRequest,
+    ComponentsRequest,
+    EvaluateRequest,
+    ExplainRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    Message,
+    QualityRequest,
+    ReferenceRequest,
+    Refusal,
+    Request,
+    SpreadRequest,
+    StatisticsRequest,
+    TrainRequest,
+    told_protocol,
+)
+from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
+from shared_model.protocol.study_hash import study_hash
+
+LOG_FILE = "worker.log"
+_LOG_BYTES, _LOG_FILES = 10 * 2**20, 5
+
+
+class Worker:
+    """Answers questions about one site. Errors become refusals without any patient's value; details stay in its log.
+
+    Attributes:
+        site: the hospital.
+        log: the hospital's; what it says does not leave.
+        data_fault: why the patients could not be read last, without anything of a patient; "" if they could.
+    """
+
+    def __init__(self, site: Site, *, approvals: Approvals | None = None, simulated: bool = False) -> None:
+        """Open the site.
+
+        Args:
+            site: the hospital.
+            approvals: the studies that may ask; None lets every study ask, as in a simulation.
+            simulated: who asks is who owns the data: refusals say what failed and where the log is.
+        """
+        self.site = site
+        self.log = _open_log(site)
+        self.data_fault = ""
+        self._approvals, self._simulated = approvals, simulated
+
+    def read_patients(self) -> None:
+        """Read them before the first question, which has a deadline; each question tells again what is wrong."""
+        try:
+            _ = self.site.patients
+        except HipfedError as error:
+            self.data_fault = error.public_reason
+            self.log.exception("the data cannot be used")
+
+    def read_again(self) -> None:
+        """Forget the patients and the schema that are in memory: the next question reads what the folder holds now."""
+        self.site = replace(self.site)
+
+    def answer(self, kind: str, question: RecordDict) -> RecordDict:
+        """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
+        try:
+            reply = self._answer(kind, question).to_record()
+        except NeedsWeightsError as error:
+            return self._refuse(str(error), code="needs-weights")
+        except HipfedError as error:
+            self.log.exception("%.40r refused", kind)
+            if isinstance(error, (DataError, SchemaError)):
+                self.data_fault = error.public_reason
+            return self._refuse(error.public_reason)
+        except Exception as error:
+            self.log.exception("%.40r failed", kind)
+            if isinstance(error, OSError) and is_full(error):
+                return self._refuse("the hospital's disk is full; it takes part again once there is room")
+            text = f": {error}" if self._simulated else ""
+            return self._refuse(f"internal error: {type(error).__name__}{text}; see the hospital's worker log")
+        if kind == HANDSHAKE:
+            self.data_fault = ""
+        return reply
+
+    def _refuse(self, reason: str, *, code: Literal["refused", "needs-weights"] = "refused") -> RecordDict:
+        where = f" ({self.site.state_dir / LOG_FILE})" if self._simulated and reason.endswith("worker log") else ""
+        return Refusal(site=self.site.name, code=code, reason=reason[: 2000 - len(where)] + where).to_record()
+
+    def _answer(self, kind: str, record: RecordDict) -> Message:
+        request_type, answer = _ANSWERS.get(kind, (None, None))
+        if request_type is None or answer is None:
+            raise ProtocolError(f"message: expected one of {', '.join(_ANSWERS)}, got {kind[:40]!r}.")
+        _refuse_other_versions(record)  # first: another version's question may have other fields
+        request = request_type.from_record(record)
+        settings = parse_settings(request.study.settings)
+        self._check_study(request, settings)
+        if self._approvals is not None and kind in CHECKED:
+            refuse_readable_rows(self.site, settings, kind=kind)
+        if kind in IN_SIMULATIONS and self._approvals is not None and not settings.trust_coordinator:
+            raise ProtocolError(
+                f"{kind}: expected a question of a simulation or of a study with trust-coordinator=true, got one for "
+                "refits on resampled patients. Set share-refits=0."
+            )
+        own = self.site.rule
+        rule = own.tighten(
+            min_patients=settings.min_patients,
+            min_events=settings.min_events,
+            min_non_events=settings.min_non_events,
+            min_sites=max(settings.min_sites, own.min_sites),
+        )
+        gate = Gate(rule, self.site.state_dir / "audit.jsonl", request.study.run_id)
+        return answer(self.site, settings, request, gate)
+
+    def _check_study(self, request: Request, settings: Settings) -> None:
+        if self._approvals is not None:
+            schema, protocol = request.study.schema_sha256, request.study.protocol
+            self._approvals.require(study_hash(schema_sha256=schema, settings=settings.to_config(), protocol=protocol))
+        if request.study.schema_sha256 != self.site.schema.sha256:
+            raise ProtocolError(
+                f"schema: expected the study with hash {request.study.schema_sha256[:12]}, "
+                f"got {self.site.schema.sha256[:12]} at the hospital. Give every hospital the same schema.toml."
+            )
+        settings.chosen_modalities(self.site.schema)
+
+
+def _refuse_other_versions(record: RecordDict) -> None:
+    """Both sides have the same hipfed: what a study asks for, and its hash, are one version's.
+
+    Raises:
+        ProtocolError: the coordinator has another; the text names both, and what to install.
+    """
+    hipfed, protocol = told_protocol(record) or ("", PROTOCOL_VERSION)
+    here = version("hipfed")
+    if protocol != PROTOCOL_VERSION or hipfed not in {"", here}:
+        raise ProtocolError(
+            f"versions: coordinator {hipfed or 'of an unknown version'} protocol {protocol}, this hospital {here} "
+            f"protocol {PROTOCOL_VERSION}: install hipfed {hipfed or 'of the same version on both sides'}, and approve "
+            "the study again."
+        )
+
+
+def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Gate) -> HandshakeReply:  # noqa: ARG001
+    patients, split = site.patients, site.split(settings)
+    if len(split.train) < gate.rule.min_patients or not len(split.val) or not len(split.test):
+        raise ProtocolError(
+            f"patients: expected at least {gate.rule.min_patients} in the training part and 1 in each other, got fewer."
+        )
+    return HandshakeReply(
+        site=site.name,
+        version=version("hipfed"),
+        modalities=[name for name in site.schema.modalities if bool(patients.present[name].any())],
+    )
+
+
+def _answer_reference(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
+    return answer_reference(site, settings, gate)
+
+
+_ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
+    HANDSHAKE: (HandshakeRequest, _answer_handshake),
+    REFERENCE: (ReferenceRequest, _answer_reference),
+    QUALITY: (QualityRequest, answer_quality),
+    STATISTICS: (StatisticsRequest, answer_statistics),
+    COMPONENTS: (ComponentsRequest, answer_components),
+    TRAIN: (TrainRequest, answer_train),
+    EVALUATE: (EvaluateRequest, answer_evaluate),
+    BACKGROUND: (BackgroundRequest, answer_background),
+    EXPLAIN: (ExplainRequest, answer_explain),
+    SPREAD: (SpreadRequest, answer_spread),
+    REFIT: (RefitRequest, answer_refit),
+    SIZES: (SizesRequest, answer_sizes),
+}
+
+
+def _open_log(site: Site) -> logging.Logger:
+    """A log file at the hospital; records do not travel on to Flower's log, which the coordinator can read."""
+    log = logging.getLogger(f"hipfed.worker.{site.state_dir.name}")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        # Of bounded size: who may ask may also ask nonsense, as often as he likes.
+        handler = RotatingFileHandler(
+            site.state_dir / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8"
+        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+    return log

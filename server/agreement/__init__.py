@@ -1,0 +1,1 @@
+"""Agreement of the model's importance with that of clinicians."""

@@ -1,0 +1,44 @@
+"""The one place where hospitals' arrays are added. Nothing on the coordinator's side reads them before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from shared_model.protocol.quantities import Arrays, Quantities, check_arrays
+
+
+class PlainSum:
+    """Running total in fixed point: independent of the order of arrival, and as large as one hospital's arrays."""
+
+    def __init__(self, quantities: Quantities, *, agrees: Callable[[Arrays], object] | None = None) -> None:
+        """A total of zero.
+
+        Args:
+            quantities: what may be added.
+            agrees: raises a ProtocolError where arrays that are well formed contradict each other.
+        """
+        self._quantities = quantities
+        self._agrees = agrees
+        self._total = {name: np.zeros(quantity.shape, dtype=np.int64) for name, quantity in quantities.items()}
+
+    def add(self, arrays: Arrays, *, where: str) -> None:
+        """Add one hospital's arrays; all of them or, if any is wrong, none.
+
+        Args:
+            arrays: as listed in the quantities.
+            where: the hospital's name, for the error.
+
+        Raises:
+            ProtocolError: names, shapes or values are not the agreed ones.
+        """
+        check_arrays(arrays, self._quantities, where=where)
+        if self._agrees is not None:
+            self._agrees(arrays)
+        for name, quantity in self._quantities.items():
+            self._total[name] += quantity.encode(arrays[name])
+
+    def total(self) -> Mapping[str, np.ndarray]:
+        """Sums over the hospitals added so far, float64."""
+        return {name: quantity.decode(self._total[name]) for name, quantity in self._quantities.items()}

@@ -1,0 +1,112 @@
+"""Step 1 of a run, the handshake: which hospitals take part, and why the others do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from flwr.app import RecordDict
+
+from server.protocol.link import Link
+from server.protocol.quorum import Attendance, ask_sites, require_quorum
+from shared_model.config import Settings
+from shared_model.errors import ProtocolError, StudyError
+from shared_model.protocol.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, Study
+
+_LATE = "its SuperNode was not connected at the handshake, nor within wait-s (see `hipfed-server status`)"
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The hospitals of a run.
+
+    Attributes:
+        names: hospital's name by node, for those that take part.
+        modalities: by name, what the hospital has.
+        versions: by name, its hipfed version.
+        excluded: reason by name (or "node ID" where even the name is unknown).
+    """
+
+    names: dict[int, str]
+    modalities: dict[str, list[str]]
+    versions: dict[str, str]
+    excluded: dict[str, str]
+
+
+def wait_for_nodes(
+    link: Link, settings: Settings, *, wanted: frozenset[int] | None = None, poll_s: float = 0.5
+) -> frozenset[int]:
+    """Wait until the expected hospitals are connected, or `wait-s` is over; the nodes to ask.
+
+    Args:
+        link: the way to the hospitals.
+        settings: of the run.
+        wanted: the nodes to wait for, and none else is asked; None for any, `expected-sites` of them.
+        poll_s: between two looks.
+
+    Raises:
+        StudyError: fewer than `min-sites` are connected then.
+    """
+    end = time.monotonic() + settings.wait_s
+    while True:
+        nodes = link.nodes() if wanted is None else link.nodes() & wanted
+        n_wanted = max(settings.expected_sites, settings.min_sites) if wanted is None else len(wanted)
+        if len(nodes) >= n_wanted or time.monotonic() >= end:
+            break
+        time.sleep(poll_s)
+    if len(nodes) < settings.min_sites:
+        raise StudyError(
+            f"connecting: expected at least {settings.min_sites} hospitals within {settings.wait_s:g} s (min-sites), "
+            f"got {len(nodes)}. Start the missing ones, or say --set min-sites={len(nodes)} if so few are meant."
+        )
+    return nodes
+
+
+def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mapping[int, str] | None = None) -> Roster:
+    """Ask every connected node, or every enrolled one, to take part.
+
+    Args:
+        link: the way to the hospitals.
+        study: what every question repeats.
+        settings: of the run.
+        enrolled: the hospitals that were connected when the run was begun: name by node, as its key was enrolled. They
+            are waited for, no other node is asked, and one that has another name is excluded. None where no keys are
+            enrolled, as in a simulation: there hospitals name themselves.
+
+    Raises:
+        StudyError: fewer than `min-sites` agree; the message names every exclusion.
+    """
+    nodes = wait_for_nodes(link, settings, wanted=None if enrolled is None else frozenset(enrolled))
+    replies: dict[int, HandshakeReply] = {}
+
+    def accept(node: int, record: RecordDict) -> None:
+        reply = HandshakeReply.from_record(record)
+        if enrolled is not None and reply.site != enrolled[node]:
+            raise ProtocolError(
+                f"site name: expected {enrolled[node]}, as its key was enrolled, got {reply.site}. Mend hospital.toml "
+                "there."
+            )
+        if any(reply.site == other.site for other in replies.values()):
+            raise ProtocolError(f"site name {reply.site}: expected a name of its own, got one that is taken.")
+        replies[node] = reply
+
+    record = HandshakeRequest(study=study, hipfed=version("hipfed")).to_record()
+    attendance: Attendance = ask_sites(
+        link,
+        HANDSHAKE,
+        dict.fromkeys(nodes, record),
+        names=enrolled or {},
+        deadline_s=settings.deadline_s,
+        accept=accept,
+    )
+    attendance.failed |= {name: _LATE for node, name in (enrolled or {}).items() if node not in nodes}
+    require_quorum(attendance, min_sites=settings.min_sites, step="handshake")
+    ordered = sorted(replies.items(), key=lambda item: item[1].site)
+    return Roster(
+        names={node: reply.site for node, reply in ordered},
+        modalities={reply.site: reply.modalities for _, reply in ordered},
+        versions={reply.site: reply.version for _, reply in ordered},
+        excluded=attendance.failed,
+    )

@@ -1,0 +1,1 @@
+"""The run folder: its files, and their summary on the screen."""

@@ -1,0 +1,117 @@
+"""What explanations.json says of the importance of modalities and features, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import norm
+
+from server.run_folder.folder import RunFolder
+from shared_model.errors import StudyError
+from shared_model.schema import Schema
+from shared_model.shapley.shares import LEVEL
+
+EXPLANATIONS = "explanations.json"
+
+
+@dataclass(frozen=True, order=True)
+class Item:
+    """What can be important: a modality (`feature` is empty) or a feature inside one."""
+
+    modality: str
+    feature: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Modality or feature."""
+        return "feature" if self.feature else "modality"
+
+    def __str__(self) -> str:
+        return f"{self.modality}: {self.feature}" if self.feature else self.modality
+
+
+@dataclass(frozen=True)
+class ExplainedItems:
+    """What a run says of the importance of its items.
+
+    Attributes:
+        importance: of every item that may be shown.
+        spread: standard error of importance; NaN where the run gives no interval.
+        suppressed: features that the small-cell rule hides.
+        names: what an expert may name, as `read_expert_table` takes it; a modality of the study that the run leaves out
+            is among them.
+        about: which explanation this is.
+    """
+
+    importance: Mapping[Item, float]
+    spread: Mapping[Item, float]
+    suppressed: frozenset[Item]
+    names: Mapping[str, frozenset[str] | None]
+    about: Mapping[str, Any]
+
+
+def read_explained_items(run: Path) -> ExplainedItems:
+    """Importance of modalities and features in explanations.json.
+
+    Raises:
+        StudyError: it is not there, suppressed, without shares, or not one of this version.
+    """
+    path = run / EXPLANATIONS
+    if not path.is_file():
+        raise StudyError(f"{path}: expected a run that was explained, got none. Give the folder of a finished run.")
+    folder = RunFolder(run)
+    content, config = folder.read_json(EXPLANATIONS), folder.read_json("config.json")
+    try:
+        if content.get("suppressed"):
+            raise StudyError(
+                f"explanation at {path}: expected one that may be shown, got a suppressed one. "
+                "Explain more patients; the small-cell rule hides this one."
+            )
+        study = Schema.model_validate(config["schema"]).modalities if config else ()
+        return _collect_items(content, study)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{path}: expected an explanation of this version of hipfed, got {type(error).__name__}: {error}. "
+            "Run the study again."
+        ) from error
+
+
+def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> ExplainedItems:
+    modalities, features = content["modalities"], content["features"]
+    # Not `share_ci`: with other training patients shares differ by more.
+    entries = {Item(name): (row["share"], row["share_range"]) for name, row in modalities.items()}
+    shown, suppressed = {}, set()
+    for modality, rows in features.items():
+        for row in rows[:-1]:  # the last is `presence`, which is no feature
+            item = Item(modality, row["name"])
+            if row.get("suppressed"):
+                suppressed.add(item)
+            else:
+                shown[item] = (row["mean_abs"], row["mean_abs_ci"])
+    entries |= shown
+    undefined = [str(item) for item, (value, _) in entries.items() if value is None]
+    if undefined:
+        raise StudyError(
+            f"importance of {', '.join(undefined)} at {EXPLANATIONS}: expected a number, got null. "
+            "Compare with a model whose predictions differ between patients."
+        )
+    known = {item.modality: frozenset[str]() for item in entries}
+    for item in (*shown, *suppressed):
+        known[item.modality] |= {item.feature}
+    return ExplainedItems(
+        importance={item: float(value) for item, (value, _) in entries.items()},
+        spread={item: _standard_error(float(value), ends) for item, (value, ends) in entries.items()},
+        suppressed=frozenset(suppressed),
+        names=dict.fromkeys(study) | (known if features else dict.fromkeys(known)),
+        about={key: content[key] for key in ("model_hash", "background_id", "part", "n", "events")},
+    )
+
+
+def _standard_error(value: float, interval: list[float] | None) -> float:
+    """Of an interval; its longer side, since one end may have been cut at 0 or 1, or the share lies off its middle."""
+    if interval is None:
+        return float("nan")
+    return max(interval[1] - value, value - interval[0], 0.0) / float(norm.ppf((1 + LEVEL) / 2))

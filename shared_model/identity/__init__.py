@@ -1,0 +1,1 @@
+"""Keys, certificates, addresses: who is at the other end of a connection."""

@@ -1,0 +1,1 @@
+"""The multimodal model: one encoder a modality, their fusion, and the heads."""

@@ -1,0 +1,1 @@
+"""One standardisation for all hospitals: means, deviations and medians from sums over their patients."""

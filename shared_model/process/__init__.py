@@ -1,0 +1,1 @@
+"""Long-running processes and their files: supervision, locks, ports, atomic writes."""

@@ -1,0 +1,1 @@
+"""Training on one hospital's patients: epochs, Newton sums, losses, and the changes that leave."""

@@ -1,0 +1,1 @@
+"""A simulated study over Flower's simulation engine."""
