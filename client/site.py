@@ -21,7 +21,7 @@ class Site:
 
     Attributes:
         name: how the coordinator calls it.
-        folder: its data folder (DESIGN: data contract).
+        folder: its data folder, as client/README.md describes it.
         cache_dir: where decoded data and state live; private to the hospital.
         rule: the hospital's own small-cell rule; a run may ask for a stricter one, never for a looser.
     """

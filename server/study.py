@@ -42,7 +42,7 @@ from shared_model.errors import SettingsError
 from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.preprocessing.standardisation import Preprocessing
-from shared_model.protocol.messages import PROTOCOL_VERSION, Study
+from shared_model.protocol.messages import PROTOCOL_VERSION, StudyReference
 from shared_model.schema import Schema
 from shared_model.training.losses import balanced_event_weight
 from shared_model.training.updates import hash_weights, to_arrays
@@ -78,7 +78,7 @@ def run_study(
     check_settings(schema, settings)
     if not resume and folder.read_json("config.json"):
         raise SettingsError(f"{folder.path}: expected a new folder, got one with a run. Choose another, or resume it.")
-    study = Study(
+    study = StudyReference(
         run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
         protocol=PROTOCOL_VERSION,
         schema_sha256=schema.sha256,
@@ -129,7 +129,7 @@ def run_study(
 
 def choose_hospitals(
     link: Link,
-    study: Study,
+    study: StudyReference,
     *,
     schema: Schema,
     settings: Settings,
@@ -250,7 +250,7 @@ def start_progress(plan: StudyPlan) -> Progress:
     )
 
 
-def describe_run(study: Study, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
+def describe_run(study: StudyReference, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
     """What config.json says: everything that decides the run."""
     return {
         "run_id": study.run_id,

@@ -50,7 +50,7 @@ def _check_range(name: str, limits: Range) -> None:
         raise ValueError(f"range of {name}: expected [lo, hi] with lo < hi, got {list(limits)}")
 
 
-class Study(_Part):
+class StudyIdentity(_Part):
     """Identity of the study and the two columns of patients.* that are not predictors."""
 
     name: Name
@@ -134,7 +134,7 @@ class Images(_Part):
 class Schema(_Part):
     """A whole study. Modalities keep the order static, series, events, images, each as written in the file."""
 
-    study: Study
+    study: StudyIdentity
     static: tuple[StaticColumn, ...] = Field(min_length=1)
     series: Mapping[Name, Series] = Field(default_factory=dict)
     events: Mapping[Name, Events] = Field(default_factory=dict)

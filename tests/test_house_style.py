@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("client", "server", "shared_model", "simulation")
-MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_MODULES_OF_A_ROOT = 400, 50, 8
 
 # Longer ones of an earlier day. Who shortens one takes it off; none is added.
 LONG_FUNCTIONS = {
@@ -40,6 +40,24 @@ def test_every_module_has_at_most_400_lines() -> None:
 
     assert {place: n for place, n in lengths.items() if n > MOST_LINES} == {}
     assert len(lengths) > 400  # the modules were found
+
+
+def test_every_package_has_at_most_8_modules_at_its_root() -> None:
+    at_root = {room: sum(path.name != "__init__.py" for path in (ROOT / room).glob("*.py")) for room in ROOMS}
+
+    assert {room: n for room, n in at_root.items() if n > MOST_MODULES_OF_A_ROOT} == {}
+    assert min(at_root.values()) > 0
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for place, source in _modules(*ROOMS).items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(place)
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+    assert len(places) > 100
 
 
 def test_no_function_has_more_than_50_lines_but_those_that_had_before() -> None:

@@ -42,7 +42,7 @@ def viewer(
     from client.data.screen import problems_listed
     from client.decoded import decoded_data
     from client.patient.run_model import open_run
-    from client.patient_page.viewer.roster import References, Roster
+    from client.patient_page.viewer.roster import PatientList, References
     from client.patient_page.viewer.serving import listen, serve
     from client.site import Site
 
@@ -58,7 +58,7 @@ def viewer(
         with screen.status("reading patients and predicting their risks"):
             model = open_run(run, site, device=torch.device("cpu"))
             references = References(images=image_references, series=series_references)
-            roster = Roster(model, site, references=references, with_outcomes=outcomes)
+            roster = PatientList(model, site, references=references, with_outcomes=outcomes)
         console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
         console.print("Open this address in a browser on this machine; it works once:", markup=False)
         serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))

@@ -7,7 +7,7 @@ client calls; `read_hospital` is the reading itself, table by table; the cache s
 
 from client.data.cache import CACHE_VARIABLE, chosen_cache_dir, cohort_cache_dir, load_hospital, open_hospital
 from client.data.hospital import (
-    Hospital,
+    HospitalData,
     Notes,
     find_schema,
     is_hospital,
@@ -19,7 +19,7 @@ from client.data.summary import HospitalSummary, ModalitySummary, VariableSummar
 
 __all__ = [
     "CACHE_VARIABLE",
-    "Hospital",
+    "HospitalData",
     "HospitalSummary",
     "ModalitySummary",
     "Notes",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from client.data.causes import Cause
+from client.data.causes import CellCause
 
 _REMEDY = "Remove the row"
-_TOTALS = Cause("totals-row", "a row of totals", _REMEDY)
-_COUNT = Cause("totals-row", "a count of rows", _REMEDY)
-_COMMENT = Cause("comment-row", "a comment", _REMEDY)
-_END = Cause("footer-row", "a footer", _REMEDY)
+_TOTALS = CellCause("totals-row", "a row of totals", _REMEDY)
+_COUNT = CellCause("totals-row", "a count of rows", _REMEDY)
+_COMMENT = CellCause("comment-row", "a comment", _REMEDY)
+_END = CellCause("footer-row", "a footer", _REMEDY)
 
 _SUM = (
     "(?:grand |sub-?|over-?)?totals?|totale|totaal|totaux|summen?|sum|(?:gesamt|zwischen)summe|gesamt|insgesamt|somme"
@@ -37,7 +37,7 @@ _SURE_PATTERNS = tuple((re.compile(text, re.IGNORECASE | re.DOTALL), cause) for 
 _PATTERNS = _SURE_PATTERNS + tuple((re.compile(text, re.IGNORECASE | re.DOTALL), c) for text, c in _ALONE.items())
 
 
-def find_aside(text: str, *, alone: bool) -> Cause | None:
+def find_aside(text: str, *, alone: bool) -> CellCause | None:
     """What a row is whose first cell holds this, if it is no row of data.
 
     Args:

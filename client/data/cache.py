@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from client.data.fingerprint import FileStamp, content_key, stamp_files
-from client.data.hospital import Hospital, Notes, list_used_files, read_hospital
+from client.data.hospital import HospitalData, Notes, list_used_files, read_hospital
 from client.data.image_table import Progress
 from client.data.problems import fault
 from shared_model.errors import DataError, Problem, SiteError
@@ -63,7 +63,7 @@ def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientAr
 
 def open_hospital(
     folder: Path, schema: Schema, *, cache_dir: Path | None, progress: Progress | None = None
-) -> Hospital:
+) -> HospitalData:
     """As `load_hospital`, with the notes of the reading.
 
     Args:
@@ -90,7 +90,7 @@ def open_hospital(
 
 def _open_known(
     root: Path, schema: Schema, files: list[Path], *, cache_dir: Path, progress: Progress | None
-) -> Hospital:
+) -> HospitalData:
     shelf = cache_dir / hashlib.sha256(f"{root}\0{schema.sha256}".encode()).hexdigest()[:32]
     known = _read_index(shelf)
     stamps = stamp_files(root, files, known=known)
@@ -161,7 +161,7 @@ def _arrays_by_file(arrays: PatientArrays) -> dict[str, np.ndarray]:
     }
 
 
-def _store_entry(cache_dir: Path, shelf: Path, key: str, hospital: Hospital) -> None:
+def _store_entry(cache_dir: Path, shelf: Path, key: str, hospital: HospitalData) -> None:
     cache_dir.parent.mkdir(parents=True, exist_ok=True)
     cache_dir.mkdir(mode=0o700, exist_ok=True)
     shelf.mkdir(mode=0o700, exist_ok=True)
@@ -204,14 +204,14 @@ def _remove_old(shelf: Path, *, keep: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _load_entry(entry: Path, schema: Schema) -> Hospital | None:
+def _load_entry(entry: Path, schema: Schema) -> HospitalData | None:
     """The stored hospital; None if there is none. A damaged entry is removed, since the files can be read again."""
     if not entry.is_dir():
         return None
     try:
         stored = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
         notes = stored["notes"]
-        return Hospital(
+        return HospitalData(
             arrays=_load_arrays(entry, schema, patient_ids=tuple(stored["patient_ids"])),
             notes=Notes(
                 ignored_columns={table: tuple(columns) for table, columns in notes["ignored_columns"].items()},

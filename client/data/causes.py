@@ -17,7 +17,7 @@ _MONTH = r"(?:jan|feb|m[a\u00e4]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[
 
 
 @dataclass(frozen=True)
-class Cause:
+class CellCause:
     """A known reason why a cell is no number.
 
     Attributes:
@@ -31,46 +31,47 @@ class Cause:
     remedy: str
 
 
-MISSING_MARKER = Cause("missing-marker", "a mark for a missing value", LEAVE_EMPTY)
-EXCEL_ERROR = Cause("excel-error", "an error of a spreadsheet", "Mend the formula, or leave the cell empty")
-TEXT_MARK = Cause("text-mark", "a spreadsheet's mark for text", "Export the values alone, without the mark")
-FORMULA = Cause("formula", "a formula", "Export values, not formulas")
-OTHER = Cause("not-a-number", "", f"Write decimals with a point, no unit. {LEAVE_EMPTY}")
+MISSING_MARKER = CellCause("missing-marker", "a mark for a missing value", LEAVE_EMPTY)
+EXCEL_ERROR = CellCause("excel-error", "an error of a spreadsheet", "Mend the formula, or leave the cell empty")
+TEXT_MARK = CellCause("text-mark", "a spreadsheet's mark for text", "Export the values alone, without the mark")
+FORMULA = CellCause("formula", "a formula", "Export values, not formulas")
+OTHER = CellCause("not-a-number", "", f"Write decimals with a point, no unit. {LEAVE_EMPTY}")
 
 _DAY_FIRST = r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}(?:[T ].*)?|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}(?: .*)?"
 _MONTH_NAMED = rf"[0-9]{{1,2}}\.?[- ]?{_MONTH}(?:[- ][0-9]{{2,4}})?|{_MONTH}[- ][0-9]{{1,4}}(?:, ?[0-9]{{4}})?"
 _CLOCK = r"[+-]?(?:[0-9]+ days?,? )?[+-]?[0-9]{1,3}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[ap]m)?|[0-9]+ days?"
 _ISO_DURATION = r"P(?:[0-9]+D)?T?[0-9.HMS]+"
+_THOUSANDS = (
+    r"[+-]?[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]*)?|(?:[ '\u2019_][0-9]{3})+(?:[.,][0-9]*)?|(?:\.[0-9]{3}){2,})"
+)
 _POINT = "Write decimals with a point"
-_CAUSES: Mapping[str, Cause] = {
+_CAUSES: Mapping[str, CellCause] = {
     r"=\s*\"[^\"]*\"|['\u2018\u2019][^'\u2018\u2019]*": TEXT_MARK,  # ="007" and '007
     r"=.*": FORMULA,
-    rf"(?:[<>\u2264\u2265~\u2248]=?|[<>] ?=)\s*{NUMBER}.*": Cause(
+    rf"(?:[<>\u2264\u2265~\u2248]=?|[<>] ?=)\s*{NUMBER}.*": CellCause(
         "limit-in-number", "a limit, not a value", f"Write a value that the study agreed on. {LEAVE_EMPTY}"
     ),
-    rf"(?:{NUMBER}|[+-]?[0-9]+,[0-9]+)\s*%": Cause("percent-sign", "a percent sign", "Write the number alone"),
-    rf"{_DAY_FIRST}|{_MONTH_NAMED}": Cause(
+    rf"(?:{NUMBER}|[+-]?[0-9]+,[0-9]+)\s*%": CellCause("percent-sign", "a percent sign", "Write the number alone"),
+    rf"{_DAY_FIRST}|{_MONTH_NAMED}": CellCause(
         "date-in-number", "a date", "Write a number; a spreadsheet may have made a date of it"
     ),
-    rf"{_CLOCK}|{_ISO_DURATION}": Cause(
+    rf"{_CLOCK}|{_ISO_DURATION}": CellCause(
         "clock-time", "a clock time or a duration", "Write the time as a number in the schema's unit"
     ),
-    r"[+-]?[0-9]{1,3},[0-9]{3}": Cause(
+    r"[+-]?[0-9]{1,3},[0-9]{3}": CellCause(
         "comma-in-number", "a comma, for decimals or for thousands", f"{_POINT} and nothing between thousands"
     ),
-    r"[+-]?(?:[0-9]*|[0-9]{1,3}(?:[. '\u2019][0-9]{3})+),[0-9]+(?:[eE][+-]?[0-9]+)?": Cause(
+    r"[+-]?(?:[0-9]*|[0-9]{1,3}(?:[. '\u2019][0-9]{3})+),[0-9]+(?:[eE][+-]?[0-9]+)?": CellCause(
         "decimal-comma", "a decimal comma", _POINT
     ),
-    r"[+-]?[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]*)?|(?:[ '\u2019_][0-9]{3})+(?:[.,][0-9]*)?|(?:\.[0-9]{3}){2,})": Cause(
-        "thousands-separator", "a separator of thousands", "Write nothing between thousands"
-    ),
-    rf"[\u2212\u2013\u2014\u2012\u2010\u2011]\s*{NUMBER}": Cause(
+    _THOUSANDS: CellCause("thousands-separator", "a separator of thousands", "Write nothing between thousands"),
+    rf"[\u2212\u2013\u2014\u2012\u2010\u2011]\s*{NUMBER}": CellCause(
         "not-a-minus", "a dash in place of the minus sign", "Write - (the hyphen of the keyboard)"
     ),
-    rf"{NUMBER}\s*(?:[-\u2013/]|to|bis|\u00b1|;)\s*{NUMBER}": Cause(
+    rf"{NUMBER}\s*(?:[-\u2013/]|to|bis|\u00b1|;)\s*{NUMBER}": CellCause(
         "two-values", "two values", "Write one number a cell"
     ),
-    rf"(?:{NUMBER}|[+-]?[0-9]+,[0-9]+)\s*[(\u00b0]?[^\W\d_].*": Cause(
+    rf"(?:{NUMBER}|[+-]?[0-9]+,[0-9]+)\s*[(\u00b0]?[^\W\d_].*": CellCause(
         "unit-in-cell", "a number and more", "Write the number alone, in the schema's unit"
     ),
 }
@@ -81,14 +82,14 @@ _NUMBER = re.compile(NUMBER)
 _EXCEL_ERROR = re.compile(_EXCEL)
 
 
-def word_cause(text: str) -> Cause | None:
+def word_cause(text: str) -> CellCause | None:
     """Why a cell holds no value at all: a mark for a missing one, or a spreadsheet's error; None if neither."""
     if _EXCEL_ERROR.fullmatch(text):
         return EXCEL_ERROR
     return MISSING_MARKER if text.casefold() in _MISSING else None
 
 
-def cell_cause(text: str) -> Cause | None:
+def cell_cause(text: str) -> CellCause | None:
     """Why a cell is no value, whatever its column is for: also a spreadsheet's mark for text, or a formula."""
     found = word_cause(text)
     if found is None and text.startswith(_SHEET_MARKS):
@@ -96,7 +97,7 @@ def cell_cause(text: str) -> Cause | None:
     return found
 
 
-def number_cause(text: str) -> Cause:
+def number_cause(text: str) -> CellCause:
     """Why a text is no number.
 
     Args:
@@ -106,5 +107,5 @@ def number_cause(text: str) -> Cause:
         return OTHER  # written as a number, but larger than a number can be
     found = word_cause(text) or next((cause for pattern, cause in _PATTERNS if pattern.fullmatch(text)), None)
     if found is None and any(letter.isdecimal() and not letter.isascii() for letter in text):
-        return Cause("other-digits", "digits of another script", "Write the digits 0 to 9")
+        return CellCause("other-digits", "digits of another script", "Write the digits 0 to 9")
     return found or OTHER

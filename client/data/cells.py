@@ -27,7 +27,7 @@ _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class ColumnCells:
     """Cells of one column.
 
     Attributes:
@@ -44,7 +44,7 @@ class Cells:
     def __len__(self) -> int:
         return len(self.values)
 
-    def only(self, keep: Bool[np.ndarray, " row"]) -> Cells:
+    def only(self, keep: Bool[np.ndarray, " row"]) -> ColumnCells:
         """Some of the rows."""
         if isinstance(self.values, pd.Series):
             return replace(self, values=self.values[keep].reset_index(drop=True))
@@ -145,7 +145,7 @@ class Content:
 
     header: list[str]
     lines: Int64[np.ndarray, " row"]
-    column: Callable[[int], Cells]
+    column: Callable[[int], ColumnCells]
     complete: bool = True
 
 
@@ -182,12 +182,12 @@ def _decimal_of(floats: np.ndarray) -> Float64[np.ndarray, " row"]:
     return values
 
 
-def text_cells(texts: list[str], type_name: str = "text") -> Cells:
+def text_cells(texts: list[str], type_name: str = "text") -> ColumnCells:
     """Cells of a CSV."""
-    return Cells("text", type_name, pd.Series(texts, dtype="str"))
+    return ColumnCells("text", type_name, pd.Series(texts, dtype="str"))
 
 
-def arrow_cells(values: pa.ChunkedArray) -> Cells:
+def arrow_cells(values: pa.ChunkedArray) -> ColumnCells:
     """Cells of a Parquet column."""
     name = _FLOAT_NAMES.get(str(values.type), str(values.type))
     if isinstance(values.type, pa.BaseExtensionType):
@@ -201,11 +201,11 @@ def arrow_cells(values: pa.ChunkedArray) -> Cells:
         return text_cells([""] * len(values), name)
     if any(holds(values.type) for holds in _TEXT_TYPES):
         texts = _decoded(values)
-        return Cells("other", f"{name} that is not UTF-8", values) if texts is None else text_cells(texts, name)
+        return ColumnCells("other", f"{name} that is not UTF-8", values) if texts is None else text_cells(texts, name)
     for kind, holds in _KINDS.items():
         if holds(values.type):
-            return Cells(kind, name, values)
-    return Cells("other", name, values)
+            return ColumnCells(kind, name, values)
+    return ColumnCells("other", name, values)
 
 
 _FLOAT_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64"}

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from client.data.causes import LEAVE_EMPTY, NUMBER, Cause, number_cause
-from client.data.cells import FIRST_UNSURE, Cells
+from client.data.causes import LEAVE_EMPTY, NUMBER, CellCause, number_cause
+from client.data.cells import FIRST_UNSURE, ColumnCells
 from client.data.look_alikes import Known
-from client.data.tables import Table
+from client.data.tables import TableCells
 from client.data.time_units import unit_ns
 
 _NUMERIC = ("whole", "decimal", "float")
@@ -33,14 +33,14 @@ _TYPE_REMEDY = {
 }
 
 
-def read_texts(table: Table, column: str) -> pd.Series:
+def read_texts(table: TableCells, column: str) -> pd.Series:
     """Cells as text in their plain form; "" = missing, or of a type that has none. Whole floats have no decimals."""
     if column not in table or table.columns[column].kind in ("duration", "other"):
         return pd.Series([""] * len(table), dtype="str")
     return table.columns[column].texts
 
 
-def empty_cells(table: Table, column: str) -> Bool[np.ndarray, " row"]:
+def empty_cells(table: TableCells, column: str) -> Bool[np.ndarray, " row"]:
     """Where a column holds nothing."""
     return table.columns[column].missing if column in table else np.ones(len(table), dtype=bool)
 
@@ -52,7 +52,7 @@ def without_decimals(text: str) -> str:
 
 
 def read_numbers(
-    table: Table, column: str, *, limits: tuple[float, float] | None = None, unit: str = ""
+    table: TableCells, column: str, *, limits: tuple[float, float] | None = None, unit: str = ""
 ) -> Float64[np.ndarray, " row"]:
     """Finite numbers, NaN = missing; what is none, lies outside [lo, hi] or has more digits than fit is reported.
 
@@ -77,7 +77,7 @@ def read_numbers(
     return values
 
 
-def _refuse_inexact(table: Table, column: str, values: Float64[np.ndarray, " row"]) -> None:
+def _refuse_inexact(table: TableCells, column: str, values: Float64[np.ndarray, " row"]) -> None:
     """Refuse whole numbers beyond 2^53 that float64 does not hold; a measured 0.1 or 1e23 keeps all of its digits."""
     large = np.abs(values) >= FIRST_UNSURE
     if not large.any() or table.columns[column].kind == "float":  # what a float column lost was lost before
@@ -103,7 +103,7 @@ def _is_measured(text: str) -> bool:
 
 
 def read_times(
-    table: Table, column: str, *, unit: str
+    table: TableCells, column: str, *, unit: str
 ) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
     """Times, and how far each may lie from what its writer meant, in a unit; NaN = missing or refused.
 
@@ -119,7 +119,7 @@ def read_times(
     return times, spacing
 
 
-def read_flags(table: Table, column: str, *, rule: str = "not-0-1") -> Float64[np.ndarray, " row"]:
+def read_flags(table: TableCells, column: str, *, rule: str = "not-0-1") -> Float64[np.ndarray, " row"]:
     """0 or 1, NaN = missing; true and false count as 1 and 0; any other cell is reported under `rule`."""
     if column not in table:
         return np.full(len(table), np.nan)
@@ -141,7 +141,7 @@ def read_flags(table: Table, column: str, *, rule: str = "not-0-1") -> Float64[n
 
 
 def read_levels(
-    table: Table, column: str, *, levels: Sequence[str], rule: str = "unknown-level"
+    table: TableCells, column: str, *, levels: Sequence[str], rule: str = "unknown-level"
 ) -> Int64[np.ndarray, " row"]:
     """Index of each cell's level, -1 = missing or refused.
 
@@ -173,13 +173,13 @@ def read_levels(
     return codes
 
 
-def _are_flags(cells: Cells) -> bool:
+def _are_flags(cells: ColumnCells) -> bool:
     """Whether a column holds true and false and nothing else."""
     words = {text.casefold() for text in cells.distinct} - {""}
     return bool(words) and words <= set(_WORDS)
 
 
-def _word_values(cells: Cells) -> Float64[np.ndarray, " row"]:
+def _word_values(cells: ColumnCells) -> Float64[np.ndarray, " row"]:
     """1 for true, 0 for false, NaN for any other text."""
     values: Float64[np.ndarray, " row"] = cells.texts.str.lower().map(_WORDS).to_numpy(dtype=np.float64)
     return values
@@ -215,7 +215,7 @@ def _number_shape(text: str) -> str:
 
 
 def _parse_numbers(
-    table: Table, column: str, *, unit: str = "", takes_flags: bool = False
+    table: TableCells, column: str, *, unit: str = "", takes_flags: bool = False
 ) -> Float64[np.ndarray, " row"]:
     if column not in table:
         return np.full(len(table), np.nan)
@@ -245,7 +245,7 @@ def _text_numbers(texts: pd.Series) -> Float64[np.ndarray, " row"]:
     return values
 
 
-def _numbers_of_text(table: Table, column: str, *, takes_flags: bool) -> Float64[np.ndarray, " row"]:
+def _numbers_of_text(table: TableCells, column: str, *, takes_flags: bool) -> Float64[np.ndarray, " row"]:
     cells = table.columns[column]
     values = _text_numbers(cells.texts)
     if np.isnan(values).all() and _are_flags(cells):
@@ -253,8 +253,8 @@ def _numbers_of_text(table: Table, column: str, *, takes_flags: bool) -> Float64
             return _word_values(cells)
         table.refuse_type(column, expected="numbers", got=_ONLY_FLAGS, remedy=_TYPE_REMEDY["flag"])
         return values
-    rows_by_cause: dict[Cause, list[int]] = defaultdict(list)
-    causes: dict[str, Cause] = {}
+    rows_by_cause: dict[CellCause, list[int]] = defaultdict(list)
+    causes: dict[str, CellCause] = {}
     for row in np.flatnonzero(np.isnan(values) & ~cells.missing):
         text = cells.texts.iloc[row]
         causes.setdefault(text, number_cause(text))

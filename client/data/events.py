@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from client.data.columns import empty_cells, read_levels, read_numbers
 from client.data.ids import without_asides
-from client.data.patients import Patients, find_patients
+from client.data.patients import PatientRows, find_patients
 from client.data.problems import ProblemLog
-from client.data.tables import Table, read_table
+from client.data.tables import TableCells, read_table
 from shared_model.schema import Schema
 
 ITEM = "item"
@@ -20,7 +20,7 @@ _OPTIONAL = (DOSE, "time")  # the contract allows them; the aggregates "any" and
 
 
 def read_events(
-    path: Path, name: str, schema: Schema, patients: Patients, *, log: ProblemLog
+    path: Path, name: str, schema: Schema, patients: PatientRows, *, log: ProblemLog
 ) -> tuple[Float32[np.ndarray, "patient _item"], Bool[np.ndarray, " patient"], tuple[str, ...]]:
     """One event set of all patients.
 
@@ -55,7 +55,7 @@ def read_events(
     return amounts.astype(np.float32), present, ignored
 
 
-def _read_items(table: Table, items: tuple[str, ...]) -> Int64[np.ndarray, " row"]:
+def _read_items(table: TableCells, items: tuple[str, ...]) -> Int64[np.ndarray, " row"]:
     codes = read_levels(table, ITEM, levels=items, rule="unknown-item")
     if ITEM in table:
         empty = empty_cells(table, ITEM)
@@ -63,7 +63,7 @@ def _read_items(table: Table, items: tuple[str, ...]) -> Int64[np.ndarray, " row
     return codes
 
 
-def _read_doses(table: Table) -> Float64[np.ndarray, " row"]:
+def _read_doses(table: TableCells) -> Float64[np.ndarray, " row"]:
     doses: Float64[np.ndarray, " row"] = read_numbers(table, DOSE)
     if DOSE in table:
         empty = empty_cells(table, DOSE)
@@ -75,7 +75,12 @@ def _read_doses(table: Table) -> Float64[np.ndarray, " row"]:
 
 
 def _read_present(
-    table: Table, rows: Int64[np.ndarray, " row"], recorded: Bool[np.ndarray, " patient"] | None, *, column: str, n: int
+    table: TableCells,
+    rows: Int64[np.ndarray, " row"],
+    recorded: Bool[np.ndarray, " patient"] | None,
+    *,
+    column: str,
+    n: int,
 ) -> Bool[np.ndarray, " patient"]:
     if recorded is None:
         present = np.zeros(n, dtype=bool)

@@ -21,7 +21,7 @@ from client.data.image_table import (
     read_images,
 )
 from client.data.likely_names import is_table, misnamed_files
-from client.data.patients import PATIENTS, Patients, read_patients
+from client.data.patients import PATIENTS, PatientRows, read_patients
 from client.data.problems import ProblemLog, fault
 from client.data.series import read_series
 from client.data.tables import candidates, find_table, leaves_folder
@@ -52,7 +52,7 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class Hospital:
+class HospitalData:
     """A hospital whose folder keeps the data contract.
 
     Attributes:
@@ -124,7 +124,7 @@ def list_patient_images(folder: Path, schema: Schema, patient_id: str) -> dict[s
     return {} if table is None else find_image_files(table, schema, patient_id)
 
 
-def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = None) -> Hospital:
+def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = None) -> HospitalData:
     """A hospital read from its files, without a cache.
 
     Args:
@@ -155,7 +155,7 @@ def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = N
 
 
 def _read_tables(
-    parts: _Parts, tables: Mapping[str, Path | None], schema: Schema, patients: Patients, *, log: ProblemLog
+    parts: _Parts, tables: Mapping[str, Path | None], schema: Schema, patients: PatientRows, *, log: ProblemLog
 ) -> None:
     n = len(patients)
     for name, series in schema.series.items():
@@ -179,12 +179,12 @@ def _read_tables(
 def _assemble(
     folder: Path,
     schema: Schema,
-    patients: Patients,
+    patients: PatientRows,
     parts: _Parts,
     images: ImageSet,
     *,
     empty_tables: tuple[str, ...],
-) -> Hospital:
+) -> HospitalData:
     present = {STATIC: np.ones(len(patients), dtype=bool), **parts.present, **images.present}
     arrays = PatientArrays(
         patient_ids=patients.ids,
@@ -208,4 +208,4 @@ def _assemble(
         unnamed_images=images.unnamed_files,
         empty_tables=empty_tables,
     )
-    return Hospital(arrays=arrays, notes=notes)
+    return HospitalData(arrays=arrays, notes=notes)

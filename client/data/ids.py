@@ -14,12 +14,12 @@ import pandas as pd
 from jaxtyping import Bool
 
 from client.data.asides import find_aside
-from client.data.causes import FORMULA, NUMBER, TEXT_MARK, Cause, cell_cause
-from client.data.cells import FIRST_UNSURE, Cells
+from client.data.causes import FORMULA, NUMBER, TEXT_MARK, CellCause, cell_cause
+from client.data.cells import FIRST_UNSURE, ColumnCells
 from client.data.columns import empty_cells, without_decimals
 from client.data.look_alikes import Known, one_form
 from client.data.problems import fault, quote
-from client.data.tables import Table
+from client.data.tables import TableCells
 
 _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+")
 _SURELY_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*[eE][+-]?|[eE][+-])[0-9]+")  # 12E3 alone may be a name
@@ -49,7 +49,7 @@ _SHEET = {
 }
 
 
-def without_asides(table: Table, column: str) -> Table:
+def without_asides(table: TableCells, column: str) -> TableCells:
     """The table without rows that are no data; these are reported.
 
     Args:
@@ -77,7 +77,9 @@ def without_asides(table: Table, column: str) -> Table:
     return replace(table, lines=table.lines[keep], columns=columns)
 
 
-def _find_asides(table: Table, column: str, judged: Bool[np.ndarray, " row"]) -> dict[Cause, Bool[np.ndarray, " row"]]:
+def _find_asides(
+    table: TableCells, column: str, judged: Bool[np.ndarray, " row"]
+) -> dict[CellCause, Bool[np.ndarray, " row"]]:
     """Rows that are no data by what one column holds, for each cause.
 
     Args:
@@ -92,7 +94,7 @@ def _find_asides(table: Table, column: str, judged: Bool[np.ndarray, " row"]) ->
         for text in (table.columns[column].distinct if all_rows else set(texts[judged]))
         if text and find_aside(text, alone=True)
     }
-    found: dict[Cause, Bool[np.ndarray, " row"]] = {}
+    found: dict[CellCause, Bool[np.ndarray, " row"]] = {}
     for row in np.flatnonzero(texts.isin(suspects).to_numpy() & judged) if suspects else ():
         alone = all(cells.missing[row] for name, cells in table.columns.items() if name != column)
         cause = find_aside(texts.iloc[row], alone=alone)
@@ -101,7 +103,7 @@ def _find_asides(table: Table, column: str, judged: Bool[np.ndarray, " row"]) ->
     return found
 
 
-def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:
+def read_ids(table: TableCells, column: str, *, defines: bool = False) -> pd.Series:
     """Each row's patient id; "" where there is none, or none that can be trusted.
 
     Args:
@@ -115,7 +117,7 @@ def read_ids(table: Table, column: str, *, defines: bool = False) -> pd.Series:
     return texts
 
 
-def refuse_ids(table: Table, column: str, *, defines: bool = False) -> bool:
+def refuse_ids(table: TableCells, column: str, *, defines: bool = False) -> bool:
     """Whether an id column has ids that cannot be read; these are reported, and rows without an id."""
     if column not in table:
         return False
@@ -133,7 +135,7 @@ def refuse_ids(table: Table, column: str, *, defines: bool = False) -> bool:
     return bool(wrong.any())
 
 
-def refuse_twins(table: Table, column: str, ids: pd.Series) -> None:
+def refuse_twins(table: TableCells, column: str, ids: pd.Series) -> None:
     """Report ids of one table that are drawn alike but are written in another form: one patient, twice.
 
     Args:
@@ -157,7 +159,7 @@ def refuse_twins(table: Table, column: str, ids: pd.Series) -> None:
     )
 
 
-def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
+def _judge(cells: ColumnCells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, " row"]]:
     """Ids, and where a cell that holds something is none."""
     if cells.kind in ("flag", "duration", "other"):
         return pd.Series([""] * len(cells), dtype="str"), np.zeros(len(cells), dtype=bool)
@@ -178,7 +180,7 @@ def _judge(cells: Cells, *, defines: bool) -> tuple[pd.Series, Bool[np.ndarray, 
     return texts.where(~wrong, "") if wrong.any() else texts, wrong
 
 
-def _judge_texts(cells: Cells, *, defines: bool) -> dict[str, _Fault | None]:
+def _judge_texts(cells: ColumnCells, *, defines: bool) -> dict[str, _Fault | None]:
     """Why each text is no id, None where it is one.
 
     Args:
@@ -215,7 +217,7 @@ def _unfit(text: str) -> _Fault:
     )
 
 
-def _refuse_texts(table: Table, column: str, *, defines: bool) -> None:
+def _refuse_texts(table: TableCells, column: str, *, defines: bool) -> None:
     """A problem for each row whose text is no id."""
     texts = table.columns[column].texts
     found = _judge_texts(table.columns[column], defines=defines)
@@ -238,7 +240,7 @@ def _refuse_texts(table: Table, column: str, *, defines: bool) -> None:
         )
 
 
-def _refuse_fractions(table: Table, column: str, wrong: Bool[np.ndarray, " row"]) -> None:
+def _refuse_fractions(table: TableCells, column: str, wrong: Bool[np.ndarray, " row"]) -> None:
     """One problem for the column: its type is the cause, whatever the rows."""
     cells = table.columns[column]
     rows = np.flatnonzero(wrong)

@@ -18,9 +18,9 @@ from client.data.disk import Disk
 from client.data.gray_image import FittedImage
 from client.data.ids import read_ids, without_asides
 from client.data.images import read_image
-from client.data.patients import Patients, find_patients
+from client.data.patients import PatientRows, find_patients
 from client.data.problems import ImageError, ProblemLog, quote
-from client.data.tables import Table, read_table
+from client.data.tables import TableCells, read_table
 from shared_model.plain_text import plain_text
 from shared_model.schema import Schema
 
@@ -68,7 +68,7 @@ def no_images(schema: Schema, n_patients: int) -> ImageSet:
 
 
 def read_images(
-    path: Path, schema: Schema, patients: Patients, *, log: ProblemLog, progress: Progress | None = None
+    path: Path, schema: Schema, patients: PatientRows, *, log: ProblemLog, progress: Progress | None = None
 ) -> ImageSet:
     """The radiographs of a hospital; every file that counts is decoded, so that every damaged one is reported.
 
@@ -137,7 +137,7 @@ def find_image_files(path: Path, schema: Schema, patient_id: str) -> dict[str, P
     return {} if len(log) else found
 
 
-def _choose_rows(table: Table, schema: Schema) -> Bool[np.ndarray, " row"]:
+def _choose_rows(table: TableCells, schema: Schema) -> Bool[np.ndarray, " row"]:
     """Which rows count: of several for a patient and image the first or last, as the schema says, or none may be."""
     counted = np.ones(len(table), dtype=bool)
     if IMAGE not in table:
@@ -157,7 +157,7 @@ def _choose_rows(table: Table, schema: Schema) -> Bool[np.ndarray, " row"]:
     return counted
 
 
-def _find_files(table: Table, folder: Path) -> list[Path | None]:
+def _find_files(table: TableCells, folder: Path) -> list[Path | None]:
     """The file of each row; None where it is refused (reported)."""
     if FILE not in table:
         return [None] * len(table)
@@ -189,7 +189,7 @@ def _is_outside(text: str, root: Path) -> bool:
 
 
 def _decode(
-    tasks: list[_Task], table: Table, schema: Schema, *, progress: Progress | None
+    tasks: list[_Task], table: TableCells, schema: Schema, *, progress: Progress | None
 ) -> list[tuple[_Task, FittedImage]]:
     done: list[tuple[_Task, FittedImage]] = []
 

@@ -15,14 +15,14 @@ from client.data.ids import read_ids, refuse_ids, refuse_twins, without_asides
 from client.data.likely_names import advise_file, misnamed_files, similar_files
 from client.data.look_alikes import Known
 from client.data.problems import ProblemLog, fault, quote
-from client.data.tables import Table, candidates, find_table, read_table
+from client.data.tables import TableCells, candidates, find_table, read_table
 from shared_model.schema import Schema
 
 PATIENTS = "patients"
 
 
 @dataclass(frozen=True)
-class Patients:
+class PatientRows:
     """The rows of patients.*, in file order.
 
     Attributes:
@@ -47,9 +47,9 @@ class Patients:
         return len(self.ids)
 
 
-def no_patients(schema: Schema) -> Patients:
+def no_patients(schema: Schema) -> PatientRows:
     """What other tables are read against when patients.* is unusable, so that their own faults are still found."""
-    return Patients(
+    return PatientRows(
         ids=(),
         outcome=np.zeros(0, dtype=np.int8),
         numbers=np.zeros((0, len(schema.numbers))),
@@ -60,7 +60,7 @@ def no_patients(schema: Schema) -> Patients:
     )
 
 
-def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], log: ProblemLog) -> Patients:
+def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], log: ProblemLog) -> PatientRows:
     """The patients of a hospital.
 
     Args:
@@ -93,7 +93,7 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     _refuse_twice(table, study.patient_id, ids)
     refuse_twins(table, study.patient_id, ids)
     used_later = {events.recorded for events in schema.events.values()}
-    return Patients(
+    return PatientRows(
         ids=tuple(ids),
         outcome=_read_outcome(table, study.outcome, id_column=study.patient_id),
         numbers=_stack([_read_number(table, schema, column.name) for column in schema.numbers], len(table)),
@@ -108,7 +108,7 @@ def _stack(columns: list[np.ndarray], n_rows: int, dtype: type = np.float64) -> 
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((n_rows, 0), dtype=dtype)
 
 
-def _read_number(table: Table, schema: Schema, name: str) -> np.ndarray:
+def _read_number(table: TableCells, schema: Schema, name: str) -> np.ndarray:
     column = next(column for column in schema.numbers if column.name == name)
     return (
         read_flags(table, name)
@@ -117,7 +117,7 @@ def _read_number(table: Table, schema: Schema, name: str) -> np.ndarray:
     )
 
 
-def _refuse_twice(table: Table, column: str, ids: pd.Series) -> None:
+def _refuse_twice(table: TableCells, column: str, ids: pd.Series) -> None:
     twice = ids.duplicated().to_numpy() & (ids != "").to_numpy()
     if twice.any():
         first = {text: int(line) for text, line in zip(reversed(ids), table.lines[::-1], strict=True)}
@@ -131,7 +131,7 @@ def _refuse_twice(table: Table, column: str, ids: pd.Series) -> None:
         )
 
 
-def _read_outcome(table: Table, column: str, *, id_column: str) -> Int8[np.ndarray, " patient"]:
+def _read_outcome(table: TableCells, column: str, *, id_column: str) -> Int8[np.ndarray, " patient"]:
     values = read_flags(table, column, rule="outcome-not-0-1")
     if column not in table:
         return np.zeros(len(table), dtype=np.int8)
@@ -158,7 +158,7 @@ def _read_outcome(table: Table, column: str, *, id_column: str) -> Int8[np.ndarr
     return outcome
 
 
-def _read_recorded(table: Table, column: str) -> Bool[np.ndarray, " patient"]:
+def _read_recorded(table: TableCells, column: str) -> Bool[np.ndarray, " patient"]:
     values = read_flags(table, column)
     empty = empty_cells(table, column)
     remedy = "Write 1 if the events of this patient were recorded, 0 if not"
@@ -167,7 +167,7 @@ def _read_recorded(table: Table, column: str) -> Bool[np.ndarray, " patient"]:
     return recorded
 
 
-def find_patients(table: Table, column: str, patients: Patients) -> Int64[np.ndarray, " row"]:
+def find_patients(table: TableCells, column: str, patients: PatientRows) -> Int64[np.ndarray, " row"]:
     """Position of each row's patient in patients.*, -1 = empty, refused or unknown (reported)."""
     refuse_ids(table, column)
     ids = read_ids(table, column)

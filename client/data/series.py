@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from client.data.columns import empty_cells, read_numbers, read_times
 from client.data.ids import without_asides
-from client.data.patients import Patients, find_patients
+from client.data.patients import PatientRows, find_patients
 from client.data.problems import ProblemLog
-from client.data.tables import Table, read_table
+from client.data.tables import TableCells, read_table
 from shared_model.schema import Schema, Series
 
 TIME = "time"
@@ -20,7 +20,7 @@ _EDGE = 1e-9  # 0.3 / 0.1 is 2.9999999999999996: a time written on a cell's edge
 
 
 def read_series(
-    path: Path, name: str, schema: Schema, patients: Patients, *, log: ProblemLog
+    path: Path, name: str, schema: Schema, patients: PatientRows, *, log: ProblemLog
 ) -> tuple[Float64[np.ndarray, "patient _time _channel"], Bool[np.ndarray, " patient"], tuple[str, ...]]:
     """One series of all patients.
 
@@ -53,7 +53,7 @@ def read_series(
     return values, present, table.ignored
 
 
-def _read_cells(table: Table, series: Series) -> Int64[np.ndarray, " row"]:
+def _read_cells(table: TableCells, series: Series) -> Int64[np.ndarray, " row"]:
     """Cell of the grid of each row, -1 = refused."""
     times, spacing = read_times(table, TIME, unit=series.time_unit)
     if TIME in table:

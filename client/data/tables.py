@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Int64
 
 from client.data.causes import cell_cause
-from client.data.cells import Cells, Content, arrow_cells
+from client.data.cells import ColumnCells, Content, arrow_cells
 from client.data.csv_table import read_csv
 from client.data.likely_names import advise_column, advise_file, misnamed_files
 from client.data.problems import ProblemLog, fault, quote
@@ -27,7 +27,7 @@ def _no_hint(row: int) -> str:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
-class Table:
+class TableCells:
     """Cells of the wanted columns of one table.
 
     Attributes:
@@ -41,7 +41,7 @@ class Table:
 
     file: str
     lines: Int64[np.ndarray, " row"]
-    columns: Mapping[str, Cells]
+    columns: Mapping[str, ColumnCells]
     ignored: tuple[str, ...]
     complete: bool
     log: ProblemLog
@@ -141,7 +141,7 @@ def leaves_folder(path: Path) -> bool:
     return not path.resolve().is_relative_to(path.parent.resolve())
 
 
-def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table | None:
+def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> TableCells | None:
     """The wanted columns of a table.
 
     Args:
@@ -173,7 +173,7 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> Table |
         if n > 1 and name:
             detail = fault(expected="each column once", got=f"it {n} times", remedy="Rename or remove the others")
             log.add(path.name, row=1, column=quote(name)[1:-1], rule="duplicate-column", detail=detail)
-    return Table(
+    return TableCells(
         file=path.name,
         lines=content.lines,
         columns={name: content.column(content.header.index(name)) for name in wanted if counts[name] == 1},

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from client.doctor.finding import Finding
+from client.doctor.finding import CheckResult
 from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, check_worker, now_utc
 from client.doctor.machine import check_disk, check_gpu, check_packages, check_python
 from client.doctor.network import check_network
@@ -19,20 +19,20 @@ from shared_model.identity.address import split_address
 _STYLES = {"fine": "green", "warning": "yellow", "fault": "red", "unchecked": "dim"}
 
 
-def examine(home: HospitalHome) -> list[Finding]:
+def examine(home: HospitalHome) -> list[CheckResult]:
     """Every check; a fault of one does not keep the others from being made, where they do not rest on it."""
     findings = [check_python(), check_packages(), check_gpu()]
     try:
         settings = home.read_settings()
     except HipfedError as error:
         rest = ("keys", "ca.crt", "data folder", "schema", "cache", "coordinator")
-        findings.append(Finding("settings", "fault", str(error)))
-        return [*findings, *(Finding(subject, "unchecked", "mend settings first") for subject in rest)]
+        findings.append(CheckResult("settings", "fault", str(error)))
+        return [*findings, *(CheckResult(subject, "unchecked", "mend settings first") for subject in rest)]
     host, port = split_address(settings.server)
     data = Path(settings.data)
     return [
         *findings,
-        Finding("settings", "fine", f"{settings.name}, coordinator {settings.server}"),
+        CheckResult("settings", "fine", f"{settings.name}, coordinator {settings.server}"),
         check_keys(home),
         check_certificate(home, now=now_utc()),
         check_data(data),
@@ -43,7 +43,7 @@ def examine(home: HospitalHome) -> list[Finding]:
     ]
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> bool:
+def print_findings(findings: Sequence[CheckResult], console: Console) -> bool:
     """One line a check, with the remedy below where there is one; whether nothing is at fault."""
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:

@@ -9,7 +9,7 @@ Grade = Literal["fine", "warning", "fault", "unchecked"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the examination.
 
     Attributes:

@@ -12,28 +12,30 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from client.doctor.finding import Finding
+from client.doctor.finding import CheckResult
 
 OLDEST_PYTHON = (3, 11)
 LEAST_FREE_BYTES, FEW_FREE_BYTES = 2 * 2**30, 10 * 2**30
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
-def check_python() -> Finding:
+def check_python() -> CheckResult:
     """Whether this Python is one that hipfed runs on."""
     found, oldest = platform.python_version(), ".".join(map(str, OLDEST_PYTHON))
     if sys.version_info[:2] < OLDEST_PYTHON:
-        return Finding("Python", "fault", f"{found}, older than {oldest}", f"Install Python {oldest} or newer.")
-    return Finding("Python", "fine", found)
+        return CheckResult("Python", "fault", f"{found}, older than {oldest}", f"Install Python {oldest} or newer.")
+    return CheckResult("Python", "fine", found)
 
 
-def check_packages() -> Finding:
+def check_packages() -> CheckResult:
     """Whether the packages that hipfed names are there in versions that it names."""
     wrong = sorted(_wrong_packages())
     if wrong:
         remedy = "Install hipfed again in this environment: pip install --editable CHECKOUT."
-        return Finding("packages", "fault", "; ".join(wrong), remedy)
-    return Finding("packages", "fine", f"hipfed {version('hipfed')}, flwr {version('flwr')}, torch {version('torch')}")
+        return CheckResult("packages", "fault", "; ".join(wrong), remedy)
+    return CheckResult(
+        "packages", "fine", f"hipfed {version('hipfed')}, flwr {version('flwr')}, torch {version('torch')}"
+    )
 
 
 def _wrong_packages() -> Iterator[str]:
@@ -50,23 +52,25 @@ def _wrong_packages() -> Iterator[str]:
             yield f"{wanted.name} is {found}, not {wanted.specifier}"
 
 
-def check_gpu() -> Finding:
+def check_gpu() -> CheckResult:
     """Whether torch can use the GPU that the machine has."""
     import torch  # noqa: PLC0415 - seconds, which the other checks need not wait for
 
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory / 2**30
-        return Finding("GPU", "fine", f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}")
+        return CheckResult("GPU", "fine", f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}")
     driver = _read_driver(_NVIDIA)
     if driver:
-        return Finding(
+        return CheckResult(
             "GPU",
             "fault",
             f"driver {driver} is loaded, but torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use it",
             "Update the driver to one for that CUDA version, or install the torch that fits the driver; a study with "
             "device=cuda would refuse to start.",
         )
-    return Finding("GPU", "warning", "none: training runs on the CPU", "Fine for small images; slow for a ResNet-50.")
+    return CheckResult(
+        "GPU", "warning", "none: training runs on the CPU", "Fine for small images; slow for a ResNet-50."
+    )
 
 
 def _read_driver(path: Path) -> str:
@@ -78,7 +82,7 @@ def _read_driver(path: Path) -> str:
     return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
 
 
-def check_disk(folder: Path, subject: str) -> Finding:
+def check_disk(folder: Path, subject: str) -> CheckResult:
     """Whether there is room where the hospital writes.
 
     Args:
@@ -89,10 +93,14 @@ def check_disk(folder: Path, subject: str) -> Finding:
     free = shutil.disk_usage(existing).free
     room = f"{free / 2**30:.1f} GiB free at {folder}"
     if not os.access(existing, os.W_OK):
-        return Finding(subject, "fault", f"{existing} cannot be written", "Mend its permissions, or choose another.")
+        return CheckResult(
+            subject, "fault", f"{existing} cannot be written", "Mend its permissions, or choose another."
+        )
     if free < LEAST_FREE_BYTES:
         remedy = f"Make room, at least {LEAST_FREE_BYTES // 2**30} GiB, or choose another folder in hospital.toml."
-        return Finding(subject, "fault", room, remedy)
+        return CheckResult(subject, "fault", room, remedy)
     if free < FEW_FREE_BYTES:
-        return Finding(subject, "warning", room, "Decoded images and weights of a large study may not fit. Make room.")
-    return Finding(subject, "fine", room)
+        return CheckResult(
+            subject, "warning", room, "Decoded images and weights of a large study may not fit. Make room."
+        )
+    return CheckResult(subject, "fine", room)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
-from client.doctor.finding import Finding
+from client.doctor.finding import CheckResult
 from shared_model.identity.coordinator_status import (
     CoordinatorStatus,
     UnreachableError,
@@ -28,7 +28,7 @@ from shared_model.protocol.messages import PROTOCOL_VERSION
 TIMEOUT_S = 5.0
 
 
-def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[Finding]:
+def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[CheckResult]:
     """From the name to the protocol; what rests on a fault is `unchecked`.
 
     Args:
@@ -46,25 +46,25 @@ def check_network(host: str, port: int, ca: Path, *, now: datetime) -> list[Find
     try:
         status = fetch_status(host, port, ca, timeout_s=TIMEOUT_S)
     except UnreachableError as error:
-        return [*findings, Finding("coordinator", "fault", str(error)), *_unchecked("coordinator", after=5)]
-    return [*findings, Finding("coordinator", "fine", f"hipfed {status.hipfed}"), *judge_status(status, now=now)]
+        return [*findings, CheckResult("coordinator", "fault", str(error)), *_unchecked("coordinator", after=5)]
+    return [*findings, CheckResult("coordinator", "fine", f"hipfed {status.hipfed}"), *judge_status(status, now=now)]
 
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _ORDER = ("proxy", "name", "port", "TLS", "coordinator", "clock", "versions")
 
 
-def _unchecked(fault: str, *, after: int) -> list[Finding]:
-    return [Finding(subject, "unchecked", f"mend {fault} first") for subject in _ORDER[after:]]
+def _unchecked(fault: str, *, after: int) -> list[CheckResult]:
+    return [CheckResult(subject, "unchecked", f"mend {fault} first") for subject in _ORDER[after:]]
 
 
-def check_proxy(host: str) -> Finding:
+def check_proxy(host: str) -> CheckResult:
     """What proxy variables say, which hipfed does not follow: its way to the coordinator is direct."""
     names = [name for name in _PROXY_VARIABLES if os.environ.get(name)]
     if not names:
-        return Finding("proxy", "fine", "no proxy variable is set")
+        return CheckResult("proxy", "fine", "no proxy variable is set")
     shown = _name_proxy(os.environ[names[0]])
-    return Finding(
+    return CheckResult(
         "proxy", "fine", f"{', '.join(names)} names {shown}; hipfed does not use it: {host} is reached directly"
     )
 
@@ -77,29 +77,29 @@ def _name_proxy(address: str) -> str:
         return "an unreadable address"
 
 
-def check_name(host: str) -> Finding:
+def check_name(host: str) -> CheckResult:
     """Whether the coordinator's name is known here."""
     try:
         found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except OSError as error:
         remedy = "Mend `server` in hospital.toml, or let the DNS server (or /etc/hosts) know the name."
-        return Finding("name", "fault", f"{host}: {error.strerror or error}", remedy)
-    return Finding("name", "fine", f"{host} is {', '.join(found)}")
+        return CheckResult("name", "fault", f"{host}: {error.strerror or error}", remedy)
+    return CheckResult("name", "fine", f"{host} is {', '.join(found)}")
 
 
-def check_port(host: str, port: int) -> Finding:
+def check_port(host: str, port: int) -> CheckResult:
     """Whether something listens there and a firewall lets this machine through."""
     try:
         socket.create_connection((host, port), timeout=TIMEOUT_S).close()
     except ConnectionRefusedError:
-        return Finding(
+        return CheckResult(
             "port",
             "fault",
             f"{host}:{port} refuses connections",
             "Ask the coordinator whether it runs; check the port.",
         )
     except TimeoutError:
-        return Finding(
+        return CheckResult(
             "port",
             "fault",
             f"{host}:{port} does not answer within {TIMEOUT_S:g} s",
@@ -107,26 +107,26 @@ def check_port(host: str, port: int) -> Finding:
             "is needed.",
         )
     except OSError as error:
-        return Finding("port", "fault", f"{host}:{port}: {error.strerror or error}", "Check the route to it.")
-    return Finding("port", "fine", f"{host}:{port} is open")
+        return CheckResult("port", "fault", f"{host}:{port}: {error.strerror or error}", "Check the route to it.")
+    return CheckResult("port", "fine", f"{host}:{port} is open")
 
 
-def check_tls(host: str, port: int, ca: Path) -> Finding:
+def check_tls(host: str, port: int, ca: Path) -> CheckResult:
     """Whether the other end is the coordinator, by our CA certificate."""
     try:
         context = trusting(ca)
     except (OSError, ssl.SSLError):
-        return Finding("TLS", "fault", f"{ca} cannot be used", "See ca.crt above.")
+        return CheckResult("TLS", "fault", f"{ca} cannot be used", "See ca.crt above.")
     try:
         with (
             closing(socket.create_connection((host, port), timeout=TIMEOUT_S)) as plain,
             context.wrap_socket(plain, server_hostname=host) as connection,
         ):
-            return Finding("TLS", "fine", f"{connection.version()}, certificate signed by ca.crt")
+            return CheckResult("TLS", "fine", f"{connection.version()}, certificate signed by ca.crt")
     except ssl.SSLCertVerificationError as error:
         return _explain_certificate(host, port, error)
     except (OSError, ssl.SSLError) as error:
-        return Finding(
+        return CheckResult(
             "TLS",
             "fault",
             f"no TLS 1.3 at {host}:{port} ({getattr(error, 'reason', None) or error})",
@@ -134,26 +134,26 @@ def check_tls(host: str, port: int, ca: Path) -> Finding:
         )
 
 
-def _explain_certificate(host: str, port: int, error: ssl.SSLCertVerificationError) -> Finding:
+def _explain_certificate(host: str, port: int, error: ssl.SSLCertVerificationError) -> CheckResult:
     shown = _shown_certificate(host, port)
     issuer = shown.issuer.rfc4514_string() if shown else "unknown"
     why = error.verify_message
     if "expired" in why:
         end = f" on {shown.not_valid_after_utc:%Y-%m-%d}" if shown else ""
-        return Finding(
+        return CheckResult(
             "TLS",
             "fault",
             f"the coordinator's certificate expired{end}",
             "Check this machine's clock; if it is right, the coordinator has to renew (provision --renew).",
         )
     if "mismatch" in why.lower() or "not valid for" in why:
-        return Finding(
+        return CheckResult(
             "TLS",
             "fault",
             f"the certificate is not for {host}",
             "Use the address that the coordinator named, or let it add this name and renew.",
         )
-    return Finding(
+    return CheckResult(
         "TLS",
         "fault",
         f"the certificate there is issued by {issuer}, not by ca.crt's authority",
@@ -170,31 +170,31 @@ def _shown_certificate(host: str, port: int) -> x509.Certificate | None:
         return None
 
 
-def judge_status(status: CoordinatorStatus, *, now: datetime) -> list[Finding]:
+def judge_status(status: CoordinatorStatus, *, now: datetime) -> list[CheckResult]:
     """Clock and protocol, from what the coordinator says of itself."""
     return [_judge_clock((now - status.time).total_seconds()), _judge_protocol(status)]
 
 
-def _judge_clock(ahead_s: float) -> Finding:
+def _judge_clock(ahead_s: float) -> CheckResult:
     """The SuperNode signs its clock's time, which the SuperLink takes only if it is hardly ahead of its own."""
     detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
     remedy = "Let NTP set it (timedatectl set-ntp true), or ask the coordinator to check its own."
     if ahead_s >= SYSTEM_TIME_TOLERANCE or -ahead_s >= TIMESTAMP_TOLERANCE:
-        return Finding("clock", "fault", f"{detail}: signed requests are refused", remedy)
+        return CheckResult("clock", "fault", f"{detail}: signed requests are refused", remedy)
     if abs(ahead_s) >= SYSTEM_TIME_TOLERANCE / 2:
-        return Finding("clock", "warning", detail, remedy)
-    return Finding("clock", "fine", detail)
+        return CheckResult("clock", "warning", detail, remedy)
+    return CheckResult("clock", "fine", detail)
 
 
-def _judge_protocol(status: CoordinatorStatus) -> Finding:
+def _judge_protocol(status: CoordinatorStatus) -> CheckResult:
     """The SuperNode's questions are refused where versions differ, and a study is one version's."""
     here = (version("hipfed"), PROTOCOL_VERSION)
     if (status.hipfed, status.protocol) != here:
-        return Finding(
+        return CheckResult(
             "versions",
             "fault",
             f"coordinator hipfed {status.hipfed} protocol {status.protocol}, this hospital hipfed {here[0]} protocol "
             f"{here[1]}",
             f"Install hipfed {status.hipfed}, then approve the study again.",
         )
-    return Finding("versions", "fine", f"hipfed {here[0]}, protocol {here[1]}, as the coordinator")
+    return CheckResult("versions", "fine", f"hipfed {here[0]}, protocol {here[1]}, as the coordinator")

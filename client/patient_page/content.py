@@ -33,7 +33,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Feature:
+class FeatureEffect:
     """One feature of a modality; phi and se in log odds."""
 
     name: str
@@ -69,7 +69,7 @@ class Modality:
     phi_probability: float
     se_background: float
     presence: float
-    features: tuple[Feature, ...]
+    features: tuple[FeatureEffect, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Channel:
+class ChannelEffect:
     """One measured quantity."""
 
     name: str
@@ -130,7 +130,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Cells:
+class SeriesCells:
     """Attribution of each time and channel."""
 
     phi: tuple[tuple[float, ...], ...]
@@ -165,9 +165,9 @@ class Recording:
     subset_gap: float = 0.0
     time_unit: str = ""
     time: tuple[float, ...] = ()
-    channels: tuple[Channel, ...] = ()
+    channels: tuple[ChannelEffect, ...] = ()
     measured: tuple[tuple[float | None, ...], ...] = ()
-    cells: Cells | None = None
+    cells: SeriesCells | None = None
     pattern: Pattern | None = None
     segments: Segments | None = None
 
@@ -185,7 +185,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Finding:
+class QualityNote:
     """What a check of data quality found in a hospital.
 
     Attributes:
@@ -225,7 +225,7 @@ class Evidence:
     site: str
     is_judged: bool
     test: Test
-    findings: tuple[Finding, ...]
+    findings: tuple[QualityNote, ...]
     unused: tuple[str, ...]
     unproven: tuple[str, ...]
     untrained: tuple[str, ...]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from client.patient_page.content import Feature, Modality, Reference
+from client.patient_page.content import FeatureEffect, Modality, Reference
 from shared_model.pages.numbers import percent, significant
 from shared_model.pages.wording import Words
 
 SHOWN_LEVELS = 4
 
 
-def show_value(feature: Feature, words: Words) -> str:
+def show_value(feature: FeatureEffect, words: Words) -> str:
     """The patient's value with its unit, in words where it is missing; "" for what has no value of its own."""
     if feature.kind == "whole":
         return ""
@@ -31,7 +31,7 @@ def with_unit(value: float, unit: str) -> str:
     return f"{significant(value)} {unit}".strip()
 
 
-def show_reference(feature: Feature, words: Words) -> str:
+def show_reference(feature: FeatureEffect, words: Words) -> str:
     """What the reference patients have: median and quartiles, or the share of each level."""
     reference = feature.reference
     if reference is None:
@@ -45,7 +45,7 @@ def show_reference(feature: Feature, words: Words) -> str:
     return _show_quartiles(reference, feature.unit, words)
 
 
-def show_middle(feature: Feature, words: Words) -> str:
+def show_middle(feature: FeatureEffect, words: Words) -> str:
     """The reference patients' median, or share of the patient's own level, for a sentence; "" where there is none."""
     reference = feature.reference
     if reference is None or not reference.n:
@@ -73,7 +73,7 @@ def _show_quartiles(reference: Reference, unit: str, words: Words) -> str:
     return words("value.quartiles", median=with_unit(reference.median, unit), low=ends[0], high=ends[1])
 
 
-def name_of(modality: Modality, feature: Feature, words: Words) -> str:
+def name_of(modality: Modality, feature: FeatureEffect, words: Words) -> str:
     """How a feature is called where features of several modalities stand together.
 
     What has no value of its own (an image, the pattern in time) is called after its modality.

@@ -26,7 +26,7 @@ from shared_model.quality.checks import (
     SATURATION,
     UNIT_SHIFT,
     UNIT_SHIFT_SD,
-    Finding,
+    CheckFinding,
 )
 from shared_model.quality.measures import (
     INTERVAL,
@@ -48,9 +48,9 @@ from shared_model.schema import STATIC, Range
 _SD_OF_LOG, _SD_OF_TIME, _SD_OF_SHARE, _SD_OF_GRAY = 0.02, 0.05, 0.05, 0.01
 
 
-def judge_sums(bench: Bench) -> list[Finding]:
+def judge_sums(bench: Bench) -> list[CheckFinding]:
     """Everything that sums can tell; what stands alone where nobody is there to compare with."""
-    findings: list[Finding] = []
+    findings: list[CheckFinding] = []
     for measure in list_measures(bench.schema, bench.chosen):
         name = measure.key.removeprefix(f"{measure.modality}/")
         if name == STILL:
@@ -62,7 +62,7 @@ def judge_sums(bench: Bench) -> list[Finding]:
     return findings
 
 
-def _judge_level(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_level(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """A unit shift moves the whole distribution by a factor; a smaller or additive move is only a shift of level."""
     ranges, found = _find_ranges(bench, measure), []
     compared = bench.compare(measure, floor=_SD_OF_LOG)
@@ -94,7 +94,7 @@ def _find_ranges(bench: Bench, measure: Measure) -> list[Range]:
     return [(0.0, np.inf)] * len(measure.items)
 
 
-def _judge_share(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_share(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """What the others have and this hospital hardly has: a modality, a column, a channel."""
     compared = bench.compare(measure, floor=_SD_OF_SHARE)
     check = MISSING_MODALITY if measure.key == PRESENCE else MISSING_VALUES
@@ -111,7 +111,7 @@ def _judge_share(bench: Bench, measure: Measure) -> list[Finding]:
     return found
 
 
-def _judge_time(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_time(bench: Bench, measure: Measure) -> list[CheckFinding]:
     compared = bench.compare(measure, floor=_SD_OF_TIME)
     check = SAMPLING_INTERVAL if measure.key.endswith(INTERVAL) else DURATION
     bench.count(check, int(compared.valid.sum()))
@@ -124,7 +124,7 @@ def _judge_time(bench: Bench, measure: Measure) -> list[Finding]:
     return found
 
 
-def _judge_still(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_still(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """Flat lines: more than elsewhere, or by any measure."""
     own = Moments.read(bench.own, measure.key)
     compared = bench.compare(measure, floor=_SD_OF_SHARE) if bench.others else None
@@ -133,7 +133,7 @@ def _judge_still(bench: Bench, measure: Measure) -> list[Finding]:
     for i in np.flatnonzero(own.n >= bench.rule.min_patients).tolist():
         bench.count(FLAT_LINES, 1)
         where, share = (measure.modality, measure.items[i]), float(own.mean[i])
-        here: list[Finding] = []
+        here: list[CheckFinding] = []
         if compared and i in differs:
             more = float(compared.difference[i])
             limit = compared.limit(FLAT_LINES, i)
@@ -148,7 +148,7 @@ def _judge_still(bench: Bench, measure: Measure) -> list[Finding]:
     return found
 
 
-def _judge_pixels(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_pixels(bench: Bench, measure: Measure) -> list[CheckFinding]:
     compared = bench.compare(measure, floor=_SD_OF_GRAY)
     found = []
     for i, check in enumerate(measure.items):
@@ -160,7 +160,7 @@ def _judge_pixels(bench: Bench, measure: Measure) -> list[Finding]:
     return found
 
 
-def _judge_white(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_white(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """White over a large part of the images: looked at alone, since beside others it is compared."""
     own, i = Moments.read(bench.own, measure.key), measure.items.index(SATURATION)
     if bench.others or own.n[i] < bench.rule.min_patients:
@@ -170,7 +170,7 @@ def _judge_white(bench: Bench, measure: Measure) -> list[Finding]:
     return bench.find(SATURATION, (measure.modality, ""), effect=share, value=share, limit=ALONE[SATURATION])
 
 
-def _judge_outcome(bench: Bench, measure: Measure) -> list[Finding]:
+def _judge_outcome(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """Prevalence, by Fisher's exact test: events are few."""
     compared = bench.compare(measure, floor=_SD_OF_SHARE)
     if not compared.valid[0]:
@@ -191,7 +191,7 @@ def _split(moments: Moments) -> tuple[int, int]:
     return events, max(round(float(moments.n[0])) - events, 0)
 
 
-_JUDGES: Mapping[str, Callable[[Bench, Measure], list[Finding]]] = {
+_JUDGES: Mapping[str, Callable[[Bench, Measure], list[CheckFinding]]] = {
     OUTCOME: _judge_outcome,
     PRESENCE: _judge_share,
     KNOWN: _judge_share,

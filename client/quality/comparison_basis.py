@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality.checks import FEWEST_OTHERS, LIMITS, Finding, Limit, critical_p, critical_z, two_digits
+from shared_model.quality.checks import FEWEST_OTHERS, LIMITS, CheckFinding, Limit, critical_p, critical_z, two_digits
 from shared_model.quality.measures import Measure, Moments, Sums
 from shared_model.schema import Schema
 
@@ -49,7 +49,7 @@ class Bench:
 
     def find(
         self, check: str, where: tuple[str, str], *, effect: float, value: float | None, limit: Limit | None = None
-    ) -> list[Finding]:
+    ) -> list[CheckFinding]:
         """The finding of a check, or none if its effect is green.
 
         Args:
@@ -64,7 +64,7 @@ class Bench:
         if grade == "green":
             return []
         told = None if value is None else two_digits(value)
-        return [Finding(check, *where, told, two_digits(limits.reached(grade)), grade)]
+        return [CheckFinding(check, *where, told, two_digits(limits.reached(grade)), grade)]
 
     def compare(self, measure: Measure, *, floor: float) -> Comparison:
         """A measure at this hospital and at the others.

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from client.quality.comparison_basis import Bench
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.quality.checks import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, Finding
+from shared_model.quality.checks import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, CheckFinding
 from shared_model.quality.measures import (
     CORRELATION_SITES,
     CORRELATION_WEIGHT,
@@ -82,7 +82,7 @@ def _or_unknown(values: Float64[np.ndarray, " patient"], rule: SmallCellRule) ->
     return values if rarer >= rule.min_patients else np.full_like(values, np.nan)
 
 
-def judge_correlations(bench: Bench) -> list[Finding]:
+def judge_correlations(bench: Bench) -> list[CheckFinding]:
     """Strong pairs: those of this hospital only, or where there is nobody to compare with, all."""
     weight, total = bench.own[CORRELATION_WEIGHT], bench.own[CORRELATION_Z]
     valid = weight > 0

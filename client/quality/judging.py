@@ -19,7 +19,7 @@ from shared_model.quality.checks import (
     FEWEST_OTHERS,
     INVERTED,
     TURNED,
-    Finding,
+    CheckFinding,
     QualityReport,
     sort_findings,
 )
@@ -67,7 +67,7 @@ def judge_hospital(
 
 def _judge_images(
     bench: Bench, measured: Measured, arrays: PatientArrays, rows: Int64[np.ndarray, " row"]
-) -> list[Finding]:
+) -> list[CheckFinding]:
     """Shares of images that are blank, inverted or turned."""
     found = []
     for name in (name for name in bench.chosen if name in bench.schema.images):

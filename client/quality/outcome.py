@@ -20,7 +20,7 @@ from shared_model.quality.checks import (
     REGION_Z,
     SHORT_CUT,
     SHORT_CUT_MARGIN,
-    Finding,
+    CheckFinding,
 )
 from shared_model.quality.measures import (
     GRID,
@@ -37,7 +37,7 @@ from shared_model.schema import STATIC
 _EXACT = 20_000  # pairs of an event and a non-event
 
 
-def judge_missing_by_outcome(bench: Bench, measured: Measured, outcome: Int8[np.ndarray, " row"]) -> list[Finding]:
+def judge_missing_by_outcome(bench: Bench, measured: Measured, outcome: Int8[np.ndarray, " row"]) -> list[CheckFinding]:
     """Modalities and columns that are missing more often for one outcome, by Fisher's exact test.
 
     Args:
@@ -76,7 +76,7 @@ def _known_columns(
 
 def judge_short_cuts(
     bench: Bench, measured: Measured, arrays: PatientArrays, rows: Int64[np.ndarray, " row"]
-) -> list[Finding]:
+) -> list[CheckFinding]:
     """Of each image the region whose brightness tells the outcome best, if it tells more than a disease would.
 
     A marker goes with the outcome at one hospital, pathology at all: a region is red only where the others' images,
@@ -101,7 +101,7 @@ def judge_short_cuts(
 
 def _find_region(
     bench: Bench, name: str, thumbnails: Float64[np.ndarray, "image cell"], died: Bool[np.ndarray, " image"]
-) -> list[Finding]:
+) -> list[CheckFinding]:
     auc = region_auc(thumbnails, died)
     told = others_auc(bench, name)
     strength = np.maximum(auc, 1 - auc)

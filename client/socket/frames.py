@@ -42,7 +42,7 @@ class CutOffError(FrameError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class SocketFrame:
     """One message on the socket.
 
     Attributes:
@@ -66,7 +66,7 @@ def pack_head(kind: str, n_bytes: int) -> bytes:
     return HEAD.pack(MAGIC, VERSION, len(text), n_bytes) + text
 
 
-def read_frame(receive: Receive, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Frame:
+def read_frame(receive: Receive, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SocketFrame:
     """The next frame of a stream.
 
     Args:
@@ -89,7 +89,7 @@ def read_frame(receive: Receive, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Frame
     kind = _read(receive, kind_length)
     if not _KIND.fullmatch(kind):
         raise FrameError("frame: expected a kind of 1 to 64 lower-case letters, dots and hyphens, got another.")
-    return Frame(kind.decode("ascii"), _read(receive, n_bytes))
+    return SocketFrame(kind.decode("ascii"), _read(receive, n_bytes))
 
 
 def _read(receive: Receive, n_bytes: int) -> bytearray:

@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 
 from server.agreement.expert_table import ExpertTable, read_expert_table
 from server.agreement.rank_agreement import PERSISTENCE, Overlap, kendall_w, rank_scores, tau_b
-from server.run_folder.explained_items import ExplainedItems, Item, read_explained_items
+from server.run_folder.explained_items import ExplainedItem, ExplainedItems, read_explained_items
 from shared_model.errors import SettingsError, StudyError
 from shared_model.pages.screen_table import print_table
 from shared_model.process.files import replace_file
@@ -112,7 +112,7 @@ class RunRanking:
         draws: ranks with patients sampled anew; None if the run gives no interval for an item.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[ExplainedItem, ...]
     ranks: Float64[np.ndarray, "item"]
     draws: Float64[np.ndarray, "draw item"] | None
 
@@ -143,9 +143,9 @@ def draw_importance(
 
 def _select_scores(
     kind: str, explained: ExplainedItems, table: ExpertTable
-) -> tuple[dict[str, Mapping[Item, float]], list[str]]:
+) -> tuple[dict[str, Mapping[ExplainedItem, float]], list[str]]:
     """Of each expert who ranked enough items of a kind, the scores of those that the run explains; and notes."""
-    chosen: dict[str, Mapping[Item, float]] = {}
+    chosen: dict[str, Mapping[ExplainedItem, float]] = {}
     notes = []
     for expert, scores in table.scores.items():
         given = {item: score for item, score in scores.items() if item.kind == kind}
@@ -158,7 +158,7 @@ def _select_scores(
 
 
 def _describe_kind(
-    kind: str, run: RunRanking, scores: Mapping[str, Mapping[Item, float]], *, top: int
+    kind: str, run: RunRanking, scores: Mapping[str, Mapping[ExplainedItem, float]], *, top: int
 ) -> tuple[dict[str, Any], list[str]]:
     """What the report says of one kind; and notes."""
     rows = np.array([[given.get(item, np.nan) for item in run.items] for given in scores.values()], dtype=np.float64)

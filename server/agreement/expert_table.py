@@ -27,7 +27,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from server.run_folder.explained_items import Item
+from server.run_folder.explained_items import ExplainedItem
 from shared_model.errors import DataError, Problem, StudyError
 
 Scale = Literal["rank", "points"]
@@ -46,7 +46,7 @@ class ExpertTable:
     """
 
     scale: Scale
-    scores: Mapping[str, Mapping[Item, float]]
+    scores: Mapping[str, Mapping[ExplainedItem, float]]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class _TableReader:
         rows = list(self._rows(header, records[1:]))
         if len(records) == 1:
             self._add(0, "", "no-rows", expected="a row per item", got="none", remedy="Add the items.")
-        scores: dict[str, dict[Item, float]] = {}
-        first_line: dict[tuple[str, Item], int] = {}
+        scores: dict[str, dict[ExplainedItem, float]] = {}
+        first_line: dict[tuple[str, ExplainedItem], int] = {}
         for row in rows:
             expert, item, value = self._expert(row), self._item(row), self._value(row, scale)
             if expert is None or item is None:
@@ -174,7 +174,7 @@ class _TableReader:
             self._add(row.line, EXPERT, "missing-value", expected="a name", got="an empty cell", remedy=remedy)
         return name or None
 
-    def _item(self, row: _Row) -> Item | None:
+    def _item(self, row: _Row) -> ExplainedItem | None:
         kind, modality, feature = (row.cells[name] for name in NAMES)
         before = len(self.problems)
         if kind not in {"modality", "feature"}:
@@ -192,7 +192,7 @@ class _TableReader:
                 self._add(row.line, "feature", "missing-value", expected="a name", got="an empty cell", remedy=remedy)
             elif known is not None and feature not in known:
                 self._add_unknown(row.line, "feature", feature, sorted(known))
-        return Item(modality, feature) if len(self.problems) == before else None
+        return ExplainedItem(modality, feature) if len(self.problems) == before else None
 
     def _add_unknown(self, line: int, column: str, got: str, known: list[str]) -> None:
         close = get_close_matches(got, known) or (known if len(known) <= 8 else [])

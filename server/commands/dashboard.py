@@ -26,7 +26,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Show runs in a browser: how they go, their results side by side, their reports. Changes nothing."""
-    from server.dashboard.serving import Place, serve
+    from server.dashboard.serving import ListenAddress, serve
 
     with plain_refusal("hipfed-server"):
-        serve(runs, Place(address, port, home, token_file), say=typer.echo)
+        serve(runs, ListenAddress(address, port, home, token_file), say=typer.echo)

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from server.dashboard.guard import LOGIN, LONGEST_BODY, Access, Guard
+from server.dashboard.guard import LOGIN, LONGEST_BODY, Access, DashboardGuard
 from server.dashboard.pages import Pages, RenderedPage
 from server.dashboard.reading import RunReader
 from server.dashboard.reports import Reports
@@ -57,7 +57,7 @@ class Dashboard:
         app.add_api_route(LOGIN, self.log_in, methods=["POST"])
         app.add_exception_handler(HTTPException, self._explain)
         app.add_exception_handler(Exception, self._apologise)
-        self.app = Guard(app, access=access)
+        self.app = DashboardGuard(app, access=access)
 
     @asynccontextmanager
     async def _live(self, _: FastAPI) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ _FOLD = "fold-"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run lies.
 
     Attributes:
@@ -43,18 +43,18 @@ def open_runs(folder: Path) -> Path:
     return root
 
 
-def list_runs(root: Path) -> dict[str, Place]:
+def list_runs(root: Path) -> dict[str, RunPlace]:
     """All runs by name.
 
     No run is a comparison of arms, a link that leads out of RUNS, or a folder whose name is no text.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, RunPlace] = {}
     for name, path in sorted(_list_folders(root, root, accept=_is_text)):
         found |= _list_run(name, path, root)
     return found
 
 
-def find_run(root: Path, name: str) -> dict[str, Place]:
+def find_run(root: Path, name: str) -> dict[str, RunPlace]:
     """As `list_runs`, of one run and its folds, by the name of any of them; empty if there is none."""
     top = name.partition("/")[0]
     for found, path in _list_folders(root, root, accept=lambda entry: entry == top and _is_text(entry)):
@@ -63,15 +63,15 @@ def find_run(root: Path, name: str) -> dict[str, Place]:
     return {}
 
 
-def _list_run(name: str, path: Path, root: Path) -> dict[str, Place]:
+def _list_run(name: str, path: Path, root: Path) -> dict[str, RunPlace]:
     if os.path.lexists(path / COMPARISON_LOCK):
         return {}
     folds = list(_list_folders(path, root, accept=_is_fold))
     if not folds and not any(os.path.lexists(path / mark) for mark in _MARKS):
         return {}
     folds.sort(key=lambda fold: int(fold[0].removeprefix(_FOLD)))
-    run = Place(name, path, tuple(f"{name}/{fold}" for fold, _ in folds))
-    return {name: run} | {f"{name}/{fold}": Place(f"{name}/{fold}", inner) for fold, inner in folds}
+    run = RunPlace(name, path, tuple(f"{name}/{fold}" for fold, _ in folds))
+    return {name: run} | {f"{name}/{fold}": RunPlace(f"{name}/{fold}", inner) for fold, inner in folds}
 
 
 def _list_folders(folder: Path, root: Path, *, accept: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:

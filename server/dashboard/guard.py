@@ -74,7 +74,7 @@ class Access:
         return self.sessions.end_of(cookie[COOKIE].value) if COOKIE in cookie else None
 
 
-class Guard:
+class DashboardGuard:
     """ASGI middleware around the whole application.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from server.dashboard.file_cache import FileCache, Fingerprint, find_file
-from server.dashboard.folder import Place, find_run, list_runs
+from server.dashboard.folder import RunPlace, find_run, list_runs
 from server.dashboard.locks import is_worked_on, read_lock_table
 from server.dashboard.records import RunDetail, RunSummary, State, Tested
 from server.report.explained import Explanation
@@ -77,7 +77,7 @@ class RunReader:
         self._ended = {path: one for path, one in zip(paths, told, strict=True) if one.summary.state in ended}
         return tuple(one.summary for one in told)
 
-    def find(self, name: str) -> Place | None:
+    def find(self, name: str) -> RunPlace | None:
         """Where a run lies; None if there is none of this name."""
         return find_run(self._root, name).get(name)
 
@@ -96,7 +96,7 @@ class RunReader:
             problems.append(summary.reason)
         return RunDetail(summary, config, rounds, explanation, tuple(problems), place.folds)
 
-    def _summarise_again(self, place: Place, places: dict[str, Place], locked: Locked) -> _Told:
+    def _summarise_again(self, place: RunPlace, places: dict[str, RunPlace], locked: Locked) -> _Told:
         """As `_summarise`; of a run that has ended, what was told of the same files."""
         files = () if place.folds else _fingerprints(place)  # pooled folds rest on those of the folds, too
         former = self._ended.get(place.path)
@@ -104,7 +104,7 @@ class RunReader:
             return former
         return _Told(files, self._summarise(place, places, locked))
 
-    def _summarise(self, place: Place, places: dict[str, Place], locked: Locked) -> RunSummary:
+    def _summarise(self, place: RunPlace, places: dict[str, RunPlace], locked: Locked) -> RunSummary:
         problems: list[str] = []
         status = self._try(place.path / "status.json", _parse_status, problems)
         config = self._try(_find_config(place, places), _parse_config, problems)
@@ -132,17 +132,19 @@ class RunReader:
             changed=changed,
         )
 
-    def _judge(self, place: Place, told: State, reason: str, *, changed: datetime, locked: Locked) -> tuple[State, str]:
+    def _judge(
+        self, place: RunPlace, told: State, reason: str, *, changed: datetime, locked: Locked
+    ) -> tuple[State, str]:
         if told != "running" or (inodes := locked()) is None or is_worked_on(place.path, inodes):
             return told, reason
         is_quiet = (self._now() - changed).total_seconds() > QUIET_S
         return ("interrupted", NOT_HELD) if is_quiet else (told, reason)
 
-    def _judge_without_status(self, place: Place, locked: Locked) -> tuple[State, str]:
+    def _judge_without_status(self, place: RunPlace, locked: Locked) -> tuple[State, str]:
         begins = (inodes := locked()) is not None and is_worked_on(place.path, inodes)
         return ("running", "") if begins else ("damaged", NO_STATUS)
 
-    def _judge_folds(self, folds: list[Place], locked: Locked) -> tuple[State, str]:
+    def _judge_folds(self, folds: list[RunPlace], locked: Locked) -> tuple[State, str]:
         """A cross-validation has no state of its own before its folds are pooled."""
         places = {fold.name: fold for fold in folds}
         states = [self._summarise(fold, places, locked).state for fold in folds]
@@ -158,7 +160,7 @@ class RunReader:
             problems.append(str(error))
             return None
 
-    def _last_change(self, place: Place) -> datetime:
+    def _last_change(self, place: RunPlace) -> datetime:
         states = [find_file(place.path / name) for name in _TIMES]
         times = [state.st_mtime for state in states if state is not None]
         if not times:
@@ -169,12 +171,12 @@ class RunReader:
         return datetime.fromtimestamp(max(times), UTC)
 
 
-def _fingerprints(place: Place) -> tuple[Fingerprint | None, ...]:
+def _fingerprints(place: RunPlace) -> tuple[Fingerprint | None, ...]:
     states = (find_file(place.path / name) for name in (*_TIMES, APP_LOCK))
     return tuple(Fingerprint.of(state) if state else None for state in states)
 
 
-def _find_config(place: Place, places: dict[str, Place]) -> Path:
+def _find_config(place: RunPlace, places: dict[str, RunPlace]) -> Path:
     """The run's own, or for pooled folds the first one's."""
     own = place.path / CONFIG
     return own if not place.folds or find_file(own) else places[place.folds[0]].path / CONFIG

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from markupsafe import escape
 
 from server.dashboard.file_cache import FileCache, Fingerprint, find_file
-from server.dashboard.folder import Place
+from server.dashboard.folder import RunPlace
 from server.report.page import render_report
 from server.report.writing import REPORT
 from server.run_folder.folder import CONFIG
@@ -35,7 +35,7 @@ class Reports:
         self._made: OrderedDict[tuple[str, tuple[Fingerprint | None, ...]], str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, place: Place) -> str:
+    def read(self, place: RunPlace) -> str:
         """The report of a run, as HTML.
 
         Raises:
@@ -58,7 +58,7 @@ class Reports:
                     self._made.popitem(last=False)
             return self._made[key]
 
-    def _read_written(self, place: Place) -> str | None:
+    def _read_written(self, place: RunPlace) -> str | None:
         """report.html if it was written after the run's end and its scripts are those that may run here."""
         report, status = find_file(place.path / REPORT), find_file(place.path / "status.json")
         if report is None or status is None or report.st_mtime_ns < status.st_mtime_ns:

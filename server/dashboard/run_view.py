@@ -9,7 +9,19 @@ from server.dashboard.records import RunDetail
 from server.dashboard.time_left import TimeLeft, estimate_time_left
 from server.dashboard.views import describe_auc, describe_seconds, describe_state, describe_time, describe_took
 from server.report.records import Round, only_validates
-from shared_model.pages.blocks import Block, Cell, Figure, Grid, Marked, Notice, Points, Section, Table, Text, Tile
+from shared_model.pages.blocks import (
+    Block,
+    BulletPoints,
+    Cell,
+    Figure,
+    Grid,
+    Marked,
+    Notice,
+    Section,
+    Table,
+    Text,
+    Tile,
+)
 from shared_model.pages.escaping import isolated
 from shared_model.pages.numbers import interval, number
 from shared_model.pages.plots import Trace, axis, layout, line
@@ -150,7 +162,7 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
     ]
     if failures:
         blocks.append(Notice(words("hospitals.failures", n=len(failures), shown=min(len(failures), LATEST_FAILURES))))
-        blocks.append(Points(tuple(failures[:LATEST_FAILURES])))
+        blocks.append(BulletPoints(tuple(failures[:LATEST_FAILURES])))
     return Section("hospitals", words("hospitals.title"), tuple(blocks))
 
 

@@ -26,7 +26,7 @@ _END_S = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class ListenAddress:
     """Where the dashboard is served.
 
     Attributes:
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
         self._close()
 
 
-def serve(runs: Path, place: Place, *, say: Callable[[str], None]) -> None:
+def serve(runs: Path, place: ListenAddress, *, say: Callable[[str], None]) -> None:
     """Serve a folder of runs until Ctrl-C or SIGTERM.
 
     Args:
@@ -131,7 +131,7 @@ def _configure(dashboard: Dashboard, home: CoordinatorHome | None) -> uvicorn.Co
     )
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: ListenAddress) -> socket.socket:
     family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -22,7 +22,7 @@ from server.flower.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, form
 from server.flower.submission import (
     APP_END_S,
     CONNECTION,
-    Place,
+    FlowerFolders,
     await_app_end,
     check_outcome,
     follow,
@@ -178,7 +178,7 @@ def _run(
         (folder.path / "flower.log").open("ab") as log,
         tempfile.TemporaryDirectory(prefix="hipfed-") as staging,
     ):
-        place = Place(home.flower, service_environment(home), log, lambda _pid: None)
+        place = FlowerFolders(home.flower, service_environment(home), log, lambda _pid: None)
         submit = submission(folder.path, run_config, staging=Path(staging))
         state = follow(
             submit,
@@ -209,7 +209,7 @@ def _nodes_of(home: CoordinatorHome, hospitals: Collection[str], *, at_least: in
     return found
 
 
-def _stop_run(place: Place, run_folder: Path, run_id: str) -> None:
+def _stop_run(place: FlowerFolders, run_folder: Path, run_id: str) -> None:
     """Stop a run on the SuperLink, which stays; and wait for its app, which may be writing a checkpoint."""
     command = ["flwr", "stop", run_id, CONNECTION]
     subprocess.run(  # noqa: S603 - Flower's own command

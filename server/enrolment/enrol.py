@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from server.enrolment.authority import Authority
-from server.enrolment.hospitals import Hospital
+from server.enrolment.hospitals import EnrolledHospital
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError
 from shared_model.identity.enrolment_request import EnrolmentRequest
@@ -23,7 +23,7 @@ def enrol(
     *,
     now: datetime,
     fingerprint: str | None = None,
-) -> Hospital:
+) -> EnrolledHospital:
     """Register a hospital, from a request whose signatures were checked when it was parsed.
 
     Args:
@@ -60,7 +60,7 @@ def enrol(
     return registry.admit(request, authority, now=now)
 
 
-def revoke(registry: Registry, name: str, reason: str, authority: Authority, *, now: datetime) -> Hospital:
+def revoke(registry: Registry, name: str, reason: str, authority: Authority, *, now: datetime) -> EnrolledHospital:
     """End one hospital's part. Its keys are never enrolled again; the others are not touched.
 
     Args:

@@ -14,7 +14,7 @@ CREATED, ENROLLED, REVOKED, RENEWED = "created", "enrolled", "revoked", "renewed
 
 
 @dataclass(frozen=True)
-class Hospital:
+class EnrolledHospital:
     """A hospital that was enrolled.
 
     Attributes:
@@ -58,19 +58,19 @@ class State:
     """
 
     entries: tuple[Entry, ...]
-    hospitals: tuple[Hospital, ...]
+    hospitals: tuple[EnrolledHospital, ...]
     nonces: frozenset[str]
 
 
 def replay(entries: tuple[Entry, ...]) -> State:
     """The state that follows from a log."""
-    hospitals: dict[str, Hospital] = {}
+    hospitals: dict[str, EnrolledHospital] = {}
     nonces = set()
     for entry in entries:
         content = entry.content
         if entry.event == ENROLLED:
             nonces.add(content["nonce"])
-            hospitals[content["node_key"]] = Hospital(
+            hospitals[content["node_key"]] = EnrolledHospital(
                 node_key=content["node_key"],
                 signing_key=content["signing_key"],
                 name=content["name"],
@@ -108,7 +108,7 @@ def refuse_conflict(state: State, request: EnrolmentRequest) -> None:
             )
 
 
-def find_active(state: State, name: str) -> Hospital:
+def find_active(state: State, name: str) -> EnrolledHospital:
     """The active hospital of a name, in capitals or not.
 
     Raises:

@@ -24,7 +24,16 @@ from cryptography import x509
 from server.enrolment import audit_log
 from server.enrolment.audit_log import Entry, Head
 from server.enrolment.authority import Authority
-from server.enrolment.hospitals import CREATED, ENROLLED, REVOKED, Hospital, State, find_active, refuse_conflict, replay
+from server.enrolment.hospitals import (
+    CREATED,
+    ENROLLED,
+    REVOKED,
+    EnrolledHospital,
+    State,
+    find_active,
+    refuse_conflict,
+    replay,
+)
 from shared_model.errors import EnrolmentError, TamperedError
 from shared_model.identity.enrolment_request import EnrolmentRequest
 from shared_model.identity.fingerprint import certificate_fingerprint
@@ -114,17 +123,19 @@ class Registry:
             return state.entries
 
     @property
-    def hospitals(self) -> tuple[Hospital, ...]:
+    def hospitals(self) -> tuple[EnrolledHospital, ...]:
         """All that were ever enrolled, oldest first."""
         with self._fresh() as state:
             return state.hospitals
 
-    def active_hospitals(self) -> tuple[Hospital, ...]:
+    def active_hospitals(self) -> tuple[EnrolledHospital, ...]:
         """Those that may take part now."""
         return tuple(hospital for hospital in self.hospitals if hospital.is_active)
 
-    def hospital_of_key(self, node_key_pem: bytes) -> Hospital | None:
+    def hospital_of_key(self, node_key_pem: bytes) -> EnrolledHospital | None:
         """The hospital, active or revoked, of a node key in PEM; None for an unknown key.
+
+        Cheap: where no other process has changed the database, it reads no more than that.
 
         Raises:
             TamperedError: the registry was changed by hand meanwhile.
@@ -132,18 +143,7 @@ class Registry:
         with self._fresh():
             return self._by_key.get(node_key_pem)
 
-    def is_active_node_key(self, node_key_pem: bytes) -> bool:
-        """Whether a node key in PEM is that of a hospital that may take part now.
-
-        Cheap: where no other process has changed the database, it reads no more than that.
-
-        Raises:
-            TamperedError: the registry was changed by hand meanwhile.
-        """
-        hospital = self.hospital_of_key(node_key_pem)
-        return hospital is not None and hospital.is_active
-
-    def admit(self, request: EnrolmentRequest, authority: Authority, *, now: datetime) -> Hospital:
+    def admit(self, request: EnrolmentRequest, authority: Authority, *, now: datetime) -> EnrolledHospital:
         """Add a hospital.
 
         Raises:
@@ -164,7 +164,7 @@ class Registry:
 
         return self._change(ENROLLED, decide, authority, now=now).hospitals[-1]
 
-    def revoke(self, name: str, reason: str, authority: Authority, *, now: datetime) -> Hospital:
+    def revoke(self, name: str, reason: str, authority: Authority, *, now: datetime) -> EnrolledHospital:
         """End one hospital's part; the others are not touched.
 
         Raises:
@@ -259,7 +259,7 @@ def _write_rows(connection: sqlite3.Connection, state: State) -> None:
 
 
 def _refuse_other_rows(connection: sqlite3.Connection, state: State) -> None:
-    rows = {Hospital(*row) for row in connection.execute("SELECT * FROM hospitals")}
+    rows = {EnrolledHospital(*row) for row in connection.execute("SELECT * FROM hospitals")}
     differing = sorted({hospital.name for hospital in rows ^ set(state.hospitals)})
     if differing:
         raise TamperedError(

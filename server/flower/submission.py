@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Place:
+class FlowerFolders:
     """Where Flower's commands of one run work.
 
     Attributes:
@@ -128,7 +128,7 @@ def to_toml(values: Mapping[str, Scalar]) -> str:
 
 def follow(
     submit: Sequence[str],
-    place: Place,
+    place: FlowerFolders,
     watch: Callable[[], None],
     *,
     stop: Callable[[str], None] | None = None,
@@ -188,7 +188,7 @@ def _await_run_id(process: subprocess.Popen[bytes], log: Path, start: int) -> st
     return _read_run_id(log, start)
 
 
-def _await_end(place: Place, run_id: str, watch: Callable[[], None], *, patience_s: float) -> str:
+def _await_end(place: FlowerFolders, run_id: str, watch: Callable[[], None], *, patience_s: float) -> str:
     listing = ["flwr", "ls", CONNECTION, "--run-id", run_id, "--format", "json"]
     end, unreadable_end = time.monotonic() + patience_s, time.monotonic() + STOP_TIMEOUT_S
     while True:

@@ -9,7 +9,7 @@ from server.protocol.roster import Roster
 from shared_model.config import Settings
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.protocol.messages import Study
+from shared_model.protocol.messages import StudyReference
 from shared_model.schema import Schema
 
 
@@ -28,7 +28,7 @@ class StudyPlan:
         network_holders: nodes that have shown to hold the fixed networks; changes as they answer.
     """
 
-    study: Study
+    study: StudyReference
     schema: Schema
     settings: Settings
     roster: Roster

@@ -27,7 +27,7 @@ from shared_model.protocol.messages import (
     QualityReply,
     QualityRequest,
     ReferenceRequest,
-    Study,
+    StudyReference,
     SumsReply,
 )
 from shared_model.quality.checks import CORRELATED, LIMITS, QualityReport, accepted_names, parse_report, two_digits
@@ -60,7 +60,9 @@ class Judgement:
     reference: Sums
 
 
-def judge_quality(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Judgement:
+def judge_quality(
+    link: Link, study: StudyReference, *, schema: Schema, settings: Settings, roster: Roster
+) -> Judgement:
     """Ask for the reference sums, then for each hospital's own row.
 
     Raises:

@@ -13,7 +13,7 @@ from server.protocol.link import Link
 from server.protocol.quorum import Attendance, ask_sites, require_quorum
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError, StudyError
-from shared_model.protocol.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, Study
+from shared_model.protocol.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, StudyReference
 
 _LATE = "its SuperNode was not connected at the handshake, nor within wait-s (see `hipfed-server status`)"
 
@@ -64,7 +64,9 @@ def wait_for_nodes(
     return nodes
 
 
-def shake_hands(link: Link, study: Study, settings: Settings, *, enrolled: Mapping[int, str] | None = None) -> Roster:
+def shake_hands(
+    link: Link, study: StudyReference, settings: Settings, *, enrolled: Mapping[int, str] | None = None
+) -> Roster:
     """Ask every connected node, or every enrolled one, to take part.
 
     Args:

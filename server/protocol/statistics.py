@@ -14,8 +14,8 @@ from server.protocol.roster import Roster
 from shared_model.config import Settings
 from shared_model.errors import StudyError
 from shared_model.preprocessing.standardisation import Preprocessing, fit_preprocessing
-from shared_model.preprocessing.statistics import Frame, ask_until_done, stack_totals, statistics_quantities
-from shared_model.protocol.messages import STATISTICS, StatisticsRequest, Study, SumsReply
+from shared_model.preprocessing.statistics import StatisticsFrame, ask_until_done, stack_totals, statistics_quantities
+from shared_model.protocol.messages import STATISTICS, StatisticsRequest, StudyReference, SumsReply
 from shared_model.schema import Schema
 
 log = logging.getLogger("hipfed.server")
@@ -23,7 +23,9 @@ log = logging.getLogger("hipfed.server")
 Totals = Sequence[Mapping[str, np.ndarray]]
 
 
-def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Settings, roster: Roster) -> Preprocessing:
+def gather_statistics(
+    link: Link, study: StudyReference, *, schema: Schema, settings: Settings, roster: Roster
+) -> Preprocessing:
     """The common preprocessing; questions go out until means, spreads and medians are sharp enough.
 
     Later questions go to the hospitals that answered the first. One that is lost meanwhile is named in the log: what is
@@ -34,7 +36,7 @@ def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Set
     """
     names = dict(roster.names)
 
-    def ask(frame: Frame, totals: Totals) -> Mapping[str, np.ndarray]:  # noqa: ARG001 - hospitals derive it as well
+    def ask(frame: StatisticsFrame, totals: Totals) -> Mapping[str, np.ndarray]:  # noqa: ARG001 - hospitals derive it as well
         total, answered = _ask(link, study, totals, schema=schema, settings=settings, names=names)
         for node in [node for node, name in names.items() if name not in answered]:
             log.warning("statistics, question %d: without %s", len(totals) + 1, names.pop(node))
@@ -52,7 +54,7 @@ def gather_statistics(link: Link, study: Study, *, schema: Schema, settings: Set
 
 
 def _ask(
-    link: Link, study: Study, totals: Totals, *, schema: Schema, settings: Settings, names: Mapping[int, str]
+    link: Link, study: StudyReference, totals: Totals, *, schema: Schema, settings: Settings, names: Mapping[int, str]
 ) -> tuple[Mapping[str, np.ndarray], list[str]]:
     """One question to the named hospitals: the total of their answers, and who answered."""
     total = PlainSum(statistics_quantities(schema, first=not totals))

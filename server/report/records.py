@@ -152,7 +152,7 @@ class Correlated:
 
 
 @_record
-class Limit:
+class ReportedLimit:
     """Where a check turns amber and red."""
 
     number: str
@@ -167,7 +167,7 @@ class Quality:
     hospitals: Mapping[str, Released[QualityRow]]
     failed: Mapping[str, str] = Field(default_factory=dict)
     correlated: tuple[Correlated, ...] = ()
-    limits: Mapping[str, Limit] = Field(default_factory=dict)
+    limits: Mapping[str, ReportedLimit] = Field(default_factory=dict)
 
 
 @_record

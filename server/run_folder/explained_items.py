@@ -18,7 +18,7 @@ EXPLANATIONS = "explanations.json"
 
 
 @dataclass(frozen=True, order=True)
-class Item:
+class ExplainedItem:
     """What can be important: a modality (`feature` is empty) or a feature inside one."""
 
     modality: str
@@ -46,9 +46,9 @@ class ExplainedItems:
         about: which explanation this is.
     """
 
-    importance: Mapping[Item, float]
-    spread: Mapping[Item, float]
-    suppressed: frozenset[Item]
+    importance: Mapping[ExplainedItem, float]
+    spread: Mapping[ExplainedItem, float]
+    suppressed: frozenset[ExplainedItem]
     names: Mapping[str, frozenset[str] | None]
     about: Mapping[str, Any]
 
@@ -82,11 +82,11 @@ def read_explained_items(run: Path) -> ExplainedItems:
 def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> ExplainedItems:
     modalities, features = content["modalities"], content["features"]
     # Not `share_ci`: with other training patients shares differ by more.
-    entries = {Item(name): (row["share"], row["share_range"]) for name, row in modalities.items()}
+    entries = {ExplainedItem(name): (row["share"], row["share_range"]) for name, row in modalities.items()}
     shown, suppressed = {}, set()
     for modality, rows in features.items():
         for row in rows[:-1]:  # the last is `presence`, which is no feature
-            item = Item(modality, row["name"])
+            item = ExplainedItem(modality, row["name"])
             if row.get("suppressed"):
                 suppressed.add(item)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared_model.quality.checks import Finding
+from shared_model.quality.checks import CheckFinding
 
 QUALITY_FILE = "quality.json"
 
@@ -19,7 +19,7 @@ def describe_findings(entry: Mapping[str, Any], *, only: str = "") -> str:
     """
     lines = []
     for grade in ("red", "amber"):
-        found = [str(Finding(**finding)) for finding in entry.get("findings", ()) if finding["grade"] == grade]
+        found = [str(CheckFinding(**finding)) for finding in entry.get("findings", ()) if finding["grade"] == grade]
         if found and only in {"", grade}:
             lines.append(", ".join(found) if only else f"{grade}: {', '.join(found)}")
     return "; ".join(lines)

@@ -107,7 +107,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Points:
+class BulletPoints:
     """A list of sentences."""
 
     items: tuple[str, ...]
@@ -153,7 +153,7 @@ class Own:
     kind: ClassVar[str] = "own"
 
 
-Block = Text | Notice | Points | Heading | Table | Figure | Grid | Folded | Own
+Block = Text | Notice | BulletPoints | Heading | Table | Figure | Grid | Folded | Own
 
 
 @dataclass(frozen=True)

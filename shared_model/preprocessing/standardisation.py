@@ -22,7 +22,7 @@ from shared_model.preprocessing.centred_sums import CentredSums
 from shared_model.preprocessing.statistics import (
     GRAY_LEVELS,
     NUMBERS,
-    Frame,
+    StatisticsFrame,
     ask_until_done,
     compress_events,
     sum_features,
@@ -123,7 +123,7 @@ class Preprocessing:
         return np.where(arrays.present[name][rows, None, None], standard, 0.0)[:, None]
 
 
-def fit_preprocessing(frame: Frame, sums: Mapping[str, np.ndarray], schema: Schema) -> Preprocessing:
+def fit_preprocessing(frame: StatisticsFrame, sums: Mapping[str, np.ndarray], schema: Schema) -> Preprocessing:
     """Preprocessing from the statistics step.
 
     Args:

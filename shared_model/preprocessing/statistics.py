@@ -28,7 +28,7 @@ Sums = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Frame:
+class StatisticsFrame:
     """Places at which a question looks, and what the earlier ones told.
 
     Attributes:
@@ -42,7 +42,7 @@ class Frame:
     moments: Mapping[str, CentredSums]
 
     @classmethod
-    def start(cls, schema: Schema) -> Frame:
+    def start(cls, schema: Schema) -> StatisticsFrame:
         """Before the first question: everything is as wide as the schema says."""
         numeric = np.array([column.kind == "numeric" for column in schema.numbers], dtype=bool)
         ranges = _number_ranges(schema)
@@ -58,7 +58,7 @@ class Frame:
         wanted = [self.quartiles.wanted, *(each.wanted for each in self.moments.values())]
         return self.n_totals >= MAX_QUESTIONS or not any(columns.any() for columns in wanted)
 
-    def advance(self, total: Mapping[str, np.ndarray], *, min_patients: int) -> Frame:
+    def advance(self, total: Mapping[str, np.ndarray], *, min_patients: int) -> StatisticsFrame:
         """The frame of the next question.
 
         Args:
@@ -71,23 +71,23 @@ class Frame:
         }
         counts = np.asarray(total[HISTOGRAM], dtype=np.float64)
         quartiles = self.quartiles.narrow(counts, moments[NUMBERS], min_patients=min_patients)
-        return Frame(self.n_totals + 1, quartiles, moments)
+        return StatisticsFrame(self.n_totals + 1, quartiles, moments)
 
 
-def replay(schema: Schema, totals: Sequence[Mapping[str, np.ndarray]], *, min_patients: int) -> Frame:
+def replay(schema: Schema, totals: Sequence[Mapping[str, np.ndarray]], *, min_patients: int) -> StatisticsFrame:
     """The frame after these totals."""
-    frame = Frame.start(schema)
+    frame = StatisticsFrame.start(schema)
     for total in totals:
         frame = frame.advance(total, min_patients=min_patients)
     return frame
 
 
 def ask_until_done(
-    ask: Callable[[Frame, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]],
+    ask: Callable[[StatisticsFrame, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]],
     schema: Schema,
     *,
     min_patients: int,
-) -> tuple[Frame, Mapping[str, np.ndarray]]:
+) -> tuple[StatisticsFrame, Mapping[str, np.ndarray]]:
     """All questions, one after the other.
 
     Args:
@@ -98,7 +98,7 @@ def ask_until_done(
     Returns:
         The last frame, and the total of the first question.
     """
-    frame, totals = Frame.start(schema), list[Mapping[str, np.ndarray]]()
+    frame, totals = StatisticsFrame.start(schema), list[Mapping[str, np.ndarray]]()
     while not totals or not frame.is_done:
         totals.append(ask(frame, totals))
         frame = frame.advance(totals[-1], min_patients=min_patients)
@@ -138,7 +138,7 @@ def _count(*shape: int) -> Quantity:
     return Quantity(shape, MAX_PATIENTS, 0)
 
 
-def sum_features(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: Schema, frame: Frame) -> Sums:
+def sum_features(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: Schema, frame: StatisticsFrame) -> Sums:
     """One hospital's sums over some of its patients.
 
     Args:

@@ -1,1 +1,1 @@
-"""What keeps patients private: secure summation, small-cell suppression and the account of what was released."""
+"""Small-cell suppression, and the questions from whose answers rows of few patients could be computed."""

@@ -143,7 +143,7 @@ def count_bytes(record: RecordDict) -> int:
     return arrays + headers
 
 
-class Study(BaseModel):
+class StudyReference(BaseModel):
     """What every question repeats, so that a hospital needs no memory of earlier ones.
 
     Attributes:
@@ -164,7 +164,7 @@ class Study(BaseModel):
 class Request(Message):
     """A question of the coordinator."""
 
-    study: Study
+    study: StudyReference
 
 
 class HandshakeRequest(Request):

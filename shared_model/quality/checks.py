@@ -131,7 +131,7 @@ def two_digits(value: float) -> float:
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
-class Finding:
+class CheckFinding:
     """One check that is not green.
 
     Attributes:
@@ -168,7 +168,7 @@ class QualityReport:
 
     judged: int
     by_outcome: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
 
     @property
     def grade(self) -> Grade:
@@ -188,7 +188,7 @@ def worst(grades: Iterable[Grade]) -> Grade:
     return max(grades, key=GRADES.index, default="green")
 
 
-def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def sort_findings(findings: Iterable[CheckFinding]) -> tuple[CheckFinding, ...]:
     """Red first, then in the order of `LIMITS`, modality and item."""
     order = list(LIMITS)
     return tuple(

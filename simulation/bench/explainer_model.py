@@ -26,7 +26,7 @@ from shared_model.model.encoders import ImageEncoder
 from shared_model.model.fusion import EarlyFusionModel, MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
-from shared_model.schema import STATIC, Channel, Events, Images, Schema, Series, StaticColumn, Study
+from shared_model.schema import STATIC, Channel, Events, Images, Schema, Series, StaticColumn, StudyIdentity
 from shared_model.training.epochs import encode_all, seeded_rng
 
 N_NUMERIC, N_BINARY, N_CATEGORICAL = 20, 10, 10
@@ -136,7 +136,7 @@ def study_schema(*, image_size: int) -> Schema:
     categorical = [StaticColumn(name=f"category_{i}", kind="categorical", levels=own) for i, own in enumerate(levels)]
     channels = tuple(Channel(name=f"channel_{i}", range=(0.0, 256.0)) for i in range(N_CHANNELS))
     return Schema(
-        study=Study(name="bench", title="Benchmark of explainers", outcome="died", patient_id="patient_id"),
+        study=StudyIdentity(name="bench", title="Benchmark of explainers", outcome="died", patient_id="patient_id"),
         static=(*numeric, *binary, *categorical),
         series={VITALS: Series(time_unit="min", step=5.0, steps=N_STEPS, channels=channels)},
         events={ITEMS: Events(aggregate="any", items=tuple(f"item_{i}" for i in range(N_ITEMS)))},

@@ -25,7 +25,7 @@ from shared_model.config import Settings
 from shared_model.errors import SettingsError, StudyError
 from simulation.bench import engine, peers
 from simulation.bench.explainer_model import Phi, Subject, build_subject, choose_settings
-from simulation.bench.isolated import Outcome, run_isolated
+from simulation.bench.isolated import MeasurementOutcome, run_isolated
 
 AS_DOCUMENTED = "as documented"
 MOST_SAID = 100  # characters of an error on the screen; the file has more
@@ -48,7 +48,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueValues:
     """What the values are compared with; see `Subject`."""
 
     modalities: tuple[str, ...]
@@ -103,7 +103,7 @@ def bench_explanations(
         made = run_isolated(prepare_subject, path, image_size, patients, background, settings, timeout_s=timeout_s)
         if made.error is not None:
             raise StudyError(f"bench explanations: expected a model to explain, got {made.error}")
-        truth: Truth = made.value
+        truth: TrueValues = made.value
         found = {name: _explain(name, path, of_case, truth, timeout_s, console) for name, of_case in explainers.items()}
         reached = {name: _reach(name, path, target, timeout_s, console) for name, target in targets.items()}
     asked = {"image_size": image_size, "patients": patients, "background": background, "orders": orders}
@@ -154,13 +154,13 @@ TARGETS: dict[str, Callable[[Subject], Callable[[], Any]]] = {
 
 def prepare_subject(
     path: Path, image_size: int, patients: int, background: int, settings: Settings
-) -> Callable[[], Truth]:
+) -> Callable[[], TrueValues]:
     """What makes the subject's file; in a process of its own, so that this one stays small."""
 
-    def make() -> Truth:
+    def make() -> TrueValues:
         subject = build_subject(image_size=image_size, patients=patients, background=background, settings=settings)
         subject.save(path)
-        return Truth(subject.model.modalities, subject.logit, subject.base_logit, subject.phi)
+        return TrueValues(subject.model.modalities, subject.logit, subject.base_logit, subject.phi)
 
     return make
 
@@ -170,7 +170,7 @@ def prepare_attempt(path: Path, attempt: Attempt) -> Callable[[], Any]:
     return attempt.explainer(Subject.load(path), **attempt.options)
 
 
-def compare_values(phi: Phi, truth: Truth) -> dict[str, Any]:
+def compare_values(phi: Phi, truth: TrueValues) -> dict[str, Any]:
     """Errors of some values.
 
     Returns:
@@ -206,7 +206,7 @@ def _chosen(
 
 
 def _explain(
-    name: str, path: Path, attempts: Sequence[Attempt], truth: Truth, timeout_s: float, console: Console
+    name: str, path: Path, attempts: Sequence[Attempt], truth: TrueValues, timeout_s: float, console: Console
 ) -> dict[str, Any]:
     """Attempts until one works; the figures are those of the last."""
     tried: list[dict[str, Any]] = []
@@ -236,7 +236,7 @@ def _reach(
     return described
 
 
-def _describe(outcome: Outcome) -> dict[str, Any]:
+def _describe(outcome: MeasurementOutcome) -> dict[str, Any]:
     measured = {"seconds": outcome.seconds, "peak_mb": outcome.peak_mb, "prepared_mb": outcome.prepared_mb}
     return {
         **{key: None if math.isnan(value) else value for key, value in measured.items()},

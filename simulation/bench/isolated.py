@@ -24,7 +24,7 @@ _SERVE = "import sys; from simulation.bench.isolated import serve; serve(sys.arg
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MeasurementOutcome:
     """What became of a measurement.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outcome:
     prepared_mb: float
 
 
-def run_isolated(prepare: Callable[..., Any], *arguments: Any, timeout_s: float) -> Outcome:
+def run_isolated(prepare: Callable[..., Any], *arguments: Any, timeout_s: float) -> MeasurementOutcome:
     """Call what `prepare(*arguments)` returns, in a new Python process.
 
     Args:
@@ -67,7 +67,7 @@ def run_isolated(prepare: Callable[..., Any], *arguments: Any, timeout_s: float)
             said.seek(0)
             text = said.read().decode(errors="replace").strip()[-MOST_TEXT:]
             return _failed(f"crash: the process ended with {_ending(process.returncode)}. {text}".strip())
-        outcome: Outcome = pickle.loads(result.read_bytes())  # noqa: S301 - our own process wrote it
+        outcome: MeasurementOutcome = pickle.loads(result.read_bytes())  # noqa: S301 - our own process wrote it
         return outcome
 
 
@@ -86,13 +86,13 @@ def serve(folder: str) -> None:
         except Exception as problem:  # noqa: BLE001 - whatever a library raises is a result
             error = f"{type(problem).__name__}: {problem}"[:MOST_TEXT]
     said = dict.fromkeys(str(warning.message)[:MOST_TEXT] for warning in caught)
-    outcome = Outcome(value, error, tuple(said), seconds, peak_mb(), prepared_mb)
+    outcome = MeasurementOutcome(value, error, tuple(said), seconds, peak_mb(), prepared_mb)
     (Path(folder) / "written").write_bytes(pickle.dumps(outcome))
     (Path(folder) / "written").rename(Path(folder) / "result")  # so a crash while writing leaves no result
 
 
-def _failed(error: str, *, peak_mb: float = float("nan")) -> Outcome:
-    return Outcome(None, error, (), float("nan"), peak_mb, float("nan"))
+def _failed(error: str, *, peak_mb: float = float("nan")) -> MeasurementOutcome:
+    return MeasurementOutcome(None, error, (), float("nan"), peak_mb, float("nan"))
 
 
 def _ending(status: int) -> str:

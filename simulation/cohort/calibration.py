@@ -13,11 +13,11 @@ from functools import cache
 import numpy as np
 
 from shared_model.schema import STATIC
-from simulation.cohort.patients import Mask, Patients, Vector, draw_patients
+from simulation.cohort.patients import Mask, SyntheticPatients, Vector, draw_patients
 from simulation.cohort.ranking import expected_auc, pair_counts
 from simulation.cohort.risk import MODALITIES, Matrix, RiskModel, death_risk, intercept_for, uncalibrated
 from simulation.cohort.scenarios import Scenario
-from simulation.cohort.sites import Site, plan_sites
+from simulation.cohort.sites import SyntheticSite, plan_sites
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES
 
 MORTALITY = 0.078
@@ -58,7 +58,9 @@ def shares_of(logit: Matrix) -> dict[str, float]:
     return dict(zip(MODALITIES, (size / size.sum()).tolist(), strict=True))
 
 
-def informative_modalities(patients: Patients, *, site: Site, scenario: Scenario, affected: int) -> Mapping[str, Mask]:
+def informative_modalities(
+    patients: SyntheticPatients, *, site: SyntheticSite, scenario: Scenario, affected: int
+) -> Mapping[str, Mask]:
     """Per modality beside static, whether the patient has it and it shows its causes."""
     known = dict(patients.present)
     if site.index == affected:
@@ -70,7 +72,9 @@ def informative_modalities(patients: Patients, *, site: Site, scenario: Scenario
     return known
 
 
-def sample_population(model: RiskModel, sites: Sequence[Site], *, scenario: Scenario, affected: int) -> Population:
+def sample_population(
+    model: RiskModel, sites: Sequence[SyntheticSite], *, scenario: Scenario, affected: int
+) -> Population:
     """Many patients of the cohort's hospitals, in proportion to the hospitals' sizes."""
     total = sum(site.patients for site in sites)
     parts = []
@@ -84,7 +88,7 @@ def sample_population(model: RiskModel, sites: Sequence[Site], *, scenario: Scen
     return Population(site=site_, true=true, observable=observable, variance=variance)
 
 
-def _sample(site: Site, total: int) -> Patients:
+def _sample(site: SyntheticSite, total: int) -> SyntheticPatients:
     return draw_patients(site, patients=max(20, round(_SAMPLE * site.patients / total)), seed=_SAMPLE_SEED)
 
 
@@ -117,7 +121,7 @@ def _scale_for_auc(population: Population) -> float:
     return (low + high) / 2
 
 
-def site_intercepts(population: Population, sites: Sequence[Site], scenario: Scenario) -> dict[int, float]:
+def site_intercepts(population: Population, sites: Sequence[SyntheticSite], scenario: Scenario) -> dict[int, float]:
     """Intercept per hospital: one for all that gives MORTALITY overall, or one each if the scenario sets mortality."""
     true = population.true.sum(axis=1)
     if scenario.mortality is None:

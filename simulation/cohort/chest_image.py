@@ -12,7 +12,7 @@ import numpy as np
 
 from simulation.cohort.hip_image import shown_parameter
 from simulation.cohort.patients import Vector
-from simulation.cohort.shapes import Plane, Points, capsule, ellipse, fill, merge, pixel_points, ramp
+from simulation.cohort.shapes import PixelGrid, Plane, capsule, ellipse, fill, merge, pixel_points, ramp
 
 #: Parameters drawn: start + per_sd * o, clipped to the limits. Opacity is attenuation; fluid and heart are picture
 #: widths.
@@ -23,7 +23,7 @@ HEART = {"start": 0.150, "per_sd": 0.022, "low": 0.09, "high": 0.23}
 
 @dataclass(frozen=True)
 class _Chest:
-    at: Points
+    at: PixelGrid
     opacity: Plane
     fluid: Plane
     heart: Plane
@@ -78,19 +78,19 @@ def _attenuation(chest: _Chest, *, patches: Plane) -> Plane:
     return attenuation
 
 
-def _body(at: Points) -> Plane:
+def _body(at: PixelGrid) -> Plane:
     neck = capsule(at, start=(0.5, -0.2), end=(0.5, 0.10), radii=(0.11, 0.12))
     shoulders = capsule(at, start=(0.22, 0.24), end=(0.78, 0.24), radii=(0.15, 0.15))
     trunk = capsule(at, start=(0.5, 0.55), end=(0.5, 1.3), radii=(0.43, 0.44))
     return merge(neck, shoulders, trunk, blend=0.10)
 
 
-def _lungs(at: Points) -> Plane:
+def _lungs(at: PixelGrid) -> Plane:
     sides = []
     for centre_x, dome in ((0.300, 0.755), (0.705, 0.785)):
         wider = 1 + 0.22 * (at.y - 0.45)  # apices are narrow, bases wide
         outline = ellipse(
-            Points((at.x - centre_x) / wider + centre_x, at.y), centre=(centre_x, 0.50), radii=(0.165, 0.385)
+            PixelGrid((at.x - centre_x) / wider + centre_x, at.y), centre=(centre_x, 0.50), radii=(0.165, 0.385)
         )
         diaphragm = ellipse(at, centre=(centre_x, dome + 0.20), radii=(0.26, 0.20))
         sides.append(np.maximum(outline, -diaphragm))
@@ -100,7 +100,7 @@ def _lungs(at: Points) -> Plane:
 def _heart(chest: _Chest) -> Plane:
     at, width = chest.at, chest.heart
     # The right border hardly moves; the left one does.
-    shifted = Points(at.x - 0.45 * (width - 0.10), at.y)
+    shifted = PixelGrid(at.x - 0.45 * (width - 0.10), at.y)
     ventricles = ellipse(shifted, centre=(0.520, 0.640), radii=(width, 0.150 + 0.25 * (width - 0.15)), turn=0.35)
     vessels = capsule(at, start=(0.505, 0.20), end=(0.500, 0.60), radii=(0.055, 0.090))
     aorta = ellipse(at, centre=(0.560, 0.330), radii=(0.045, 0.045))
@@ -116,7 +116,7 @@ def _spine(chest: _Chest) -> Plane:
     return bones * (0.75 + 0.25 * np.sin(chest.at.y * 75))
 
 
-def _ribs(at: Points) -> Plane:
+def _ribs(at: PixelGrid) -> Plane:
     out = np.abs(at.x - 0.5)
     drop = 0.95 * (out - 0.15) ** 2 * 3 + 0.10 * out
     total = np.zeros_like(at.x + at.y)
@@ -125,7 +125,7 @@ def _ribs(at: Points) -> Plane:
     return total * ramp(out, start=0.04, end=0.08) * (1 - ramp(out, start=0.385, end=0.415))
 
 
-def _clavicles(at: Points) -> Plane:
+def _clavicles(at: PixelGrid) -> Plane:
     sides = [
         capsule(at, start=(0.5 + 0.05 * s, 0.215), end=(0.5 + 0.33 * s, 0.135), radii=(0.016, 0.014)) for s in (-1, 1)
     ]

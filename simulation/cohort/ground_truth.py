@@ -16,8 +16,8 @@ from simulation.cohort.patients import CAUSES, RELIABILITY, Mask
 from simulation.cohort.ranking import expected_auc
 from simulation.cohort.risk import MODALITIES, RiskModel, death_risk
 from simulation.cohort.scenarios import Scenario, find_scenario
-from simulation.cohort.truth import Coefficient, HospitalTruth, Truth
-from simulation.cohort.writing import Hospital
+from simulation.cohort.truth import Coefficient, CohortTruth, HospitalTruth
+from simulation.cohort.writing import HospitalFiles
 
 _SHOWN_AS = {
     "displacement": "hip X-ray: the distal fragment rides up, 7 mm per standard unit",
@@ -30,7 +30,7 @@ _SHOWN_AS = {
 
 
 def patient_truth(
-    model: RiskModel, hospital: Hospital, *, informative: Mapping[str, Mask], intercept: float
+    model: RiskModel, hospital: HospitalFiles, *, informative: Mapping[str, Mask], intercept: float
 ) -> pd.DataFrame:
     """One row a patient: `true_...`, best prediction `best_...`, `cause_...`, and what is shown of it, `shown_...`.
 
@@ -56,7 +56,7 @@ def patient_truth(
     return pd.DataFrame(table)
 
 
-def hospital_truth(hospital: Hospital, *, intercept: float, turned: int) -> HospitalTruth:
+def hospital_truth(hospital: HospitalFiles, *, intercept: float, turned: int) -> HospitalTruth:
     """What is recorded of one hospital."""
     site = hospital.site
     missing = {name: float(1 - has.mean()) for name, has in hospital.patients.present.items()}
@@ -93,7 +93,7 @@ class Reckoning:
     table: pd.DataFrame
     hospitals: tuple[HospitalTruth, ...]
 
-    def truth(self, *, scenario: str, affected: str, seed: int, image_size: int) -> Truth:
+    def truth(self, *, scenario: str, affected: str, seed: int, image_size: int) -> CohortTruth:
         """The truth of the cohort.
 
         Args:
@@ -107,7 +107,7 @@ class Reckoning:
         best_risk = self.table["best_risk"].to_numpy()
         best_parts = self.table[[f"best_{name}" for name in MODALITIES]].to_numpy()
         chosen = find_scenario(scenario)
-        return Truth(
+        return CohortTruth(
             scenario=scenario,
             description=chosen.description,
             seed=seed,

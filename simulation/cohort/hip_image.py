@@ -13,8 +13,8 @@ import numpy as np
 
 from simulation.cohort.patients import Vector
 from simulation.cohort.shapes import (
+    PixelGrid,
     Plane,
-    Points,
     capsule,
     ellipse,
     fill,
@@ -38,7 +38,7 @@ _AXIS = (-0.8706, 0.4920)  # from the head to the trochanter
 
 @dataclass(frozen=True)
 class _Hip:
-    at: Points
+    at: PixelGrid
     displacement: Plane
     density: Plane
     softness: float
@@ -117,7 +117,7 @@ def _head(hip: _Hip) -> Plane:
     return _bone(hip, merge(head, stump, blend=0.02), cortex=thin, spongy=0.62, hard=0.30)
 
 
-def _neck(at: Points) -> Plane:
+def _neck(at: PixelGrid) -> Plane:
     return capsule(at, start=_HEAD, end=_NECK_END, radii=(0.078, 0.090))
 
 

@@ -21,10 +21,10 @@ from simulation.cohort.ground_truth import Reckoning, hospital_truth, patient_tr
 from simulation.cohort.outcomes import draw_outcomes
 from simulation.cohort.patients import draw_patients
 from simulation.cohort.scenarios import Scenario, find_scenario
-from simulation.cohort.sites import Site, plan_sites
+from simulation.cohort.sites import SyntheticSite, plan_sites
 from simulation.cohort.study import schema_text, study_schema
-from simulation.cohort.truth import Truth
-from simulation.cohort.writing import Hospital, write_hospital
+from simulation.cohort.truth import CohortTruth
+from simulation.cohort.writing import HospitalFiles, write_hospital
 
 
 def write_cohort(
@@ -35,7 +35,7 @@ def write_cohort(
     image_size: int = 64,
     seed: int = 0,
     scenario: str = "default",
-) -> Truth:
+) -> CohortTruth:
     """Write a synthetic cohort: schema.toml, truth.json, truth_patients.csv and a folder per hospital.
 
     The same arguments give the same bytes of every file. Nothing is left behind where it fails.
@@ -97,7 +97,7 @@ def _check_empty(out: Path) -> None:
         )
 
 
-def _fill(cohort: Path, *, sites: Sequence[Site], image_size: int, seed: int, scenario: str) -> Truth:
+def _fill(cohort: Path, *, sites: Sequence[SyntheticSite], image_size: int, seed: int, scenario: str) -> CohortTruth:
     chosen = find_scenario(scenario)
     affected = affected_index(sites, chosen)
     schema = study_schema(image_size)
@@ -112,7 +112,7 @@ def _fill(cohort: Path, *, sites: Sequence[Site], image_size: int, seed: int, sc
         outcome, turned = draw_outcomes(model, drawn, site=site, intercept=intercept, seed=seed)
         ids = tuple(f"H{site.index + 1:03d}-{number:05d}" for number in range(1, site.patients + 1))
         here = chosen if site.index == affected else Scenario("")
-        hospital = Hospital(site=site, ids=ids, patients=drawn, outcome=outcome, scenario=here)
+        hospital = HospitalFiles(site=site, ids=ids, patients=drawn, outcome=outcome, scenario=here)
         write_hospital(cohort / site.name, hospital, schema=schema, seed=seed)
         informative = informative_modalities(drawn, site=site, scenario=chosen, affected=affected)
         tables.append(patient_truth(model, hospital, informative=informative, intercept=intercept))
@@ -126,7 +126,7 @@ def _fill(cohort: Path, *, sites: Sequence[Site], image_size: int, seed: int, sc
     return truth
 
 
-def affected_index(sites: Sequence[Site], scenario: Scenario) -> int:
+def affected_index(sites: Sequence[SyntheticSite], scenario: Scenario) -> int:
     """The hospital that a scenario changes: the second largest, or the only one; -1 where it changes none or all."""
     if not scenario.affects_one_hospital:
         return -1

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.cohort.patients import Patients, stream
+from simulation.cohort.patients import SyntheticPatients, stream
 from simulation.cohort.risk import RiskModel
-from simulation.cohort.sites import Site
+from simulation.cohort.sites import SyntheticSite
 
 SMALL_HOSPITAL = 30
 
 
 def draw_outcomes(
-    model: RiskModel, patients: Patients, *, site: Site, intercept: float, seed: int
+    model: RiskModel, patients: SyntheticPatients, *, site: SyntheticSite, intercept: float, seed: int
 ) -> tuple[NDArray[np.int64], int]:
     """Outcome of each patient, and how many were turned to reach the least number of each outcome.
 

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.cohort.sites import Site
+from simulation.cohort.sites import SyntheticSite
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES, study_schema
 
 Vector = NDArray[np.float64]
@@ -55,7 +55,7 @@ _DECIMALS = {"bmi_kg_m2": 1, "crp_mg_l": 1, "hours_to_surgery": 1}
 
 
 @dataclass(frozen=True)
-class Patients:
+class SyntheticPatients:
     """Patients of one hospital.
 
     Attributes:
@@ -81,7 +81,7 @@ def stream(seed: int, purpose: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), index])
 
 
-def draw_patients(site: Site, *, patients: int, seed: int) -> Patients:
+def draw_patients(site: SyntheticSite, *, patients: int, seed: int) -> SyntheticPatients:
     """Patients of a hospital.
 
     Args:
@@ -100,10 +100,10 @@ def draw_patients(site: Site, *, patients: int, seed: int) -> Patients:
             rng = stream(seed, name, site.index)
             cause[name] = rng.standard_normal(patients)
             shown[name] = cause[name] + noise_sd * rng.standard_normal(patients)
-    return Patients(columns=columns, missing=missing, cause=cause, shown=shown, present=present)
+    return SyntheticPatients(columns=columns, missing=missing, cause=cause, shown=shown, present=present)
 
 
-def _static_columns(site: Site, patients: int, rng: np.random.Generator) -> dict[str, Vector]:
+def _static_columns(site: SyntheticSite, patients: int, rng: np.random.Generator) -> dict[str, Vector]:
     frailty = site.frailty_shift + rng.standard_normal(patients)
 
     def follow(loading: float) -> Vector:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simulation.cohort.patients import Mask, Patients, Vector
+from simulation.cohort.patients import Mask, SyntheticPatients, Vector
 from simulation.cohort.study import EVENTS, SERIES, study_schema
 
 MINUTES = 120
@@ -55,7 +55,9 @@ def surgery_minutes(patients: int, rng: np.random.Generator) -> NDArray[np.int64
     return np.clip(np.rint(rng.normal(85, 18, patients)), 50, MINUTES).astype(np.int64)
 
 
-def vitals_table(ids: Sequence[str], patients: Patients, *, flat: bool, rng: np.random.Generator) -> pd.DataFrame:
+def vitals_table(
+    ids: Sequence[str], patients: SyntheticPatients, *, flat: bool, rng: np.random.Generator
+) -> pd.DataFrame:
     """One row per patient and minute of surgery, for the patients that have vitals.
 
     Args:
@@ -99,7 +101,7 @@ def _channel(name: str, drift: Vector | float, inside: Mask, rng: np.random.Gene
     return np.asarray(mean + between * rng.standard_normal((n, 1)) + drift + noise)
 
 
-def _unmeasured(name: str, patients: Patients, rng: np.random.Generator) -> Mask:
+def _unmeasured(name: str, patients: SyntheticPatients, rng: np.random.Generator) -> Mask:
     """Cells without a value: 2 % at random, temperature 4 minutes in 5, and no capnography under spinal anaesthesia."""
     empty = rng.random((len(patients), MINUTES)) < 0.02
     if name == "temp_c":
@@ -109,7 +111,7 @@ def _unmeasured(name: str, patients: Patients, rng: np.random.Generator) -> Mask
     return empty
 
 
-def medications_table(ids: Sequence[str], patients: Patients, rng: np.random.Generator) -> pd.DataFrame:
+def medications_table(ids: Sequence[str], patients: SyntheticPatients, rng: np.random.Generator) -> pd.DataFrame:
     """One row per dose given, for the patients whose medications were recorded; sorted by patient and time."""
     n = len(patients)
     parts = [_noradrenaline(patients, rng)]
@@ -136,7 +138,7 @@ def _doses(
     return pd.DataFrame({"row": given, "item": item, "dose": np.maximum(0.1, np.round(amount, 1)), "time": time})
 
 
-def _noradrenaline(patients: Patients, rng: np.random.Generator) -> pd.DataFrame:
+def _noradrenaline(patients: SyntheticPatients, rng: np.random.Generator) -> pd.DataFrame:
     """Up to four boluses whose sum shows the cause."""
     total = NORADRENALINE_PER_SD_UG * np.clip(patients.shown["vasopressor_need"] + 1, 0, 5)
     cuts = np.sort(rng.random((len(patients), 3)), axis=1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared_model.schema import STATIC
-from simulation.cohort.patients import RELIABILITY, Mask, Patients, Vector
+from simulation.cohort.patients import RELIABILITY, Mask, SyntheticPatients, Vector
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES
 
 MODALITIES = (STATIC, SERIES, EVENTS, HIP, CHEST)
@@ -47,7 +47,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Cause:
+class RiskCause:
     """One cause shown by an image, the vitals or the medications.
 
     Attributes:
@@ -117,12 +117,12 @@ _TERMS = (
     ),
 )
 _CAUSES = (
-    Cause("displacement", HIP, 1.00, 1.0),
-    Cause("bone_loss", HIP, 0.08, None),
-    Cause("opacity", CHEST, 1.00, 1.0),
-    Cause("heart_width", CHEST, 0.08, None),
-    Cause("hypotension", SERIES, 1.00, 0.5),
-    Cause("vasopressor_need", EVENTS, 1.00, 0.5),
+    RiskCause("displacement", HIP, 1.00, 1.0),
+    RiskCause("bone_loss", HIP, 0.08, None),
+    RiskCause("opacity", CHEST, 1.00, 1.0),
+    RiskCause("heart_width", CHEST, 0.08, None),
+    RiskCause("hypotension", SERIES, 1.00, 0.5),
+    RiskCause("vasopressor_need", EVENTS, 1.00, 0.5),
 )
 
 
@@ -151,7 +151,7 @@ class RiskModel:
     """
 
     terms: tuple[Term, ...]
-    causes: tuple[Cause, ...]
+    causes: tuple[RiskCause, ...]
     term_mean: Vector
     term_covariance: Matrix
 
@@ -176,7 +176,7 @@ class RiskModel:
             means[cause.modality] = means.get(cause.modality, 0.0) + cause.coefficient * _prior_mean(cause)
         return {name: means[name] for name in MODALITIES}
 
-    def true(self, patients: Patients) -> Contributions:
+    def true(self, patients: SyntheticPatients) -> Contributions:
         """Contributions of the causes themselves."""
         parts = {STATIC: self._terms(patients).sum(axis=1) - self.term_mean.sum()}
         for cause in self.causes:
@@ -184,7 +184,7 @@ class RiskModel:
             parts[cause.modality] = parts.get(cause.modality, 0.0) + part
         return Contributions(np.stack([parts[name] for name in MODALITIES], axis=1), np.zeros(len(patients)))
 
-    def observable(self, patients: Patients, informative: Mapping[str, Mask]) -> Contributions:
+    def observable(self, patients: SyntheticPatients, informative: Mapping[str, Mask]) -> Contributions:
         """Best prediction of each contribution from what a hospital recorded.
 
         Missing cells are predicted from the other terms of the patient (best linear prediction).
@@ -202,10 +202,10 @@ class RiskModel:
             variance = variance + cause.coefficient**2 * left
         return Contributions(np.stack([parts[name] for name in MODALITIES], axis=1), variance)
 
-    def _terms(self, patients: Patients) -> Matrix:
+    def _terms(self, patients: SyntheticPatients) -> Matrix:
         return np.stack([term.coefficient * term.value(patients.columns) for term in self.terms], axis=1)
 
-    def _observable_static(self, patients: Patients) -> tuple[Vector, Vector]:
+    def _observable_static(self, patients: SyntheticPatients) -> tuple[Vector, Vector]:
         deviation = self._terms(patients) - self.term_mean
         empty = np.zeros(deviation.shape, dtype=bool)
         for position, term in enumerate(self.terms):
@@ -227,7 +227,7 @@ class RiskModel:
         return deviation.sum(axis=1), variance
 
 
-def uncalibrated(reference: list[Patients]) -> RiskModel:
+def uncalibrated(reference: list[SyntheticPatients]) -> RiskModel:
     """The model before scaling, with the moments of its static terms over the reference population."""
     model = RiskModel(_TERMS, _CAUSES, np.zeros(len(_TERMS)), np.eye(len(_TERMS)))
     terms = np.concatenate([model._terms(patients) for patients in reference])  # noqa: SLF001
@@ -258,15 +258,15 @@ def intercept_for(mortality: float, logit: Vector) -> float:
     return (low + high) / 2
 
 
-def _severity(cause: Cause, z: Vector) -> Vector:
+def _severity(cause: RiskCause, z: Vector) -> Vector:
     return z if cause.threshold is None else np.maximum(0.0, z - cause.threshold)
 
 
-def _prior_mean(cause: Cause) -> float:
+def _prior_mean(cause: RiskCause) -> float:
     return float(_moments(cause, np.zeros(1), np.ones(1))[0][0])
 
 
-def _posterior_moments(cause: Cause, shown: Vector, informative: Mask) -> tuple[Vector, Vector]:
+def _posterior_moments(cause: RiskCause, shown: Vector, informative: Mask) -> tuple[Vector, Vector]:
     reliability = RELIABILITY[cause.modality]
     return _moments(
         cause,
@@ -275,7 +275,7 @@ def _posterior_moments(cause: Cause, shown: Vector, informative: Mask) -> tuple[
     )
 
 
-def _moments(cause: Cause, mean: Vector, sd: Vector) -> tuple[Vector, Vector]:
+def _moments(cause: RiskCause, mean: Vector, sd: Vector) -> tuple[Vector, Vector]:
     """Mean and variance of the severity of a cause that is N(mean, sd ** 2); if thresholded, of a rectified normal."""
     if cause.threshold is None:
         return mean, sd**2

@@ -17,23 +17,23 @@ Plane = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Points:
+class PixelGrid:
     """Where each pixel lies: x and y broadcast to [picture, height, width]."""
 
     x: Plane
     y: Plane
 
-    def moved(self, *, right: Plane, down: Plane, turn: Plane, about: tuple[float, float]) -> Points:
+    def moved(self, *, right: Plane, down: Plane, turn: Plane, about: tuple[float, float]) -> PixelGrid:
         """Coordinates in which a shape appears shifted (right, down) and turned by `turn` radians about a point."""
         x, y = self.x - about[0] - right, self.y - about[1] - down
         cos, sin = np.cos(turn), np.sin(turn)
-        return Points(cos * x + sin * y + about[0], cos * y - sin * x + about[1])
+        return PixelGrid(cos * x + sin * y + about[0], cos * y - sin * x + about[1])
 
 
-def pixel_points(size: int, *, scale: Plane, right: Plane, down: Plane) -> Points:
+def pixel_points(size: int, *, scale: Plane, right: Plane, down: Plane) -> PixelGrid:
     """Pixel centres, as seen when the picture is enlarged by `scale` about its middle and then shifted."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    return Points((axis[None, None, :] - right) / scale + 0.5, (axis[None, :, None] - down) / scale + 0.5)
+    return PixelGrid((axis[None, None, :] - right) / scale + 0.5, (axis[None, :, None] - down) / scale + 0.5)
 
 
 def fill(distance: Plane, *, softness: float) -> Plane:
@@ -55,7 +55,7 @@ def ramp(value: Plane, *, start: float, end: float) -> Plane:
 
 
 def ellipse(
-    at: Points, *, centre: tuple[float, float], radii: tuple[Plane | float, Plane | float], turn: float = 0.0
+    at: PixelGrid, *, centre: tuple[float, float], radii: tuple[Plane | float, Plane | float], turn: float = 0.0
 ) -> Plane:
     """An ellipse; the distance is exact to first order near the outline."""
     x, y = at.x - centre[0], at.y - centre[1]
@@ -66,7 +66,9 @@ def ellipse(
     return (length - 1) * length / slope
 
 
-def capsule(at: Points, *, start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float]) -> Plane:
+def capsule(
+    at: PixelGrid, *, start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float]
+) -> Plane:
     """A rod with round ends whose radius goes from radii[0] at `start` to radii[1] at `end`."""
     along_x, along_y = end[0] - start[0], end[1] - start[1]
     x, y = at.x - start[0], at.y - start[1]
@@ -74,7 +76,7 @@ def capsule(at: Points, *, start: tuple[float, float], end: tuple[float, float],
     return np.hypot(x - part * along_x, y - part * along_y) - (radii[0] + part * (radii[1] - radii[0]))
 
 
-def half_plane(at: Points, *, through: tuple[float, float], towards: tuple[float, float]) -> Plane:
+def half_plane(at: PixelGrid, *, through: tuple[float, float], towards: tuple[float, float]) -> Plane:
     """Everything behind a line: negative on the side away from `towards` (a unit vector)."""
     return (at.x - through[0]) * towards[0] + (at.y - through[1]) * towards[1]
 

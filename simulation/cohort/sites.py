@@ -20,7 +20,7 @@ _GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class Site:
+class SyntheticSite:
     """One hospital.
 
     Attributes:
@@ -49,7 +49,7 @@ class Site:
         return f"hospital_{self.index + 1}"
 
 
-def plan_sites(*, hospitals: int, patients: int, equal_sizes: bool) -> tuple[Site, ...]:
+def plan_sites(*, hospitals: int, patients: int, equal_sizes: bool) -> tuple[SyntheticSite, ...]:
     """The hospitals of a cohort; sizes sum to `patients`, and each is at least 1.
 
     Args:
@@ -73,11 +73,11 @@ def _apportion(weights: list[float], patients: int) -> list[int]:
     return sizes
 
 
-def _site(index: int, patients: int) -> Site:
+def _site(index: int, patients: int) -> SyntheticSite:
     kind = index % len(_IMAGE_FORMATS)
     # Low-discrepancy positions in -0.5..0.5: neighbours differ, and any number of hospitals covers the span evenly.
     case_mix, care = ((index * step) % 1.0 - 0.5 for step in (_GOLDEN, _GOLDEN**2))
-    return Site(
+    return SyntheticSite(
         index=index,
         patients=patients,
         frailty_shift=0.6 * case_mix,

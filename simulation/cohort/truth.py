@@ -60,7 +60,7 @@ class HospitalTruth:
 
 
 @dataclass(frozen=True)
-class Truth:
+class CohortTruth:
     """Everything that decided the cohort, and what can be found in it at best.
 
     Attributes:
@@ -111,7 +111,7 @@ class Truth:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
 
-def parse_truth(text: str, *, source: str) -> Truth:
+def parse_truth(text: str, *, source: str) -> CohortTruth:
     """Truth from the content of a truth.json.
 
     Raises:
@@ -121,7 +121,7 @@ def parse_truth(text: str, *, source: str) -> Truth:
         content = json.loads(text)
         content["coefficients"] = tuple(Coefficient(**entry) for entry in content["coefficients"])
         content["hospitals"] = tuple(HospitalTruth(**entry) for entry in content["hospitals"])
-        return Truth(**content)
+        return CohortTruth(**content)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"truth at {source}: expected a truth.json of this version, got: {error}. Make the cohort again."

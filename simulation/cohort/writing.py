@@ -13,11 +13,11 @@ from shared_model.schema import Schema, StaticColumn
 from simulation.cohort.chest_image import render_chests
 from simulation.cohort.hip_image import render_hips
 from simulation.cohort.image_files import rescan, stamp, suffix_of, write_image
-from simulation.cohort.patients import Patients, Vector, stream
+from simulation.cohort.patients import SyntheticPatients, Vector, stream
 from simulation.cohort.recordings import medications_table, vitals_table
 from simulation.cohort.scenarios import Scenario
 from simulation.cohort.shapes import Plane
-from simulation.cohort.sites import Site
+from simulation.cohort.sites import SyntheticSite
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES
 
 _CHUNK_PIXELS = 1_000_000
@@ -25,7 +25,7 @@ _CSV_NEWLINE = "\n"
 
 
 @dataclass(frozen=True)
-class Hospital:
+class HospitalFiles:
     """One hospital ready to be written.
 
     Attributes:
@@ -36,14 +36,14 @@ class Hospital:
         scenario: what is different here; the default scenario at hospitals that are not affected.
     """
 
-    site: Site
+    site: SyntheticSite
     ids: tuple[str, ...]
-    patients: Patients
+    patients: SyntheticPatients
     outcome: NDArray[np.int64]
     scenario: Scenario
 
 
-def write_hospital(folder: Path, hospital: Hospital, *, schema: Schema, seed: int) -> None:
+def write_hospital(folder: Path, hospital: HospitalFiles, *, schema: Schema, seed: int) -> None:
     """Write the folder of one hospital; the folder must not exist.
 
     Args:
@@ -71,7 +71,7 @@ def write_hospital(folder: Path, hospital: Hospital, *, schema: Schema, seed: in
     images.to_csv(folder / "images.csv", index=False, lineterminator=_CSV_NEWLINE)
 
 
-def _write_patients(folder: Path, hospital: Hospital, schema: Schema) -> None:
+def _write_patients(folder: Path, hospital: HospitalFiles, schema: Schema) -> None:
     patients, as_text = hospital.patients, hospital.site.table_format == "csv"
     table: dict[str, object] = {
         schema.study.patient_id: list(hospital.ids),
@@ -104,7 +104,9 @@ def _cells(column: StaticColumn, values: Vector, empty: NDArray[np.bool_], *, de
     ]
 
 
-def _write_images(folder: Path, hospital: Hospital, *, image: str, size: int, seed: int) -> list[tuple[str, str, str]]:
+def _write_images(
+    folder: Path, hospital: HospitalFiles, *, image: str, size: int, seed: int
+) -> list[tuple[str, str, str]]:
     """Write the radiographs of one kind; the rows of images.csv."""
     site = hospital.site
     marked = _marked(hospital, image=image, seed=seed)
@@ -132,7 +134,7 @@ def _write_images(folder: Path, hospital: Hospital, *, image: str, size: int, se
     return rows
 
 
-def _pictures(hospital: Hospital, part: slice, *, image: str, size: int, rng: np.random.Generator) -> Plane:
+def _pictures(hospital: HospitalFiles, part: slice, *, image: str, size: int, rng: np.random.Generator) -> Plane:
     shown = hospital.patients.shown
     if image == HIP:
         pictures = render_hips(shown["displacement"][part], shown["bone_loss"][part], size=size, rng=rng)
@@ -141,7 +143,7 @@ def _pictures(hospital: Hospital, part: slice, *, image: str, size: int, rng: np
     return pictures if hospital.scenario.scanner is None else rescan(pictures, hospital.scenario.scanner)
 
 
-def _marked(hospital: Hospital, *, image: str, seed: int) -> NDArray[np.bool_]:
+def _marked(hospital: HospitalFiles, *, image: str, seed: int) -> NDArray[np.bool_]:
     marker = hospital.scenario.marker
     if marker is None or marker.image != image:
         return np.zeros(len(hospital.ids), dtype=bool)

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What one task of an arm found.
 
     Attributes:
@@ -45,7 +45,7 @@ class Outcome:
     untrained: dict[str, str]
 
 
-def train_networks(arm: Arm, sites: Sequence[Site], settings: Settings, schema: Schema) -> Outcome:
+def train_networks(arm: Arm, sites: Sequence[Site], settings: Settings, schema: Schema) -> TaskOutcome:
     """Train what the arm asks for, and predict the test part of every hospital (`held-out`: all its patients).
 
     Args:
@@ -65,23 +65,23 @@ def train_networks(arm: Arm, sites: Sequence[Site], settings: Settings, schema: 
     return _train(sites, sites, settings, schema)
 
 
-def _join(parts: Any) -> Outcome:
+def _join(parts: Any) -> TaskOutcome:
     found = list(parts)
-    return Outcome(
+    return TaskOutcome(
         predictions=pd.concat([part.predictions for part in found], ignore_index=True),
         runs=[run for part in found for run in part.runs],
         untrained={site: why for part in found for site, why in part.untrained.items()},
     )
 
 
-def _held_out(site: Site, sites: Sequence[Site], settings: Settings, schema: Schema) -> Outcome:
+def _held_out(site: Site, sites: Sequence[Site], settings: Settings, schema: Schema) -> TaskOutcome:
     """External validation: a model of all other hospitals predicts every patient of this one."""
     others = [other for other in sites if other is not site]
     settings = settings.model_copy(update={"min_sites": min(settings.min_sites, len(others))})
     return _train(others, [site], settings, schema, everyone=True)
 
 
-def _alone(site: Site, settings: Settings, schema: Schema) -> Outcome:
+def _alone(site: Site, settings: Settings, schema: Schema) -> TaskOutcome:
     """A hospital's own model; none where the hospital lacks what training needs."""
     train = site.split(settings).train
     has = [name for name in settings.chosen_modalities(schema) if site.patients.present[name][train].any()]
@@ -89,7 +89,9 @@ def _alone(site: Site, settings: Settings, schema: Schema) -> Outcome:
     try:
         return _train([site], [site], settings, schema)
     except HipfedError as error:
-        return Outcome(pd.DataFrame(columns=["site", "patient_id", "outcome", "logit"]), [], {site.name: str(error)})
+        return TaskOutcome(
+            pd.DataFrame(columns=["site", "patient_id", "outcome", "logit"]), [], {site.name: str(error)}
+        )
 
 
 def _train(
@@ -99,14 +101,14 @@ def _train(
     schema: Schema,
     *,
     everyone: bool = False,
-) -> Outcome:
+) -> TaskOutcome:
     with tempfile.TemporaryDirectory(prefix="hipfed-compare-") as folder:
         path = Path(folder)
         link = InProcessLink([Worker(site, simulated=True) for site in trainers])
         accepting = accept_all(settings, [site.name for site in trainers])
         run_study(link, schema=schema, settings=accepting, folder=RunFolder(path))
         tables = [predict(path, site, everyone=everyone) for site in tested]
-        return Outcome(pd.concat(tables, ignore_index=True), [describe_run(path)], {})
+        return TaskOutcome(pd.concat(tables, ignore_index=True), [describe_run(path)], {})
 
 
 def predict(run: Path, site: Site, *, everyone: bool = False) -> pd.DataFrame:

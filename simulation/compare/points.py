@@ -40,7 +40,7 @@ class Condition(BaseModel):
         return self
 
 
-class Item(BaseModel):
+class ScoreItem(BaseModel):
     """Points for patients of whom enough conditions hold.
 
     Attributes:
@@ -63,7 +63,7 @@ class PointsScore(BaseModel):
 
     name: str
     source: str
-    items: tuple[Item, ...] = Field(min_length=1)
+    items: tuple[ScoreItem, ...] = Field(min_length=1)
 
 
 def load_points(path: Path, schema: Schema) -> PointsScore:

@@ -20,7 +20,7 @@ from typing import IO
 
 from server.flower.submission import (
     POLL_S,
-    Place,
+    FlowerFolders,
     check_outcome,
     end_process,
     flower_environment,
@@ -108,7 +108,7 @@ def _attempt(
         tempfile.TemporaryDirectory(prefix="hipfed-") as home,
         guarded(home=Path(home), run=folder.path, log=log, lock=LAUNCHER_LOCK, go_on=CONTINUE) as guard,
     ):
-        place = Place(Path(home), flower_environment(Path(home)), log, guard)
+        place = FlowerFolders(Path(home), flower_environment(Path(home)), log, guard)
         with _superlink(place) as address:
             write_connection(place.home, address)
             options = ("--federation-config", _describe_federation(n_sites))
@@ -136,7 +136,7 @@ def _describe_federation(n_sites: int) -> str:
 
 
 @contextmanager
-def _superlink(place: Place) -> Iterator[str]:
+def _superlink(place: FlowerFolders) -> Iterator[str]:
     """A local SuperLink in simulation mode; yields its address, and ends it and all it started."""
     port, control_port = free_ports(2)
     command = [

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from client.patient_page.viewer.app import build_viewer
-from client.patient_page.viewer.roster import References, Roster
+from client.patient_page.viewer.roster import PatientList, References
 from client.patient_page.viewer.serving import listen
 from tests.browser.chromium import Opened, Picture, needs_chromium, texts_cut
 from tests.client.finished_run import FinishedRun, finish_run
@@ -75,7 +75,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
 @pytest.fixture
 def viewer(finished: FinishedRun) -> Iterator[str]:
     """The start address of a viewer that runs."""
-    roster = Roster(finished.model(), finished.site(), references=References(3, 5), with_outcomes=False)
+    roster = PatientList(finished.model(), finished.site(), references=References(3, 5), with_outcomes=False)
     listener = listen(0)
     app = build_viewer(roster, port=listener.getsockname()[1])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off"))

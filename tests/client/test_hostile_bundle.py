@@ -28,7 +28,7 @@ from shared_model.protocol.messages import (
     TRAIN,
     HandshakeReply,
     Refusal,
-    Study,
+    StudyReference,
     is_message,
 )
 from tests.client.hostile_courier import attempts_at_files, attempts_at_the_worker
@@ -116,7 +116,7 @@ def _questions(hospital: HospitalFolders) -> dict[str, bytes]:
     frames = {kind: frame(kind, request.to_record()) for kind, request in approved.items()}
 
     def of_another_study(**changes: Any) -> bytes:
-        study: Study = describe_study(site, settings).model_copy(update=changes)
+        study: StudyReference = describe_study(site, settings).model_copy(update=changes)
         return frame(STATISTICS, approved[STATISTICS].model_copy(update={"study": study}).to_record())
 
     looser = settings.to_config() | {"min-patients": 1, "min-events": 1, "min-non-events": 1}

@@ -11,7 +11,7 @@ from client.outbound import Gate
 from shared_model.errors import ProtocolError, SuppressedError
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.quantities import Quantity
-from shared_model.quality.checks import Finding, QualityReport
+from shared_model.quality.checks import CheckFinding, QualityReport
 
 QUANTITIES = {"sum": Quantity((2,), 100.0, 0.0)}
 ROW = {"n": 20, "events": 8, "auc": 0.731}
@@ -104,8 +104,8 @@ def test_audit_log_does_not_tell_which_small_group_was_hidden(gate: Gate) -> Non
     assert empty == small
 
 
-UNIT = Finding("unit-shift", "static", "age", 0.011, 1.5, "red")
-MARKER = Finding("short-cut", "hip", "row 1, column 1 of 16", 0.95, 0.85, "red")
+UNIT = CheckFinding("unit-shift", "static", "age", 0.011, 1.5, "red")
+MARKER = CheckFinding("short-cut", "hip", "row 1, column 1 of 16", 0.95, 0.85, "red")
 REPORT = QualityReport(judged=40, by_outcome=True, findings=(UNIT, MARKER))
 MODALITIES = ("static", "hip")
 
@@ -135,15 +135,15 @@ def test_gate_hides_the_quality_row_of_few_patients(gate: Gate) -> None:
 @pytest.mark.parametrize(
     "finding",
     [
-        Finding("unit-shift", "static", "age", 0.0113, 1.5, "red"),
-        Finding("unit-shift", "static", "age", float("nan"), 1.5, "red"),
-        Finding("patients", "static", "age", 0.01, 1.5, "red"),
-        Finding("unit-shift", "wards", "age", 0.01, 1.5, "red"),
-        Finding("unit-shift", "static", "P1\n", 0.01, 1.5, "red"),
+        CheckFinding("unit-shift", "static", "age", 0.0113, 1.5, "red"),
+        CheckFinding("unit-shift", "static", "age", float("nan"), 1.5, "red"),
+        CheckFinding("patients", "static", "age", 0.01, 1.5, "red"),
+        CheckFinding("unit-shift", "wards", "age", 0.01, 1.5, "red"),
+        CheckFinding("unit-shift", "static", "P1\n", 0.01, 1.5, "red"),
     ],
     ids=["fine", "nan", "check", "modality", "text"],
 )
-def test_gate_lets_no_quality_row_out_that_is_not_coarse_and_agreed(gate: Gate, finding: Finding) -> None:
+def test_gate_lets_no_quality_row_out_that_is_not_coarse_and_agreed(gate: Gate, finding: CheckFinding) -> None:
     report = QualityReport(judged=40, by_outcome=True, findings=(finding,))
 
     with pytest.raises(ProtocolError, match="quality row: expected"):

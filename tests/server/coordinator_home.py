@@ -13,6 +13,7 @@ from server.enrolment.authority import open_authority
 from server.enrolment.coordinator_home import CoordinatorHome, CoordinatorSettings, provision
 from server.enrolment.enrol import enrol as enrol_hospital
 from server.enrolment.enrol import revoke as revoke_hospital
+from server.enrolment.registry import Registry
 from shared_model.identity.enrolment_request import make_request
 from shared_model.identity.key_files import write_private_key
 from shared_model.process.ports import free_ports
@@ -53,3 +54,9 @@ def revoke(path: Path, name: str) -> None:
     home, now = CoordinatorHome(path), datetime.now(UTC)
     with home.open_registry() as registry:
         revoke_hospital(registry, name, "a test", open_authority(home.authority, now=now), now=now)
+
+
+def is_active(registry: Registry, node_key_pem: bytes) -> bool:
+    """Whether a node key in PEM is that of a hospital that may take part now."""
+    hospital = registry.hospital_of_key(node_key_pem)
+    return hospital is not None and hospital.is_active

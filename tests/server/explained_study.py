@@ -20,7 +20,7 @@ from server.run_folder.checkpoints import Progress
 from server.run_folder.folder import RunFolder
 from server.study import start_progress
 from shared_model.config import Settings
-from shared_model.protocol.messages import PROTOCOL_VERSION, Study
+from shared_model.protocol.messages import PROTOCOL_VERSION, StudyReference
 from shared_model.schema import load_schema
 
 Content = dict[str, Any]
@@ -46,7 +46,9 @@ class SilencedLink:
 def open_plan(link: Link, cohort: Path, settings: Settings, *, seed: int = 0) -> tuple[StudyPlan, Progress]:
     """What a run knows before its first round, with weights drawn everywhere in place of the first ones."""
     schema = load_schema(cohort / "schema.toml")
-    study = Study(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config())
+    study = StudyReference(
+        run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
+    )
     roster = shake_hands(link, study, settings)
     preprocessing = gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
     plan = StudyPlan(study, schema, settings, roster, preprocessing, event_weight=1.0)

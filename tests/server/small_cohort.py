@@ -46,7 +46,7 @@ from shared_model.protocol.messages import (
     Request,
     SpreadRequest,
     StatisticsRequest,
-    Study,
+    StudyReference,
     TrainRequest,
 )
 from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
@@ -201,9 +201,9 @@ def open_workers(cohort: Path, cache_dir: Path, *, names: Sequence[str] = ()) ->
     return [Worker(Site(name, cohort / name, cache_dir)) for name in chosen]
 
 
-def describe_study(site: Site, settings: Settings) -> Study:
+def describe_study(site: Site, settings: Settings) -> StudyReference:
     """What every question to this hospital repeats."""
-    return Study(
+    return StudyReference(
         run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=site.schema.sha256, settings=settings.to_config()
     )
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from shared_model.model.encoders.resnet import ResNet
 from simulation.bench import engine, peers
 from simulation.bench.explainer_model import Phi, Subject, build_subject, choose_settings, select
-from simulation.bench.explanations import Truth, compare_values
+from simulation.bench.explanations import TrueValues, compare_values
 from simulation.bench.isolated import run_isolated
 from simulation.cli import app
 from tests.waiting import PATIENCE_S
@@ -138,7 +138,7 @@ def test_deep_explainers_of_the_libraries_miss_the_sum_that_ours_keeps(library: 
 
 
 def test_errors_are_those_of_hand_computed_values() -> None:
-    truth = Truth(("a", "b"), logit=np.array([3.0]), base_logit=1.0, phi=np.array([[3.0, -1.0]]))
+    truth = TrueValues(("a", "b"), logit=np.array([3.0]), base_logit=1.0, phi=np.array([[3.0, -1.0]]))
 
     found = compare_values(np.array([[3.0, 1.0]]), truth)
     worse = compare_values(np.array([[1.0, 1.0]]), truth)

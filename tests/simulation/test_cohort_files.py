@@ -12,13 +12,13 @@ import pytest
 from client.data import load_hospital
 from shared_model.errors import SettingsError
 from shared_model.schema import load_schema
-from simulation.cohort import SCENARIOS, Truth, making, parse_truth, write_cohort
+from simulation.cohort import SCENARIOS, CohortTruth, making, parse_truth, write_cohort
 from simulation.cohort.risk import MODALITIES
 from simulation.cohort.writing import write_hospital
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CohortTruth]:
     out = tmp_path_factory.mktemp("cohort") / "made"
     return out, write_cohort(out, patients=200, image_size=36, seed=3)
 
@@ -32,12 +32,12 @@ def tree_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def test_same_arguments_give_the_same_bytes(cohort: tuple[Path, Truth], tmp_path: Path) -> None:
+def test_same_arguments_give_the_same_bytes(cohort: tuple[Path, CohortTruth], tmp_path: Path) -> None:
     write_cohort(tmp_path / "again", patients=200, image_size=36, seed=3)
     assert tree_hash(tmp_path / "again") == tree_hash(cohort[0])
 
 
-def test_another_seed_gives_other_patients(cohort: tuple[Path, Truth], tmp_path: Path) -> None:
+def test_another_seed_gives_other_patients(cohort: tuple[Path, CohortTruth], tmp_path: Path) -> None:
     write_cohort(tmp_path / "other", patients=200, image_size=36, seed=4)
     for file in ("hospital_1/patients.csv", "hospital_1/vitals.parquet", "hospital_1/medications.csv"):
         assert (tmp_path / "other" / file).read_bytes() != (cohort[0] / file).read_bytes()
@@ -58,7 +58,7 @@ def test_every_hospital_keeps_the_data_contract(scenario: str, tmp_path: Path) -
         assert missing == pytest.approx(hospital.missing)
 
 
-def test_static_columns_are_read_back_as_they_were_drawn(cohort: tuple[Path, Truth], tmp_path: Path) -> None:
+def test_static_columns_are_read_back_as_they_were_drawn(cohort: tuple[Path, CohortTruth], tmp_path: Path) -> None:
     schema = load_schema(cohort[0] / "schema.toml")
     truth = parse_truth((cohort[0] / "truth.json").read_text(), source="truth.json")
     table = pd.read_csv(cohort[0] / "truth_patients.csv").set_index("patient_id")
@@ -95,7 +95,7 @@ def test_static_columns_are_read_back_as_they_were_drawn(cohort: tuple[Path, Tru
         np.testing.assert_allclose(logit[complete], expected[complete], atol=2e-4)
 
 
-def test_contributions_add_up_to_the_logit(cohort: tuple[Path, Truth]) -> None:
+def test_contributions_add_up_to_the_logit(cohort: tuple[Path, CohortTruth]) -> None:
     table = pd.read_csv(cohort[0] / "truth_patients.csv")
     assert len(table) == cohort[1].patients == 200
     for kind in ("true", "best"):
@@ -104,7 +104,7 @@ def test_contributions_add_up_to_the_logit(cohort: tuple[Path, Truth]) -> None:
     np.testing.assert_allclose(table["true_risk"], 1 / (1 + np.exp(-table["true_logit"])), rtol=1e-6)
 
 
-def test_contribution_of_the_hip_follows_from_the_coefficients(cohort: tuple[Path, Truth]) -> None:
+def test_contribution_of_the_hip_follows_from_the_coefficients(cohort: tuple[Path, CohortTruth]) -> None:
     table = pd.read_csv(cohort[0] / "truth_patients.csv")
     by_name = {coefficient.name: coefficient for coefficient in cohort[1].coefficients}
     shift, bone = by_name["displacement"], by_name["bone_loss"]
@@ -114,14 +114,14 @@ def test_contribution_of_the_hip_follows_from_the_coefficients(cohort: tuple[Pat
     np.testing.assert_allclose(table["true_hip"], expected, atol=1e-6)
 
 
-def test_absent_modality_contributes_nothing_to_the_best_prediction(cohort: tuple[Path, Truth]) -> None:
+def test_absent_modality_contributes_nothing_to_the_best_prediction(cohort: tuple[Path, CohortTruth]) -> None:
     table = pd.read_csv(cohort[0] / "truth_patients.csv")
     absent = table["shown_opacity"].isna()
     assert absent.any()
     np.testing.assert_allclose(table.loc[absent, "best_chest"], 0, atol=1e-9)
 
 
-def test_truth_is_within_the_promised_bands(cohort: tuple[Path, Truth]) -> None:
+def test_truth_is_within_the_promised_bands(cohort: tuple[Path, CohortTruth]) -> None:
     truth = cohort[1]
     assert 0.81 <= truth.best_auc <= 0.83
     assert truth.mortality == pytest.approx(0.078, abs=1e-6)
@@ -130,7 +130,7 @@ def test_truth_is_within_the_promised_bands(cohort: tuple[Path, Truth]) -> None:
     assert 4 <= truth.deaths <= 30
 
 
-def test_truth_file_reads_back_equal(cohort: tuple[Path, Truth]) -> None:
+def test_truth_file_reads_back_equal(cohort: tuple[Path, CohortTruth]) -> None:
     assert parse_truth((cohort[0] / "truth.json").read_text(), source="truth.json") == cohort[1]
 
 
@@ -140,7 +140,7 @@ def test_truth_refuses_another_file(text: str) -> None:
         parse_truth(text, source="truth.json")
 
 
-def test_dicom_makers_differ_and_the_gray_values_agree(cohort: tuple[Path, Truth], tmp_path: Path) -> None:
+def test_dicom_makers_differ_and_the_gray_values_agree(cohort: tuple[Path, CohortTruth], tmp_path: Path) -> None:
     schema = load_schema(cohort[0] / "schema.toml")
     seen, medians = [], []
     for number in (1, 2, 3):
@@ -155,7 +155,7 @@ def test_dicom_makers_differ_and_the_gray_values_agree(cohort: tuple[Path, Truth
     assert max(medians) < 1.1 * min(medians)
 
 
-def test_one_hospital_records_few_medications(cohort: tuple[Path, Truth]) -> None:
+def test_one_hospital_records_few_medications(cohort: tuple[Path, CohortTruth]) -> None:
     missing = [hospital.missing["medications"] for hospital in cohort[1].hospitals]
     assert missing.index(max(missing)) == 3
     assert missing[3] > 0.5

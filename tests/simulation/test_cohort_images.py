@@ -10,17 +10,17 @@ from sklearn.linear_model import RidgeCV
 from simulation.cohort.chest_image import render_chests
 from simulation.cohort.hip_image import render_hips
 from simulation.cohort.image_files import marker_pixels, rescan, stamp
-from simulation.cohort.patients import Patients, draw_patients
+from simulation.cohort.patients import SyntheticPatients, draw_patients
 from simulation.cohort.recordings import medications_table, vitals_table
 from simulation.cohort.scenarios import Marker, Scanner
-from simulation.cohort.shapes import Plane, Points, capsule, ellipse, fill, merge, pixel_points, rim
+from simulation.cohort.shapes import PixelGrid, Plane, capsule, ellipse, fill, merge, pixel_points, rim
 from simulation.cohort.sites import plan_sites
 
 SITE = plan_sites(hospitals=1, patients=300, equal_sizes=True)[0]
 STILL = np.zeros((1, 1, 1), dtype=np.float32)
 
 
-def grid(size: int = 200) -> Points:
+def grid(size: int = 200) -> PixelGrid:
     return pixel_points(size, scale=STILL + 1, right=STILL, down=STILL)
 
 
@@ -114,7 +114,7 @@ def test_marker_whitens_its_box_and_nothing_else() -> None:
     assert stamped.sum() == 8
 
 
-def patients() -> Patients:
+def patients() -> SyntheticPatients:
     return draw_patients(SITE, patients=SITE.patients, seed=8)
 
 

@@ -18,11 +18,11 @@ from simulation.cohort.calibration import (
     site_intercepts,
 )
 from simulation.cohort.outcomes import draw_outcomes
-from simulation.cohort.patients import Patients, draw_patients
+from simulation.cohort.patients import SyntheticPatients, draw_patients
 from simulation.cohort.ranking import expected_auc
-from simulation.cohort.risk import MODALITIES, Cause, _moments, death_risk, expit, intercept_for
+from simulation.cohort.risk import MODALITIES, RiskCause, _moments, death_risk, expit, intercept_for
 from simulation.cohort.scenarios import ALL
-from simulation.cohort.sites import Site, plan_sites
+from simulation.cohort.sites import SyntheticSite, plan_sites
 
 SITES = plan_sites(hospitals=5, patients=1600, equal_sizes=False)
 OTHER_SEED = 99
@@ -46,7 +46,7 @@ def test_intercept_gives_the_mortality() -> None:
 
 
 def test_linear_cause_is_predicted_by_what_is_expected_of_it() -> None:
-    mean, variance = _moments(Cause("x", "hip", 1.0, None), np.array([0.9 * 2.0]), np.array([np.sqrt(0.1)]))
+    mean, variance = _moments(RiskCause("x", "hip", 1.0, None), np.array([0.9 * 2.0]), np.array([np.sqrt(0.1)]))
     assert mean[0] == pytest.approx(1.8)
     assert variance[0] == pytest.approx(0.1)
 
@@ -55,13 +55,13 @@ def test_linear_cause_is_predicted_by_what_is_expected_of_it() -> None:
 def test_severe_only_cause_has_the_moments_of_a_rectified_normal(mean: float, sd: float) -> None:
     z = np.random.default_rng(2).normal(mean, sd, 1_000_000)
     severity = np.maximum(0, z - 1.0)
-    first, second = _moments(Cause("x", "hip", 1.0, 1.0), np.array([mean]), np.array([sd]))
+    first, second = _moments(RiskCause("x", "hip", 1.0, 1.0), np.array([mean]), np.array([sd]))
     assert first[0] == pytest.approx(severity.mean(), abs=0.003)
     assert second[0] == pytest.approx(severity.var(), abs=0.003)
 
 
 @cache
-def other_patients() -> tuple[tuple[Site, Patients], ...]:
+def other_patients() -> tuple[tuple[SyntheticSite, SyntheticPatients], ...]:
     """A large sample that calibration has not seen."""
     return tuple((site, draw_patients(site, patients=25 * site.patients, seed=OTHER_SEED)) for site in SITES)
 
@@ -121,7 +121,7 @@ def test_empty_cells_are_predicted_as_linear_regression_does() -> None:
     predicted = LinearRegression().fit(seen, terms[:, position]).predict(seen)
     reference = seen.sum(axis=1) + predicted
     empty = {"albumin_g_l": np.ones(len(patients), dtype=bool)}
-    only_albumin = Patients(patients.columns, empty, patients.cause, patients.shown, patients.present)
+    only_albumin = SyntheticPatients(patients.columns, empty, patients.cause, patients.shown, patients.present)
     static = model.observable(only_albumin, patients.present).logit[:, 0] + model.term_mean.sum()
     # The model learns from all hospitals, the reference from one: slopes agree, case mix moves the mean a little.
     assert np.corrcoef(static, reference)[0, 1] > 0.9999

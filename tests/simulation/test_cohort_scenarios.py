@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared_model.errors import SettingsError
-from simulation.cohort import SCENARIOS, Truth, write_cohort
+from simulation.cohort import SCENARIOS, CohortTruth, write_cohort
 from simulation.cohort.calibration import calibrated_model
 from simulation.cohort.patients import draw_patients
 from simulation.cohort.risk import expit
@@ -18,15 +18,15 @@ from simulation.cohort.sites import plan_sites
 
 AFFECTED = "hospital_2"
 TRUTH_FILES = {"truth.json", "truth_patients.csv"}
-Make = Callable[[str], tuple[Path, Truth]]
+Make = Callable[[str], tuple[Path, CohortTruth]]
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    made: dict[str, tuple[Path, Truth]] = {}
+    made: dict[str, tuple[Path, CohortTruth]] = {}
     root = tmp_path_factory.mktemp("cohorts")
 
-    def once(scenario: str) -> tuple[Path, Truth]:
+    def once(scenario: str) -> tuple[Path, CohortTruth]:
         if scenario not in made:
             truth = write_cohort(root / scenario, hospitals=3, patients=150, image_size=40, seed=5, scenario=scenario)
             made[scenario] = (root / scenario, truth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.patient_page.content import Explained, Feature, Modality
+from client.patient_page.content import Explained, FeatureEffect, Modality
 from client.patient_page.effects import Scale
 from client.patient_page.values import show_reference
 from shared_model.pages.blocks import Block, Cell, Folded, Section, Table, Text
@@ -40,7 +40,7 @@ def _describe(modality: Modality, words: Words, *, scale: Scale) -> tuple[Block,
     return tuple(blocks)
 
 
-def _table(modality: Modality, features: list[Feature], caption: str, words: Words) -> Table:
+def _table(modality: Modality, features: list[FeatureEffect], caption: str, words: Words) -> Table:
     return Table(
         caption=caption,
         columns=tuple(words(f"events.{key}") for key in ("item", modality.kind, "reference", "phi", "se")),
@@ -49,7 +49,7 @@ def _table(modality: Modality, features: list[Feature], caption: str, words: Wor
     )
 
 
-def _row(feature: Feature, words: Words) -> tuple[Cell, ...]:
+def _row(feature: FeatureEffect, words: Words) -> tuple[Cell, ...]:
     return (
         feature.name,
         _show(feature, words),
@@ -59,7 +59,7 @@ def _row(feature: Feature, words: Words) -> tuple[Cell, ...]:
     )
 
 
-def _show(feature: Feature, words: Words) -> str:
+def _show(feature: FeatureEffect, words: Words) -> str:
     if feature.kind == "binary":
         return words("value.yes" if feature.value else "value.no")
     return (

@@ -20,7 +20,7 @@ _THIRDS = 3
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """One radiograph as the template shows it; `heat` is empty where there is no attribution, and `reason` says why."""
 
     id: str
@@ -60,9 +60,9 @@ def describe_images(explained: Explained, pictures: Mapping[str, Radiograph], wo
     return Section("images", words("images.title"), tuple(blocks))
 
 
-def _show(key: str, name: str, picture: Radiograph, found: Image, words: Words, *, scale: Scale) -> Shown:
+def _show(key: str, name: str, picture: Radiograph, found: Image, words: Words, *, scale: Scale) -> ShownImage:
     alt = words("images.alt", name=name)
-    base = Shown(key, name, png_uri(picture.gray), alt, picture.size)
+    base = ShownImage(key, name, png_uri(picture.gray), alt, picture.size)
     if not found.pixels:
         reason = words("images.unavailable", reason=found.unavailable or words("images.no_attribution"))
         return replace(base, reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.patient_page.content import Explained
-from shared_model.pages.blocks import Cell, Folded, Points, Section, Table
+from shared_model.pages.blocks import BulletPoints, Cell, Folded, Section, Table
 from shared_model.pages.wording import Words
 
 
@@ -17,4 +17,4 @@ def describe_reading(explained: Explained, words: Words) -> Section:
     )
     table = Table(words("reading.made"), (words("reading.what"), words("reading.value")), made_from, "made-from")
     points = tuple(words.section("reading.points").values())
-    return Section("reading", words("reading.title"), (Points(points), Folded(words("reading.made"), (table,))))
+    return Section("reading", words("reading.title"), (BulletPoints(points), Folded(words("reading.made"), (table,))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.patient_page.content import Evidence, Explained, Finding, Modality, Test
+from client.patient_page.content import Evidence, Explained, Modality, QualityNote, Test
 from client.patient_page.effects import Scale
 from shared_model.pages.blocks import Mark
 from shared_model.pages.numbers import interval, number, percent
@@ -72,28 +72,28 @@ def _doubt_of(test: Test) -> str:
     return "extreme" if high < RIGHT_SLOPE else "alike" if low > RIGHT_SLOPE else ""
 
 
-def _modality_of(finding: Finding, explained: Explained) -> Modality | None:
+def _modality_of(finding: QualityNote, explained: Explained) -> Modality | None:
     return next((one for one in explained.views["common"].modalities if one.name == finding.modality), None)
 
 
-def _leans_on(finding: Finding, explained: Explained) -> bool:
+def _leans_on(finding: QualityNote, explained: Explained) -> bool:
     """Whether the prediction rests on the data that a finding is about; on the outcome rests all of it."""
     modality = _modality_of(finding, explained)
     return not finding.modality or (modality is not None and Scale.of(explained).share(modality) >= LEANS)
 
 
-def _worst(findings: list[Finding], explained: Explained) -> Finding:
+def _worst(findings: list[QualityNote], explained: Explained) -> QualityNote:
     """Of this hospital before of another, and the one on which the prediction leans most."""
     scale = Scale.of(explained)
 
-    def weight(finding: Finding) -> tuple[bool, float]:
+    def weight(finding: QualityNote) -> tuple[bool, float]:
         modality = _modality_of(finding, explained)
         return finding.hospital == explained.evidence.site, 1.0 if modality is None else scale.share(modality)
 
     return max(findings, key=weight)
 
 
-def _tell_red(finding: Finding, explained: Explained, words: Words) -> str:
+def _tell_red(finding: QualityNote, explained: Explained, words: Words) -> str:
     place = _place(finding, explained)
     modality = _modality_of(finding, explained)
     if modality is None:
@@ -107,7 +107,7 @@ def _tell_red(finding: Finding, explained: Explained, words: Words) -> str:
     )
 
 
-def _place(finding: Finding, explained: Explained) -> str:
+def _place(finding: QualityNote, explained: Explained) -> str:
     return "here" if finding.hospital == explained.evidence.site else "elsewhere"
 
 
@@ -158,7 +158,7 @@ def _quality_of_the_data(explained: Explained, words: Words) -> Iterator[str]:
         yield words("verdict.not_judged", site=evidence.site)
 
 
-def _tell_finding(finding: Finding, explained: Explained, words: Words) -> str:
+def _tell_finding(finding: QualityNote, explained: Explained, words: Words) -> str:
     modality = _modality_of(finding, explained)
     data = words("kind.outcome") if modality is None else name_data(modality, words)
     value = "" if finding.value is None else words("verdict.value", value=f"{finding.value:g}")

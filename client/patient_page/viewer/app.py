@@ -10,14 +10,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
 from client.patient_page.page import page_words, patient_policy, render_list, render_message
-from client.patient_page.viewer.guard import Guard, Secrets
-from client.patient_page.viewer.roster import Roster
+from client.patient_page.viewer.guard import Secrets, ViewerGuard
+from client.patient_page.viewer.roster import PatientList
 from shared_model.errors import HipfedError
 
 _LOG = logging.getLogger("hipfed.viewer")
 
 
-def build_viewer(roster: Roster, *, port: int) -> Guard:
+def build_viewer(roster: PatientList, *, port: int) -> ViewerGuard:
     """The viewer as an ASGI app.
 
     Args:
@@ -25,7 +25,7 @@ def build_viewer(roster: Roster, *, port: int) -> Guard:
         port: of the socket on 127.0.0.1 that will serve it.
     """
     known = Secrets()
-    return Guard(
+    return ViewerGuard(
         _routes(roster, home=f"/{known.place}/"),
         port=port,
         known=known,
@@ -43,7 +43,7 @@ def _message(text: str, *, status: int, home: str = "") -> Response:
     return HTMLResponse(render_message(text, home=home), status_code=status)
 
 
-def _routes(roster: Roster, *, home: str) -> ASGIApp:
+def _routes(roster: PatientList, *, home: str) -> ASGIApp:
     app, words = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False), page_words()
 
     @app.get(home)

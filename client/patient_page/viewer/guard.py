@@ -53,7 +53,7 @@ class Secrets:
     session: str = field(default_factory=_draw, repr=False)
 
 
-class Guard:
+class ViewerGuard:
     """Lets through to the app what the user's browser asks, and refuses everything else.
 
     Args:

@@ -31,7 +31,7 @@ class References:
     series: int
 
 
-class Roster:
+class PatientList:
     """All patients of the hospital with their predicted risks, and a page of each on demand.
 
     Pages are made one after the other, whoever asks: the model works with all cores, and memory is that of one page.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvicorn
 
 from client.patient_page.viewer.app import build_viewer
-from client.patient_page.viewer.roster import Roster
+from client.patient_page.viewer.roster import PatientList
 from shared_model.errors import SettingsError
 
 LOOPBACK = "127.0.0.1"
@@ -35,7 +35,7 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def serve(roster: Roster, listener: socket.socket, *, say: Callable[[str], None]) -> None:
+def serve(roster: PatientList, listener: socket.socket, *, say: Callable[[str], None]) -> None:
     """Serve until Ctrl-C; a page in the making is finished first, a second Ctrl-C does not wait for it.
 
     Args:

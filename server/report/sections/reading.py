@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from server.report.content import RunContent
-from shared_model.pages.blocks import Heading, Points, Section, Text
+from shared_model.pages.blocks import BulletPoints, Heading, Section, Text
 from shared_model.pages.numbers import number, percent
 from shared_model.pages.wording import Words
 
@@ -25,8 +25,8 @@ def describe_reading(content: RunContent, words: Words) -> Section:
             Text(words("reading.is")),
             Text(start),
             Heading(words("reading.how")),
-            Points(tuple(words.section("reading.points").values())),
+            BulletPoints(tuple(words.section("reading.points").values())),
             Heading(words("reading.not")),
-            Points(tuple(words.section("reading.is_not").values())),
+            BulletPoints(tuple(words.section("reading.is_not").values())),
         ),
     )

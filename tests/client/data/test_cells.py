@@ -19,23 +19,23 @@ from client.data.columns import read_flags, read_levels, read_numbers, read_text
 from client.data.ids import read_ids, refuse_ids
 from client.data.problems import ProblemLog
 from client.data.series import grid_cells
-from client.data.tables import Table, read_table
+from client.data.tables import TableCells, read_table
 
 NAN = float("nan")
 
 
-def _table(tmp_path: Path, values: pa.Array) -> Table:
+def _table(tmp_path: Path, values: pa.Array) -> TableCells:
     pq.write_table(pa.table({"x": values}), tmp_path / "table.parquet")
     table = read_table(tmp_path / "table.parquet", wanted=["x"], log=ProblemLog())
     assert table is not None
     return table
 
 
-def _rules(table: Table) -> list[tuple[int, str]]:
+def _rules(table: TableCells) -> list[tuple[int, str]]:
     return [(problem.row, problem.rule) for problem in table.log.problems]
 
 
-def _ids(table: Table) -> list[str]:
+def _ids(table: TableCells) -> list[str]:
     refuse_ids(table, "x")
     return list(read_ids(table, "x"))
 

@@ -8,12 +8,12 @@ import pytest
 
 from client.data.columns import read_numbers, read_texts
 from client.data.problems import ProblemLog
-from client.data.tables import Table, read_table
+from client.data.tables import TableCells, read_table
 
 GOOD = "id,age,sex\na,50,m\nb,60,f\n"
 
 
-def _read(tmp_path: Path, content: str | bytes, *wanted: str) -> tuple[Table | None, list[tuple[int, str]], str]:
+def _read(tmp_path: Path, content: str | bytes, *wanted: str) -> tuple[TableCells | None, list[tuple[int, str]], str]:
     (tmp_path / "t.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     log = ProblemLog()
     table = read_table(tmp_path / "t.csv", wanted=wanted or ("id", "age", "sex"), log=log)

@@ -10,20 +10,20 @@ import pytest
 
 from client.data.columns import read_flags, read_levels, read_numbers, read_texts
 from client.data.problems import ProblemLog
-from client.data.tables import Table, find_table, read_table
+from client.data.tables import TableCells, find_table, read_table
 
 NAN = float("nan")
 
 
 def _read(
     tmp_path: Path, content: str | bytes, wanted: tuple[str, ...] = ("a", "b")
-) -> tuple[Table | None, ProblemLog]:
+) -> tuple[TableCells | None, ProblemLog]:
     log = ProblemLog()
     (tmp_path / "table.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     return read_table(tmp_path / "table.csv", wanted=wanted, log=log), log
 
 
-def _good(tmp_path: Path, content: str | bytes, wanted: tuple[str, ...] = ("a", "b")) -> Table:
+def _good(tmp_path: Path, content: str | bytes, wanted: tuple[str, ...] = ("a", "b")) -> TableCells:
     table, log = _read(tmp_path, content, wanted)
     assert log.problems == ()
     assert table is not None
@@ -128,7 +128,7 @@ def test_find_table_refuses_two_files_of_one_name(tmp_path: Path) -> None:
     assert [problem.rule for problem in log.problems] == ["two-files"]
 
 
-def _parquet(tmp_path: Path, **columns: pa.Array) -> tuple[Table, ProblemLog]:
+def _parquet(tmp_path: Path, **columns: pa.Array) -> tuple[TableCells, ProblemLog]:
     log = ProblemLog()
     pq.write_table(pa.table(columns), tmp_path / "table.parquet")
     table = read_table(tmp_path / "table.parquet", wanted=tuple(columns), log=log)

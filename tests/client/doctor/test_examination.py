@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from client.deployment.supervise import processes_of
-from client.doctor import Finding, examine
+from client.doctor import CheckResult, examine
 from client.doctor.home_checks import check_certificate, check_data, check_keys, check_schema, check_worker
 from client.home import HospitalHome
 from shared_model.process.folder_lock import hold_lock
@@ -49,7 +49,7 @@ def test_fault_is_shown_with_its_remedy_and_ends_with_1(home: HospitalHome) -> N
 def test_home_without_settings_is_told(tmp_path: Path) -> None:
     findings = {finding.subject: finding for finding in examine(HospitalHome(tmp_path / "none"))}
     assert findings["settings"].grade == "fault"
-    assert findings["coordinator"] == Finding("coordinator", "unchecked", "mend settings first")
+    assert findings["coordinator"] == CheckResult("coordinator", "unchecked", "mend settings first")
     assert findings["Python"].grade == "fine"
 
 
@@ -127,7 +127,7 @@ def test_what_a_running_worker_cannot_do_is_a_fault(home: HospitalHome) -> None:
     with hold_lock(processes_of(home), LOCK):
         supervisor.step(lambda _: None)
         try:
-            assert check_worker(home) == [Finding("worker", "fault", "the worker refuses all studies")]
+            assert check_worker(home) == [CheckResult("worker", "fault", "the worker refuses all studies")]
             assert check_worker(home)[0] in examine(home)
         finally:
             supervisor._end_all()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.doctor import network
-from client.doctor.finding import Finding
+from client.doctor.finding import CheckResult
 from client.doctor.network import check_network, check_port, check_proxy
 from shared_model.protocol.messages import PROTOCOL_VERSION
 from tests.client.doctor.coordinator_double import serve_status, status_of
@@ -23,14 +23,14 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def _look(coordinator: Path, *, tls: str | None = "tls", **changes: Any) -> dict[str, Finding]:
+def _look(coordinator: Path, *, tls: str | None = "tls", **changes: Any) -> dict[str, CheckResult]:
     folder = coordinator / tls if tls else None
     with serve_status(status_of(**changes), folder) as port:
         findings = check_network(HOST, port, coordinator / "ca" / "ca.crt", now=datetime.now(UTC))
     return {finding.subject: finding for finding in findings}
 
 
-def _grades(findings: dict[str, Finding]) -> dict[str, str]:
+def _grades(findings: dict[str, CheckResult]) -> dict[str, str]:
     return {subject: finding.grade for subject, finding in findings.items()}
 
 

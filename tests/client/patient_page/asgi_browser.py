@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from client.patient_page.viewer.guard import Guard
+from client.patient_page.viewer.guard import ViewerGuard
 
 
 @dataclass
@@ -20,7 +20,7 @@ class AsgiBrowser:
         cookies: that it was given.
     """
 
-    viewer: Guard
+    viewer: ViewerGuard
     origin: str
     cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
 

@@ -11,7 +11,7 @@ import pytest
 
 from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.guard import COOKIE
-from client.patient_page.viewer.roster import KEPT_PAGES, References, Roster
+from client.patient_page.viewer.roster import KEPT_PAGES, PatientList, References
 from shared_model.errors import StudyError
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.asgi_browser import AsgiBrowser
@@ -22,22 +22,22 @@ PORT = 8765
 HERE = f"http://127.0.0.1:{PORT}"
 
 
-def _roster(finished: FinishedRun, *, outcomes: bool = False) -> Roster:
-    return Roster(finished.model(), finished.site(), references=References(3, 5), with_outcomes=outcomes)
+def _roster(finished: FinishedRun, *, outcomes: bool = False) -> PatientList:
+    return PatientList(finished.model(), finished.site(), references=References(3, 5), with_outcomes=outcomes)
 
 
 @pytest.fixture
-def roster(finished: FinishedRun) -> Roster:
+def roster(finished: FinishedRun) -> PatientList:
     return _roster(finished)
 
 
 @pytest.fixture
-def browser(roster: Roster) -> AsgiBrowser:
+def browser(roster: PatientList) -> AsgiBrowser:
     """One that was given the start address and has not opened it yet."""
     return _browser(roster)
 
 
-def _browser(roster: Roster) -> AsgiBrowser:
+def _browser(roster: PatientList) -> AsgiBrowser:
     return AsgiBrowser(build_viewer(roster, port=PORT), HERE)
 
 
@@ -56,7 +56,7 @@ def test_start_address_leads_to_the_list(browser: AsgiBrowser) -> None:
     ]
 
 
-def test_list_shows_each_patients_risk(started: AsgiBrowser, roster: Roster) -> None:
+def test_list_shows_each_patients_risk(started: AsgiBrowser, roster: PatientList) -> None:
     rows = ParsedPage(started.get(started.home).text).tables[""][1:]
 
     assert [row[:2] for row in rows] == [[row.patient_id, f"{100 * row.risk:.1f}%"] for row in roster.rows]
@@ -65,7 +65,7 @@ def test_list_shows_each_patients_risk(started: AsgiBrowser, roster: Roster) -> 
     assert "drugs, hip" in {row[3] for row in rows}
 
 
-def test_risk_of_the_list_is_that_of_the_page(started: AsgiBrowser, roster: Roster) -> None:
+def test_risk_of_the_list_is_that_of_the_page(started: AsgiBrowser, roster: PatientList) -> None:
     page = ParsedPage(started.get(f"{started.home}patient/7").text)
 
     assert f"predicts a risk of {100 * roster.rows[7].risk:.1f}%" in page.text
@@ -84,7 +84,7 @@ def test_outcome_is_shown_only_where_it_was_asked_for(finished: FinishedRun, sta
     assert [row[-1] == "yes" for row in shown[1:]] == died.tolist()
 
 
-def test_nothing_is_shown_without_a_token(browser: AsgiBrowser, roster: Roster) -> None:
+def test_nothing_is_shown_without_a_token(browser: AsgiBrowser, roster: PatientList) -> None:
     for path in ("", "patient/3", "start", "start?token=", "start?token=wrong"):
         answer = browser.get(browser.home + path)
         assert answer.status_code == 403
@@ -92,7 +92,7 @@ def test_nothing_is_shown_without_a_token(browser: AsgiBrowser, roster: Roster) 
         assert COOKIE not in answer.headers.get("set-cookie", "")
 
 
-def test_start_address_is_good_once(roster: Roster) -> None:
+def test_start_address_is_good_once(roster: PatientList) -> None:
     browser = _browser(roster)
     browser.get(browser.start)
     other = AsgiBrowser(browser.viewer, HERE)
@@ -205,7 +205,7 @@ def _fail_with(error: Exception) -> Callable[[int, str], str]:
 
 
 def test_patient_who_cannot_be_explained_gives_a_page_that_says_why(
-    started: AsgiBrowser, roster: Roster, monkeypatch: pytest.MonkeyPatch
+    started: AsgiBrowser, roster: PatientList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roster, "_render", _fail_with(StudyError("features: expected <b>sums</b>")))
 
@@ -218,7 +218,7 @@ def test_patient_who_cannot_be_explained_gives_a_page_that_says_why(
 
 
 def test_fault_of_the_program_gives_a_page_and_the_viewer_goes_on(
-    started: AsgiBrowser, roster: Roster, monkeypatch: pytest.MonkeyPatch
+    started: AsgiBrowser, roster: PatientList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roster, "_render", _fail_with(RuntimeError("east-003 died")))
 
@@ -229,7 +229,7 @@ def test_fault_of_the_program_gives_a_page_and_the_viewer_goes_on(
     assert started.get(started.home).status_code == 200
 
 
-def test_pages_are_made_one_after_the_other(roster: Roster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_made_one_after_the_other(roster: PatientList, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, made = 0, 0, []
     counter = threading.Lock()
 
@@ -253,7 +253,7 @@ def test_pages_are_made_one_after_the_other(roster: Roster, monkeypatch: pytest.
     assert sorted(made) == [0, 1, 2, 3]
 
 
-def test_only_the_last_pages_are_kept(roster: Roster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_pages_are_kept(roster: PatientList, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roster, "_render", lambda row, home: f"{home}{row}")
 
     for row in range(KEPT_PAGES + 3):

@@ -39,7 +39,7 @@ from shared_model.protocol.messages import (
     QualityReply,
     Refusal,
     StatisticsRequest,
-    Study,
+    StudyReference,
     SumsReply,
     is_message,
 )
@@ -276,7 +276,7 @@ def test_worker_knows_what_is_wrong_with_its_data_until_it_is_mended(small_site:
     assert worker.data_fault == "data check failed: outcome-not-0-1 (1)"
 
 
-def _study_of(site: Site) -> Study:
+def _study_of(site: Site) -> StudyReference:
     return describe_study(site, small_settings())
 
 

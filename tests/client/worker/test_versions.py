@@ -10,7 +10,14 @@ from flwr.app import RecordDict
 
 from client.site import Site
 from client.worker.answering import Worker
-from shared_model.protocol.messages import HANDSHAKE, PROTOCOL_VERSION, HandshakeRequest, Refusal, Study, is_message
+from shared_model.protocol.messages import (
+    HANDSHAKE,
+    PROTOCOL_VERSION,
+    HandshakeRequest,
+    Refusal,
+    StudyReference,
+    is_message,
+)
 from tests.server.small_cohort import describe_study, small_settings
 
 
@@ -19,7 +26,7 @@ def _refusal(record: RecordDict) -> Refusal:
     return Refusal.from_record(record)
 
 
-def _study(site: Site, **changes: object) -> Study:
+def _study(site: Site, **changes: object) -> StudyReference:
     return describe_study(site, small_settings()).model_copy(update=changes)
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from server.agreement.comparison import compare_with_experts, draw_importance
 from server.cli import app
-from server.run_folder.explained_items import Item, read_explained_items
+from server.run_folder.explained_items import ExplainedItem, read_explained_items
 from shared_model.errors import SettingsError, StudyError
 
 HEADER = "kind,modality,feature,rank\n"
@@ -126,7 +126,7 @@ def test_standard_error_is_that_of_the_interval_even_where_one_end_was_cut(
     modalities = {"static": {"share": 0.5, "share_range": interval}}
     run, _ = write_run(tmp_path, explanation(modalities=modalities), expert="")
 
-    assert read_explained_items(run).spread[Item("static")] == pytest.approx(0.1, rel=1e-3)
+    assert read_explained_items(run).spread[ExplainedItem("static")] == pytest.approx(0.1, rel=1e-3)
 
 
 def test_experts_are_compared_one_by_one_together_and_with_each_other(tmp_path: Path) -> None:

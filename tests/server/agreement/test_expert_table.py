@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from server.agreement.expert_table import read_expert_table
-from server.run_folder.explained_items import Item
+from server.run_folder.explained_items import ExplainedItem
 from shared_model.errors import DataError
 
 HEADER = "kind,modality,feature,rank\n"
@@ -26,8 +26,8 @@ def test_table_with_ranks_and_table_with_points_say_the_same_order(tmp_path: Pat
         (tmp_path / name).write_text(rows.format(*cells))
     ranks, points = (read_expert_table(tmp_path / name, names=NAMES) for name in ("ranks", "points"))
 
-    assert ranks.scores == {"expert": {Item("vitals"): -1.0, Item("static", "age_years"): -2.5}}
-    assert points.scores == {"expert": {Item("vitals"): 9.0, Item("static", "age_years"): 0.0}}
+    assert ranks.scores == {"expert": {ExplainedItem("vitals"): -1.0, ExplainedItem("static", "age_years"): -2.5}}
+    assert points.scores == {"expert": {ExplainedItem("vitals"): 9.0, ExplainedItem("static", "age_years"): 0.0}}
 
 
 def test_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
@@ -35,13 +35,15 @@ def test_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "expert.csv").write_text("\ufeff" + content)
     table = read_expert_table(tmp_path / "expert.csv", names=NAMES)
 
-    assert table.scores == {"Dr A": {Item("vitals"): -1.0}, "Dr B": {Item("vitals"): -1.0}}
+    assert table.scores == {"Dr A": {ExplainedItem("vitals"): -1.0}, "Dr B": {ExplainedItem("vitals"): -1.0}}
 
 
 def test_table_takes_any_feature_of_a_modality_whose_features_are_not_known(tmp_path: Path) -> None:
     (tmp_path / "expert.csv").write_text(f"{HEADER}feature,image,left hip,1\n")
 
-    assert read_expert_table(tmp_path / "expert.csv", names=NAMES).scores["expert"] == {Item("image", "left hip"): -1.0}
+    assert read_expert_table(tmp_path / "expert.csv", names=NAMES).scores["expert"] == {
+        ExplainedItem("image", "left hip"): -1.0
+    }
 
 
 @pytest.mark.parametrize(

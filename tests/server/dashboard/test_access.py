@@ -9,7 +9,7 @@ import pytest
 
 from server.dashboard.access import ALL_TRIES, TRIES, LoginLimit, Sessions, read_token
 from server.dashboard.guard import COOKIE, Access, name_hosts
-from server.dashboard.serving import Place, serve
+from server.dashboard.serving import ListenAddress, serve
 from shared_model.errors import KeyFileError, SettingsError
 from tests.server.dashboard.asking import Client
 from tests.server.dashboard.conftest import TLS_BASE
@@ -172,12 +172,12 @@ def test_report_runs_apart_from_the_dashboard(connect: Connect) -> None:
 
 def test_another_address_than_loopback_needs_a_certificate(runs: Path) -> None:
     with pytest.raises(SettingsError, match="by TLS only"):
-        serve(runs, Place("0.0.0.0", 0), say=print)  # noqa: S104 - it is refused
+        serve(runs, ListenAddress("0.0.0.0", 0), say=print)  # noqa: S104 - it is refused
 
 
 def test_token_needs_a_certificate_on_loopback_too(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--token-file: expected --home"):
-        serve(runs, Place("127.0.0.1", 0, token_file=tmp_path / "token"), say=print)
+        serve(runs, ListenAddress("127.0.0.1", 0, token_file=tmp_path / "token"), say=print)
 
 
 def test_token_file_must_be_private_and_long(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import server.deployment.run
 import server.flower.submission
 from server.deployment.run import run_deployed, wait_for_hospitals
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.flower.submission import Place
+from server.flower.submission import FlowerFolders
 from server.run_folder.folder import RunFolder, read_status
 from server.run_folder.lock import APP_LOCK
 from shared_model.config import Scalar, parse_settings
@@ -288,7 +288,7 @@ def test_stop_waits_for_the_app_to_let_go_of_the_folder(
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
     monkeypatch.setattr(server.flower.submission, "APP_END_S", 0.1)
     with (tmp_path / "log").open("wb") as log:
-        place = Place(home.flower, {}, log, lambda _: None)
+        place = FlowerFolders(home.flower, {}, log, lambda _: None)
         server.deployment.run._stop_run(place, tmp_path, "77")
         with hold_lock(tmp_path, APP_LOCK), pytest.raises(StudyError, match="still at work"):
             server.deployment.run._stop_run(place, tmp_path, "77")

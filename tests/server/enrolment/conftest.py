@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.enrolment.authority import Authority, make_authority, open_authority
-from server.enrolment.hospitals import Hospital
+from server.enrolment.hospitals import EnrolledHospital
 from server.enrolment.registry import Registry
 from tests.server.enrolment.registry_hands import fill
 from tests.server.enrolment.requests_of_hospitals import NOW
@@ -48,7 +48,7 @@ def three(registry: Registry, authority: Authority) -> Registry:
 @pytest.fixture(scope="session")
 def registry_of_three(
     tmp_path_factory: pytest.TempPathFactory, authority: Authority
-) -> tuple[Path, tuple[Hospital, ...]]:
+) -> tuple[Path, tuple[EnrolledHospital, ...]]:
     """The file of such a registry, which no test changes, and what it holds."""
     path = tmp_path_factory.mktemp("three") / "registry.db"
     with Registry.create(path, authority, now=NOW) as registry:

@@ -12,6 +12,7 @@ from server.enrolment.enrol import enrol, revoke
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError
 from shared_model.identity.enrolment_request import openssh_text
+from tests.server.coordinator_home import is_active
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 
 LATER = NOW + timedelta(hours=1)
@@ -29,7 +30,7 @@ def test_enrolled_hospital_is_known_by_its_keys(registry: Registry, authority: A
     assert hospital.signing_key == openssh_text(signing_key.public_key())
     assert hospital.node_key_pem == pem
     assert registry.hospital_of_key(pem) == hospital
-    assert registry.is_active_node_key(pem)
+    assert is_active(registry, pem)
 
 
 @pytest.mark.parametrize("key", [b"", b"\xff", ask("west").node_key.encode()], ids=["empty", "no text", "unknown"])
@@ -37,7 +38,7 @@ def test_unknown_key_is_nobodys(registry: Registry, authority: Authority, key: b
     enrol(registry, ask("east"), authority, now=LATER)
 
     assert registry.hospital_of_key(key) is None
-    assert not registry.is_active_node_key(key)
+    assert not is_active(registry, key)
 
 
 def test_fingerprint_that_was_read_out_is_compared(registry: Registry, authority: Authority) -> None:
@@ -118,9 +119,9 @@ def test_revocation_touches_one_hospital_only(registry: Registry, authority: Aut
     assert (revoked.name, revoked.reason, revoked.revoked) == ("east", "left the study", "2026-03-01T13:30:00Z")
     assert registry.active_hospitals() == (west,)
     assert registry.hospitals == (revoked, west)
-    assert not registry.is_active_node_key(east.node_key_pem)
+    assert not is_active(registry, east.node_key_pem)
     assert registry.hospital_of_key(east.node_key_pem) == revoked
-    assert registry.is_active_node_key(west.node_key_pem)
+    assert is_active(registry, west.node_key_pem)
 
 
 def test_revoked_hospital_enrols_again_with_new_keys(registry: Registry, authority: Authority) -> None:
@@ -130,7 +131,7 @@ def test_revoked_hospital_enrols_again_with_new_keys(registry: Registry, authori
     new = enrol(registry, ask("east"), authority, now=LATER)
 
     assert registry.active_hospitals() == (new,)
-    assert not registry.is_active_node_key(old.node_key_pem)
+    assert not is_active(registry, old.node_key_pem)
 
 
 @pytest.mark.parametrize(

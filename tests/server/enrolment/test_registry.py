@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from server.enrolment import audit_log
 from server.enrolment.authority import Authority, make_authority
-from server.enrolment.hospitals import Hospital
+from server.enrolment.hospitals import EnrolledHospital
 from server.enrolment.registry import Registry
 from shared_model.errors import EnrolmentError, KeyFileError, TamperedError
 from shared_model.identity.key_files import replace_whole
+from tests.server.coordinator_home import is_active
 from tests.server.enrolment.registry_hands import edit, names
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 
@@ -170,7 +171,7 @@ def test_damaged_database_is_refused(
 @settings(max_examples=60)
 @given(damages=st.lists(st.tuples(st.integers(0, 1_000_000), st.integers(1, 255)), min_size=1, max_size=6))
 def test_flipped_bytes_are_found_or_change_nothing(
-    registry_of_three: tuple[Path, tuple[Hospital, ...]], authority: Authority, damages: list[tuple[int, int]]
+    registry_of_three: tuple[Path, tuple[EnrolledHospital, ...]], authority: Authority, damages: list[tuple[int, int]]
 ) -> None:
     path, hospitals = registry_of_three
     content = bytearray(path.read_bytes())
@@ -194,7 +195,7 @@ def test_open_registry_refuses_to_answer_once_it_is_tampered_with(three: Registr
 
     for _ in range(2):
         with pytest.raises(TamperedError, match="others: south"):
-            three.is_active_node_key(key)
+            is_active(three, key)
 
 
 def test_open_registry_refuses_to_change_what_was_tampered_with(
@@ -210,13 +211,13 @@ def test_revocation_by_another_process_holds_at_once(
     three: Registry, registry_file: Path, authority: Authority
 ) -> None:
     east, west = three.active_hospitals()
-    assert three.is_active_node_key(east.node_key_pem)
+    assert is_active(three, east.node_key_pem)
 
     with Registry(registry_file, authority.certificate) as other:
         other.revoke("east", "left", authority, now=NOW)
 
-    assert not three.is_active_node_key(east.node_key_pem)
-    assert three.is_active_node_key(west.node_key_pem)
+    assert not is_active(three, east.node_key_pem)
+    assert is_active(three, west.node_key_pem)
 
 
 def test_open_registry_refuses_to_answer_when_its_file_is_replaced(three: Registry, registry_file: Path) -> None:
@@ -233,7 +234,7 @@ def test_key_is_looked_up_by_one_question_to_the_database(registry: Registry, au
     asked: list[str] = []
     registry._connection.set_trace_callback(asked.append)
 
-    assert all(registry.is_active_node_key(key) for key in keys)
+    assert all(is_active(registry, key) for key in keys)
 
     assert asked == ["PRAGMA data_version"] * len(keys)  # the gateway asks at each request: signatures stay unread
 

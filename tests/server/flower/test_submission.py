@@ -17,7 +17,7 @@ import pytest
 
 import server.flower.submission
 from server.flower.submission import (
-    Place,
+    FlowerFolders,
     check_outcome,
     flower_environment,
     follow,
@@ -112,16 +112,16 @@ def test_run_config_is_toml_that_reads_back(tmp_path: Path) -> None:
     assert tomllib.loads((tmp_path / "run.toml").read_text(encoding="utf-8")) == values
 
 
-def _place(home: Path) -> Place:
+def _place(home: Path) -> FlowerFolders:
     """A place whose `flwr` is a file of that name in it."""
     home.mkdir(exist_ok=True)
     environment = {**os.environ, "PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
     log = (home / "flower.log").open("ab")
-    return Place(home, environment, log, lambda _: None)
+    return FlowerFolders(home, environment, log, lambda _: None)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[FlowerFolders]:
     place = _place(tmp_path / "home")
     with place.log:
         yield place
@@ -130,7 +130,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 SUBMIT = [sys.executable, "-c", f"print({STARTED!r}, flush=True)"]
 
 
-def test_outcome_is_what_flower_lists_and_not_the_exit_status(place: Place) -> None:
+def test_outcome_is_what_flower_lists_and_not_the_exit_status(place: FlowerFolders) -> None:
     _script(place.home, "flwr", f"print({json.dumps({'runs': [{'status': 'finished:failed'}]})!r})")
     place.log.write(b"Successfully started run 1\n")  # of an earlier run
     place.log.flush()
@@ -145,7 +145,7 @@ def test_outcome_is_what_flower_lists_and_not_the_exit_status(place: Place) -> N
 
 
 def test_listing_does_not_take_a_folder_of_the_user_for_its_argument(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: FlowerFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing = json.dumps({"runs": [{"status": "finished:completed"}]})
     _script(place.home, "flwr", f"import os; print('an app' if os.path.isdir('hipfed') else {listing!r})")
@@ -156,7 +156,7 @@ def test_listing_does_not_take_a_folder_of_the_user_for_its_argument(
 
 
 def test_listing_that_cannot_be_read_is_kept_in_the_log_and_not_told(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: FlowerFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server.flower.submission, "STOP_TIMEOUT_S", 0.0)
     _script(place.home, "flwr", "print('{\"success\": false}'); raise SystemExit('no superlink there')")
@@ -214,13 +214,13 @@ def test_app_that_ends_after_its_superlink_has_the_last_word(tmp_path: Path) -> 
     assert read_status(tmp_path) == ("failed", "the app's word")
 
 
-def test_run_that_flower_did_not_accept_tells_its_words(place: Place) -> None:
+def test_run_that_flower_did_not_accept_tells_its_words(place: FlowerFolders) -> None:
     state = follow([sys.executable, "-c", "print('no such federation')"], place, lambda: None)
 
     assert state == "not started: no such federation"
 
 
-def test_interrupt_ends_the_submission_too(place: Place) -> None:
+def test_interrupt_ends_the_submission_too(place: FlowerFolders) -> None:
     marker = place.home / "pid"
 
     def interrupt() -> None:
@@ -234,7 +234,7 @@ def test_interrupt_ends_the_submission_too(place: Place) -> None:
     assert not psutil.pid_exists(int(marker.read_text()))
 
 
-def test_whatever_is_started_is_put_under_guard(place: Place) -> None:
+def test_whatever_is_started_is_put_under_guard(place: FlowerFolders) -> None:
     guarded: list[int] = []
 
     process = replace(place, guard=guarded.append).start([sys.executable, "-c", "pass"])
@@ -264,7 +264,7 @@ def test_environment_of_flower_names_the_same_cache_from_any_folder(
     assert flower_environment(tmp_path / "home")["HIPFED_CACHE"] == str(tmp_path / "cache")
 
 
-def test_following_that_breaks_off_stops_the_run_on_a_superlink_that_stays(place: Place) -> None:
+def test_following_that_breaks_off_stops_the_run_on_a_superlink_that_stays(place: FlowerFolders) -> None:
     stopped: list[str] = []
     slow = [sys.executable, "-c", f"import time; time.sleep(0.5); print({STARTED!r}, flush=True); time.sleep(3600)"]
 
@@ -277,7 +277,7 @@ def test_following_that_breaks_off_stops_the_run_on_a_superlink_that_stays(place
     assert stopped == ["77"]
 
 
-def test_run_whose_log_stream_broke_is_followed_to_its_end(place: Place) -> None:
+def test_run_whose_log_stream_broke_is_followed_to_its_end(place: FlowerFolders) -> None:
     states = [json.dumps({"runs": [{"status": status}]}) for status in ("running", "running", "finished:completed")]
     _script(
         place.home,

@@ -23,7 +23,7 @@ from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.evaluation.score_sums import ScoreSums
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.protocol.messages import EvaluateReply, EvaluateRequest, Study
+from shared_model.protocol.messages import EvaluateReply, EvaluateRequest, StudyReference
 from shared_model.schema import parse_schema
 from tests.server.faulty_links import ScriptedLink
 from tests.server.small_cohort import STATIC_SCHEMA, small_settings
@@ -64,7 +64,7 @@ def plan() -> StudyPlan:
         **{**empty, "n": 1, "events": 1, "number_mean": [], "number_sd": [], "number_fill": []}
     )
     roster = Roster(names=dict(enumerate(NAMES)), modalities={}, versions={}, excluded={})
-    study = Study(run_id="run", protocol=1, schema_sha256="0" * 64, settings={})
+    study = StudyReference(run_id="run", protocol=1, schema_sha256="0" * 64, settings={})
     return StudyPlan(study, schema, settings, roster, preprocessing, 1.0)
 
 

@@ -13,7 +13,7 @@ from server.protocol.link import Answer
 from server.protocol.roster import Roster, shake_hands, wait_for_nodes
 from shared_model.config import Settings
 from shared_model.errors import StudyError
-from shared_model.protocol.messages import PROTOCOL_VERSION, HandshakeReply, Refusal, Study
+from shared_model.protocol.messages import PROTOCOL_VERSION, HandshakeReply, Refusal, StudyReference
 from shared_model.protocol.study_hash import StudyFile
 from shared_model.schema import load_schema
 from simulation.in_process import InProcessLink
@@ -21,7 +21,7 @@ from tests.server.faulty_links import ScriptedLink
 from tests.server.small_cohort import open_workers, small_settings, write_small_cohort
 from tests.waiting import PATIENCE_S
 
-STUDY = Study(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256="0" * 64, settings={})
+STUDY = StudyReference(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256="0" * 64, settings={})
 
 
 def _agree(site: str) -> RecordDict:

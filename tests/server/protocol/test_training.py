@@ -31,7 +31,7 @@ from shared_model.protocol.messages import (
     EvaluateReply,
     EvaluateRequest,
     Refusal,
-    Study,
+    StudyReference,
     SumsReply,
     TrainRequest,
 )
@@ -65,7 +65,7 @@ def make_plan() -> Callable[..., StudyPlan]:
             image_mean={},
             image_sd={},
         )
-        study = Study(
+        study = StudyReference(
             run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
         )
         empty: dict[str, list[str]] = {name: [] for name in NAMES.values()}

@@ -20,7 +20,7 @@ from shared_model.model.batch import Batch
 from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing.standardisation import Preprocessing, fit_preprocessing, pooled_preprocessing
 from shared_model.preprocessing.statistics import (
-    Frame,
+    StatisticsFrame,
     Sums,
     ask_until_done,
     replay,
@@ -82,7 +82,7 @@ def test_missing_number_is_filled_with_the_median_and_missing_flag_with_the_mean
 
 
 def test_level_counts_end_with_the_missing_ones(small_study: Schema) -> None:
-    sums = sum_features(four_patients(), np.arange(4), small_study, Frame.start(small_study))
+    sums = sum_features(four_patients(), np.arange(4), small_study, StatisticsFrame.start(small_study))
     assert sums["levels/asa"].tolist() == [2, 0, 1, 1]
 
 
@@ -135,7 +135,7 @@ def test_sums_of_two_hospitals_are_those_of_their_patients_together(
 ) -> None:
     arrays = draw_patients(12, seed=3)
     here = np.array(data.draw(st.lists(st.booleans(), min_size=12, max_size=12)))
-    frame = Frame.start(small_study)
+    frame = StatisticsFrame.start(small_study)
     whole = sum_features(arrays, np.arange(12), small_study, frame)
     first, second = (sum_features(arrays, np.flatnonzero(group), small_study, frame) for group in (here, ~here))
     for name, value in whole.items():
@@ -258,7 +258,7 @@ def cohort(eicu_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def federated(cohort: Cohort) -> Preprocessing:
     """From the hospitals' sums, added as the coordinator adds them: in fixed point."""
 
-    def ask(_: Frame, totals: Sequence[Mapping[str, np.ndarray]]) -> Sums:
+    def ask(_: StatisticsFrame, totals: Sequence[Mapping[str, np.ndarray]]) -> Sums:
         quantities = statistics_quantities(cohort.schema, first=not totals)
         received = split_totals(stack_totals(totals, cohort.schema), cohort.schema)
         frame = replay(cohort.schema, received, min_patients=10)  # as a hospital finds it

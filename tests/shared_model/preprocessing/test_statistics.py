@@ -13,7 +13,7 @@ from shared_model.preprocessing.standardisation import Preprocessing, pooled_pre
 from shared_model.preprocessing.statistics import (
     HISTOGRAM,
     MAX_QUESTIONS,
-    Frame,
+    StatisticsFrame,
     ask_until_done,
     replay,
     split_totals,
@@ -58,9 +58,9 @@ def fit(values: Sequence[float] | np.ndarray, limits: tuple[float, float]) -> Pr
 
 def count_questions(values: np.ndarray, limits: tuple[float, float]) -> int:
     arrays, schema = patients(values), one_number(limits)
-    frames: list[Frame] = []
+    frames: list[StatisticsFrame] = []
 
-    def ask(frame: Frame, _: object) -> dict[str, np.ndarray]:
+    def ask(frame: StatisticsFrame, _: object) -> dict[str, np.ndarray]:
         frames.append(frame)
         sums = sum_features(arrays, np.arange(len(arrays)), schema, frame)
         check_arrays(sums, statistics_quantities(schema, first=len(frames) == 1), where="statistics")
@@ -148,9 +148,9 @@ def test_questions_are_few(limits: tuple[float, float], most: int) -> None:
 
 def test_median_is_not_cut_finer_than_groups_of_min_patients() -> None:
     arrays, schema = patients(np.linspace(10, 100, 60)), one_number((0.0, 128.0))
-    frames: list[Frame] = []
+    frames: list[StatisticsFrame] = []
 
-    def ask(frame: Frame, _: object) -> dict[str, np.ndarray]:
+    def ask(frame: StatisticsFrame, _: object) -> dict[str, np.ndarray]:
         frames.append(frame)
         return sum_features(arrays, np.arange(60), schema, frame)
 
@@ -166,7 +166,7 @@ def test_median_of_two_equal_halves_lies_between_them(limits: tuple[float, float
 
 
 def test_binary_column_is_asked_for_once_and_without_a_histogram(small_study: Schema) -> None:
-    frame = Frame.start(small_study)
+    frame = StatisticsFrame.start(small_study)
     male = [column.name for column in small_study.numbers].index("male")
     assert not frame.quartiles.wanted[male]
     assert frame.moments["numbers"].once[male]
@@ -175,7 +175,7 @@ def test_binary_column_is_asked_for_once_and_without_a_histogram(small_study: Sc
 def test_totals_travel_as_one_array_a_name_and_give_the_same_frame() -> None:
     arrays, schema = patients(skewed(300)), one_number((-1e9, 1e9))
     totals: list[dict[str, np.ndarray]] = []
-    frame = Frame.start(schema)
+    frame = StatisticsFrame.start(schema)
     for _ in range(4):
         totals.append(sum_features(arrays, np.arange(300), schema, frame))
         frame = frame.advance(totals[-1], min_patients=10)
@@ -200,7 +200,7 @@ def test_totals_travel_as_one_array_a_name_and_give_the_same_frame() -> None:
 )
 def test_totals_that_no_question_can_have_are_refused(change: object) -> None:
     schema = one_number((0.0, 128.0))
-    total = sum_features(patients(skewed(50)), np.arange(50), schema, Frame.start(schema))
+    total = sum_features(patients(skewed(50)), np.arange(50), schema, StatisticsFrame.start(schema))
     stacked = stack_totals([total], schema)
     assert callable(change)
     with pytest.raises(ProtocolError):
@@ -210,7 +210,7 @@ def test_totals_that_no_question_can_have_are_refused(change: object) -> None:
 def test_hospital_that_answers_no_more_leaves_the_median_as_it_was_known() -> None:
     schema = one_number((-1e9, 1e9))
     everyone, few = patients(skewed(500)), patients(np.full(20, 1e6))
-    frame = Frame.start(schema)
+    frame = StatisticsFrame.start(schema)
     for _ in range(2):
         frame = frame.advance(sum_features(everyone, np.arange(500), schema, frame), min_patients=10)
     known = frame.quartiles.median[0]
@@ -237,6 +237,6 @@ def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(val
         images={},
         present={"static": np.ones(2, dtype=bool)},
     )
-    sums = sum_features(arrays, np.arange(2), schema, Frame.start(schema))
+    sums = sum_features(arrays, np.arange(2), schema, StatisticsFrame.start(schema))
     check_arrays(sums, statistics_quantities(schema, first=True), where="statistics")
     assert sums["numbers/histogram"][:, 1:-1].sum() == 2

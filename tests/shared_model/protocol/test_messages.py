@@ -29,7 +29,7 @@ from shared_model.protocol.messages import (
     Request,
     SpreadRequest,
     StatisticsRequest,
-    Study,
+    StudyReference,
     SumsReply,
     TrainRequest,
     count_bytes,
@@ -37,7 +37,7 @@ from shared_model.protocol.messages import (
 )
 from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
 
-STUDY = Study(
+STUDY = StudyReference(
     run_id="a1b2",
     protocol=1,
     schema_sha256="0f" * 32,
@@ -254,7 +254,7 @@ def test_request_is_refused_when_a_field_is_out_of_range(change: dict[str, objec
 @pytest.mark.parametrize("run_id", ["", "A", "a/b", "a" * 65])
 def test_run_id_is_refused_when_it_could_be_a_path(run_id: str) -> None:
     with pytest.raises(ValidationError, match="run_id"):
-        Study(run_id=run_id, protocol=1, schema_sha256="0" * 64, settings={})
+        StudyReference(run_id=run_id, protocol=1, schema_sha256="0" * 64, settings={})
 
 
 def test_bytes_are_counted_as_array_data_and_header_text() -> None:

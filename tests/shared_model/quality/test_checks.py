@@ -11,7 +11,7 @@ from shared_model.config import parse_settings
 from shared_model.errors import ProtocolError
 from shared_model.quality.checks import (
     LIMITS,
-    Finding,
+    CheckFinding,
     QualityReport,
     accepted_names,
     critical_p,
@@ -23,7 +23,7 @@ from shared_model.quality.checks import (
 )
 from shared_model.schema import Schema
 
-FINDING = Finding("unit-shift", "static", "age", 0.011, 1.5, "red")
+FINDING = CheckFinding("unit-shift", "static", "age", 0.011, 1.5, "red")
 REPORT = QualityReport(judged=40, by_outcome=True, findings=(FINDING,))
 
 
@@ -91,7 +91,7 @@ def test_malformed_row_is_refused(small_study: Schema, text: str) -> None:
 
 
 def test_findings_stand_with_red_ones_first() -> None:
-    amber = Finding("level-shift", "static", "age", 1.2, 1.0, "amber")
+    amber = CheckFinding("level-shift", "static", "age", 1.2, 1.0, "amber")
 
     assert sort_findings([amber, FINDING]) == (FINDING, amber)
     assert worst(["green", "amber"]) == "amber"
@@ -100,7 +100,7 @@ def test_findings_stand_with_red_ones_first() -> None:
 
 def test_finding_reads_as_a_line() -> None:
     assert str(FINDING) == "unit-shift of static, age 0.011 (limit 1.5)"
-    assert str(Finding("prevalence", "", "", None, 2.0, "amber")) == "prevalence (limit 2)"
+    assert str(CheckFinding("prevalence", "", "", None, 2.0, "amber")) == "prevalence (limit 2)"
 
 
 def test_accepted_hospitals_are_named_with_commas() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import server.flower.submission
 import simulation.flower.engine
-from server.flower.submission import CONNECTION, Place
+from server.flower.submission import CONNECTION, FlowerFolders
 from server.run_folder.folder import RunFolder, read_status
 from shared_model.errors import StudyError
 from shared_model.process.ports import free_ports
@@ -100,7 +100,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[tuple[bytes, str
         def superlink(_: object) -> Iterator[str]:
             yield "127.0.0.1:1"
 
-        def follow(_: object, place: Place, __: object) -> str:
+        def follow(_: object, place: FlowerFolders, __: object) -> str:
             assert not (place.home / CONNECTION).exists()  # `flwr ls` would take it for an app
             told, state = next(left)
             place.log.write(told)
