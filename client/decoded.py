@@ -1,4 +1,4 @@
-"""Where `explain` and `viewer` keep decoded patients: where the hospital keeps them, or nowhere."""
+"""The folder of decoded patients for `explain` and `viewer`: the hospital's own, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launcher settles before a run: settings that name files by full paths, and a folder fit to take the run."""
+"""Checks before a run is launched: files named by full paths, and a folder fit to take the run."""
 
 from __future__ import annotations
 

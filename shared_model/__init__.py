@@ -1,1 +1,1 @@
-"""What every hospital and the coordinator must agree on: study schema, model, preprocessing, metrics, messages."""
+"""The common ground of hospitals and coordinator: study schema, model, preprocessing, metrics, messages."""

@@ -1,4 +1,4 @@
-"""Which patients train, validate and test: a seeded hash of the patient id, stratified by outcome."""
+"""Training, validation and test part: by a seeded hash of the patient id, stratified by outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a simulation keeps its decoded patients: beside them, never in the user's own folders."""
+"""The folder of a simulation's decoded patients: beside the cohort, never among the user's own folders."""
 
 from __future__ import annotations
 

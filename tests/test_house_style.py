@@ -60,6 +60,17 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert len(places) > 100
 
 
+def test_first_line_of_a_modules_docstring_names_the_thing() -> None:
+    riddles = ("What", "How", "Whether", "Where", "Which", "Who", "When", "Why")
+    first = {
+        place: (ast.get_docstring(ast.parse(source)) or "").split("\n")[0] for place, source in _modules(*ROOMS).items()
+    }
+
+    assert {
+        place: line for place, line in first.items() if line.startswith(tuple(f"{word} " for word in riddles))
+    } == {}
+
+
 def test_no_function_has_more_than_50_lines_but_those_that_had_before() -> None:
     long = {
         f"{place}:{name}": n

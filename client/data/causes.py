@@ -1,4 +1,4 @@
-"""Why a cell is no number: the causes that exports and spreadsheets have, each named."""
+"""Known causes of a cell that is no number: those of exports and spreadsheets, each named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the SuperNode's files lie: within the hospital's home, or beside it where another user has to reach them.
+"""Places of the SuperNode's files: the hospital's home, or a folder beside it for another user.
 
 A SuperNode of another user gets a folder of root's beside the home, with three folders in it: `state`, its own; `keys`,
 copies of what it proves itself with; `worker`, which it may pass to the worker's socket and not change.

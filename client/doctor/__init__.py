@@ -1,4 +1,4 @@
-"""Whether this machine can take part in a study: what is checked, what was found, what to do."""
+"""Checks of this machine before it takes part in a study: findings and remedies."""
 
 from client.doctor.examination import examine, print_findings
 from client.doctor.finding import CheckResult

@@ -1,4 +1,4 @@
-"""Which studies a hospital approved: a file that its worker reads at every question.
+"""The studies that a hospital approved: a file that its worker reads at every question.
 
 An entry holds the whole study beside its hash, so that the list can be read and an entry of which a part was changed is
 noticed. The file's modes keep others from it; who can write it as its owner can approve.

@@ -1,4 +1,4 @@
-"""What is inside a patient's images and series, against recordings of the hospital's other patients."""
+"""Attribution inside a patient's images and series, against recordings of the hospital's other patients."""
 
 from __future__ import annotations
 

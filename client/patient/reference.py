@@ -1,4 +1,4 @@
-"""What a feature is in the reference patients of a background: the value that a patient's own is compared with."""
+"""A feature's value in the reference patients of a background, with which the patient's own is compared."""
 
 from __future__ import annotations
 

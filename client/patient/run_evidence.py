@@ -1,4 +1,4 @@
-"""What speaks for and against a finished run's predictions at this hospital: its test, data quality, unused inputs."""
+"""Evidence for and against a finished run's predictions at this hospital: test, data quality, unused inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `explain_patient` says, with types: the one source of every number of the page."""
+"""The result of `explain_patient` with types: the one source of every number of the page."""
 
 from __future__ import annotations
 

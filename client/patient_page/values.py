@@ -1,4 +1,4 @@
-"""How a patient's values and those of the reference patients are written."""
+"""The written form of a patient's values and those of the reference patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the reference patients' mean to the patient's prediction, step by step, in numbers that add up as shown.
+"""The steps from the reference patients' mean to the patient's prediction, in numbers that add up as shown.
 
 Steps are in thousandths of log odds. The last step, "the rest", is what remains between the numbers shown, so that a
 reader who adds them up finds the prediction; it is checked to be the sum of what is not shown, but for rounding.

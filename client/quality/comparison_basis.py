@@ -1,4 +1,4 @@
-"""What a hospital is judged against: its own sums, those of the others, and how much chance has to be ruled out."""
+"""The basis of a hospital's comparison: its own sums, those of the others, and the allowance for chance."""
 
 from __future__ import annotations
 

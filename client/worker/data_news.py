@@ -1,4 +1,4 @@
-"""How the worker tells its supervisor, in a line of its output, whether it can use the data: rules and counts only."""
+"""The worker's line to its supervisor on whether it can use the data: rules and counts only."""
 
 from __future__ import annotations
 

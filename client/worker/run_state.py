@@ -1,4 +1,4 @@
-"""What a hospital keeps of a run between messages: files that it can always make again or ask for."""
+"""A hospital's memory of a run between messages: files that it can always make again or ask for."""
 
 from __future__ import annotations
 

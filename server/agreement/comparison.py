@@ -1,4 +1,4 @@
-"""Whether clinicians and the model hold the same modalities and features to be important.
+"""Agreement of clinicians and model on the modalities and features that are important.
 
 The run's order is by `share` for modalities and by `mean_abs` for features, over all modalities together. Why the three
 numbers differ: tau-b sees only the items that the expert ranked; rank-biased overlap and the overlap of the first K set

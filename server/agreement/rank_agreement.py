@@ -1,4 +1,4 @@
-"""How far two rankings agree: Kendall's tau-b, rank-biased overlap, overlap of the first K; and many: Kendall's W.
+"""Agreement of two rankings (Kendall's tau-b, rank-biased overlap, overlap of the first K) and of many (Kendall's W).
 
 A ranking is an array over the same items: 1 is the most important, tied items share the lowest of their ranks, and an
 item that the ranking leaves out has rank infinity.

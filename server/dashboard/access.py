@@ -1,4 +1,4 @@
-"""Who may look: a token, and sessions that it opens."""
+"""Access to the dashboard: a token, and sessions that it opens."""
 
 from __future__ import annotations
 

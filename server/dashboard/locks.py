@@ -1,4 +1,4 @@
-"""Whether a process of this machine works on a run.
+"""Locks of runs: a process of this machine works on one, or none does.
 
 Read from the system's table of locks. Why not by trying the lock, as `lock_holder` does: for that moment an app that
 is just starting would find the folder in use.

@@ -1,4 +1,4 @@
-"""What the dashboard knows of a run: frozen records, made by `reading`."""
+"""The dashboard's records of a run: frozen, made by `reading`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What many ask for at the same moment is made once."""
+"""Results shared by all who ask for them at the same moment: made once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the training may still take, as far as its rounds tell.
+"""Time that the training may still take, as far as its rounds tell.
 
 A phase ends when `patience` rounds brought no lower validation loss, or after its last round. So the earliest end is as
 near as the patience that is left, the latest as far as the rounds that are left; around each lies what the spread of

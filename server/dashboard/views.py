@@ -1,4 +1,4 @@
-"""How a run is told in words: its state, its times, its row in the list."""
+"""A run in words: its state, its times, its row in the list."""
 
 from __future__ import annotations
 

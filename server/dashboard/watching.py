@@ -1,4 +1,4 @@
-"""What is being viewed is looked at once, however many look on, and only what changed is told.
+"""One look at each viewed run for all its viewers, of whom each is told only what changed.
 
 A viewer holds nothing but the number of the version that it has seen: one that reads slowly skips versions, and one
 that leaves frees all that it took.

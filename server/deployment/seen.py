@@ -1,4 +1,4 @@
-"""When the gateway last heard from each hospital, and what it asked: what `status` and a waiting run know of them.
+"""Last contact of each hospital with the gateway, for `status` and for a waiting run.
 
 A SuperNode asks for messages every 3 s, and says every 30 s that it lives while it works on one.
 """

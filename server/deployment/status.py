@@ -1,4 +1,4 @@
-"""How the coordinator is: its processes, its hospitals, its certificates."""
+"""State of the coordinator: its processes, its hospitals, its certificates."""
 
 from __future__ import annotations
 

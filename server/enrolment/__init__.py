@@ -1,1 +1,1 @@
-"""Who may take part: the coordinator's certificates, the registry of hospitals, and Flower's list of nodes."""
+"""Enrolment: the coordinator's certificates, the registry of hospitals, and Flower's list of nodes."""

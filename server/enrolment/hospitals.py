@@ -1,4 +1,4 @@
-"""What the audit log says about the hospitals, and whether a change of that is allowed."""
+"""The hospitals by the audit log, and the changes of them that are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the explanation changes while the model is trained: shares of every K-th round, and distances between them."""
+"""Drift of the explanation during training: shares of every K-th round, and distances between them."""
 
 from __future__ import annotations
 

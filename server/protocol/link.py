@@ -1,4 +1,4 @@
-"""How the coordinator reaches hospitals: a narrow seam, so the protocol runs over Flower and in one process alike."""
+"""The coordinator's link to hospitals: a narrow seam, so the protocol runs over Flower and in one process alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stays the same in every question of a run once the hospitals and the preprocessing are known."""
+"""The constant part of every question of a run, once the hospitals and the preprocessing are known."""
 
 from __future__ import annotations
 

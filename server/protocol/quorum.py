@@ -1,4 +1,4 @@
-"""Asking hospitals with a deadline and a quorum: a run never waits for ever, and names who failed and why."""
+"""Questions with a deadline and a quorum: a run never waits for ever, and names who failed and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the average change of the hospitals' weights to the next global weights.
+"""Strategies: the next global weights from the average change of the hospitals' weights.
 
 FedAvg: McMahan et al. 2017. FedProx (Li et al. 2020) differs at the hospital only. FedAdam and FedYogi: Reddi et al.
 2021, algorithm 2, without bias correction, as there. SCAFFOLD: `shared_model.training.scaffold`.

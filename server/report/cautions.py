@@ -1,4 +1,4 @@
-"""What a reader must know before believing the first screen, each with the fact that it rests on."""
+"""Cautions of the first screen, each with the fact that it rests on."""
 
 from __future__ import annotations
 

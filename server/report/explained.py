@@ -1,4 +1,4 @@
-"""What the report reads of explanations.json."""
+"""The report's view of explanations.json."""
 
 from __future__ import annotations
 

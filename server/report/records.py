@@ -1,4 +1,4 @@
-"""What the report reads of a run folder: the files' fields that it shows, and no others.
+"""The report's view of a run folder: the files' fields that it shows, and no others.
 
 A field that an older run lacks has a default; `None` is what may not be told (suppressed) or is not defined.
 """

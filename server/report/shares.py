@@ -1,4 +1,4 @@
-"""How a modality's share is written: with the range of models fitted to other patients, or that there is no evidence.
+"""The written form of a modality's share: with its range over refits, or as without evidence.
 
 A share of 0 with an interval from 0 to 0 looks like certainty that a modality is worthless. It is the opposite: the
 training patients gave no evidence that it helps, so the fit left it out. So neither number is shown.

@@ -1,4 +1,4 @@
-"""Where a run stands, in one file that is replaced whole after every round."""
+"""Checkpoints: the state of a run in one file that is replaced whole after every round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What explanations.json says of the importance of modalities and features, item by item."""
+"""Importance of modalities and features, item by item, read from explanations.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What quality.json says of a hospital, in words."""
+"""A hospital's entry of quality.json in words."""
 
 from __future__ import annotations
 

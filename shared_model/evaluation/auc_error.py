@@ -1,4 +1,4 @@
-"""How far an AUC of so many patients may be off by chance."""
+"""Standard error of an AUC of so many patients."""
 
 from __future__ import annotations
 

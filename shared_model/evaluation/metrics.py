@@ -1,4 +1,4 @@
-"""How good the model is: metrics and curves of all patients, from the `ScoreSums` that hospitals send.
+"""Metrics and curves of all patients, from the `ScoreSums` that hospitals send.
 
 How exact: Brier score, log loss and the AUC within a hospital are exact, the rest is exact for logits rounded to bins
 of 0.02 between -10 and 10. Largest errors in 150 random cohorts per setting, in which the logits of non-events have a

@@ -1,4 +1,4 @@
-"""What a hospital sends for an evaluation: `ScoreSums`, statistics of its scores that add up over hospitals.
+"""`ScoreSums`: statistics of a hospital's scores that add up over hospitals.
 
 Why sums: the AUC of all patients is not an average of the hospitals' AUCs, and a small hospital may have none.
 Histograms of the logit per outcome class give what needs patients of different hospitals (AUC, average precision,

@@ -1,4 +1,4 @@
-"""Where the coordinator is reached: a host and a port."""
+"""The coordinator's address: a host and a port."""
 
 from __future__ import annotations
 

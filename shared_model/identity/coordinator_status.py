@@ -1,4 +1,4 @@
-"""What the coordinator's gateway says of itself, and why it does not, in plain words."""
+"""The status that the coordinator's gateway tells, or the reason why it tells none, in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fuses: the head of early fusion, and the weights of late fusion."""
+"""Heads: the read-out of early fusion, and the weights of late fusion."""
 
 from __future__ import annotations
 

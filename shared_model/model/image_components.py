@@ -1,4 +1,4 @@
-"""Where image encoders that stay fixed end: principal components of their features over all hospitals' patients.
+"""Projections of fixed image encoders: principal components of their features over all hospitals' patients.
 
 A residual network that learns from some hundred deaths memorises them: on films whose causes are worth an AUC of 0.55
 it never did better than chance on other patients. What its features vary by from patient to patient needs no outcome

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of text, notices, tables and figures, and parts that are folded away."""
+"""The blocks of a page: sections of text, notices, tables and figures, and parts that are folded away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numbers are written on a page; what is not known is said in words."""
+"""Numbers as a page writes them; an unknown one is said in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How figures look: colours of the theme that the colour-blind tell apart, plain axes, points with intervals.
+"""The style of figures: colours that the colour-blind tell apart, plain axes, points with intervals.
 
 Colours are names of the theme's variables (theme.css holds them for light and dark); the page puts the values in. A
 series differs from another by symbol or dash as well. Axes of names are numbers with tick texts: plotly would join two

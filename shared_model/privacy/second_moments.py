@@ -1,4 +1,4 @@
-"""Which questions of a study ask for products of columns, and how many training patients a hospital needs for them.
+"""Questions that ask for products of columns, and the number of training patients that a hospital needs for them.
 
 A Hessian of a linear head is X'WX, with the training patients as rows of X and weights W that change with the model.
 Two of them, or one and the common background's X'X, are enough to find every row of X where there are no more rows than

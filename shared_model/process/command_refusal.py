@@ -1,4 +1,4 @@
-"""How a command ends that hipfed refuses: one plain text and exit status 1."""
+"""The end of a refused command: one plain text and exit status 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other commands know of a supervisor, and do with it: read how its parts are, start it apart, stop it."""
+"""A supervisor seen from other commands: read the state of its parts, start it apart, stop it."""
 
 from __future__ import annotations
 

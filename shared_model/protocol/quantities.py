@@ -1,4 +1,4 @@
-"""What an aggregate may be: the allow-list that the hospital's gate and the coordinator's reducer both check.
+"""Quantities: the allow-list of aggregates that the hospital's gate and the coordinator's reducer both check.
 
 A quantity is an array that is summed over hospitals. Sums are kept in fixed point: integer addition is associative, so
 the result does not depend on the order in which hospitals answer, and a secure sum can carry the same integers.

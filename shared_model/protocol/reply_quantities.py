@@ -1,4 +1,4 @@
-"""What the reply to a train question may hold: the allow-list of the hospital's gate and of the reducer."""
+"""Quantities of the reply to a train question: the allow-list of the hospital's gate and of the reducer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hospital approves: one study, by the hash of all that decides it.
+"""The hash by which a hospital approves a study: over all that decides it.
 
 The hash covers the schema, every setting (defaults filled in, so also seed and fold: each fold is a study of its own),
 hipfed's version and the protocol's. The name of a run is no part of it: a run that is resumed or repeated is the same

@@ -1,4 +1,4 @@
-"""What is measured of a patient for the data-quality report, and the sums of it that make the federation's reference.
+"""Data-quality measures of a patient, and the sums of them that make the federation's reference.
 
 A measure is a matrix of patients by items, NaN where a patient has no such number. Hospitals send n, sum and sum of
 squares per item; a hospital subtracts its own from the total and so knows mean and spread of the others. An item of

@@ -1,4 +1,4 @@
-"""What is inside a modality: its features, where they are in the embedding, and how their values are grouped.
+"""The features of a modality: their columns in the embedding, and the grouping of their values.
 
 Static variables and events enter the fusion as they are, and a series enters as summaries of its channels beside the
 LSTM's last state. So each of these features owns some columns of the embedding; an image is one feature.

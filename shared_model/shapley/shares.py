@@ -1,4 +1,4 @@
-"""From sums over patients to modality shares with intervals, and the spread of shares between hospitals.
+"""Modality shares with intervals from sums over patients, and their spread between hospitals.
 
 A share is a ratio of means, `s_m = sum |phi_m| / sum_k sum |phi_k|` ("share of means"); beside it stands the mean over
 patients of their own shares ("mean local share"). The two answer different questions and differ by points.

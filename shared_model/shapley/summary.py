@@ -1,4 +1,4 @@
-"""What a hospital sends of its explanations: sums over patients, so that adding hospitals equals pooling patients."""
+"""A hospital's explanation sums: over patients, so that adding hospitals equals pooling patients."""
 
 from __future__ import annotations
 

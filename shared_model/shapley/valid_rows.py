@@ -1,4 +1,4 @@
-"""From the columns of a model's embedding to the common background's rows and back: what is valid in each column."""
+"""Valid rows of the common background from the columns of a model's embedding, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Newton steps are made, and for how wide a head; see `shared_model.training.newton`. Known without torch."""
+"""Phases of Newton steps, and the widest head for them; see `shared_model.training.newton`. Known without torch."""
 
 from __future__ import annotations
 

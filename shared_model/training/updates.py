@@ -1,4 +1,4 @@
-"""What a training round sends back: parameter changes that are added over hospitals.
+"""The update of a training round: parameter changes that are added over hospitals.
 
 Parameters travel as n * (w_local - w_global), so the total over hospitals divided by the total n is the average change
 weighted by patients (McMahan et al. 2017). BatchNorm's moments travel as n * mean and n * (variance + mean^2), so the

@@ -1,4 +1,4 @@
-"""What every explainer of the benchmark gets: one model, the same patients, the same background, the true values.
+"""The common subject of the benchmark's explainers: one model, patients, background, and the true values.
 
 Nothing is trained: the time and the errors of an explainer depend on the model's layers, not on what it has learned.
 All weights and BatchNorm moments are random; the image embeddings have variance 1 over the background and so has the

@@ -1,4 +1,4 @@
-"""What a message costs beyond the worker's own work, from the two logs that tell it: the run's and the worker's."""
+"""The cost of a message beyond the worker's work, from two logs: the run's and the worker's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a made cohort to its truth: per patient, per hospital, and for the whole."""
+"""The truth of a synthetic cohort: per patient, per hospital, and for the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who dies: drawn from the true risk, with a few deaths and survivors at every hospital."""
+"""Outcomes drawn from the true risk, with a few deaths and survivors at every hospital."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the anaesthesia monitor and the drug chart hold: vital signs by the minute, and doses with their times."""
+"""The anaesthesia monitor and the drug chart: vital signs by the minute, and doses with their times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong, or different, in a synthetic cohort: each scenario changes one thing of the default cohort.
+"""Scenarios: each changes one thing of the default synthetic cohort.
 
 For the same seed and sizes a scenario's patients, causes, outcomes and files equal the default's, apart from what its
 fields name. (`prevalence-shift` moves intercepts, so its outcomes move too; `many-small` has other sizes.)

@@ -1,4 +1,4 @@
-"""What is known about a synthetic cohort because it was made: truth.json and truth_patients.csv at its root."""
+"""Files of the truth at the root of a synthetic cohort: truth.json and truth_patients.csv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What skip connections do to gradients: their norm by depth, in the residual and in the plain network."""
+"""Skip connections and gradients: their norm by depth, in the residual and in the plain network."""
 
 from __future__ import annotations
 

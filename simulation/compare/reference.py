@@ -1,4 +1,4 @@
-"""What a user would pick instead of a network: regression and boosting on pooled summaries, or a points score.
+"""The alternatives to a network: regression and boosting on pooled summaries, or a points score.
 
 Both learn from the training and the validation part together, as a user would do: the regression's penalty is chosen
 by cross-validation inside, the boosting's number of trees by early stopping. So they see a third more patients than the

@@ -1,4 +1,4 @@
-"""How figures look: colours that the colour-blind tell apart, and plain axes."""
+"""The style of figures: colours that the colour-blind tell apart, and plain axes."""
 
 from __future__ import annotations
 

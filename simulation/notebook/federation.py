@@ -1,4 +1,4 @@
-"""What a run's explanations.json says of all hospitals together, as tables and for shap's bar plot."""
+"""The explanation of all hospitals together, as tables and for shap's bar plot."""
 
 from __future__ import annotations
 

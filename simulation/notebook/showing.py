@@ -1,4 +1,4 @@
-"""What an object shows of itself in Jupyter: a heading, numbers, tables, and what must be said beside them."""
+"""An object's display in Jupyter: a heading, numbers, tables, and what must be said beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compressed stream says of itself: size, components, precision, sign, colour.
+"""The header of a compressed stream: size, components, precision, sign, colour.
 
 Source: ITU-T T.81 B.2 (JPEG), T.87 C.2 (JPEG-LS), T.800 A.5 and annex I (JPEG 2000, its file format), Adobe TN 5116.
 """

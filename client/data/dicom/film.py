@@ -1,4 +1,4 @@
-"""Which DICOM objects are radiographs: told by Modality and SOP class, because any of them may hold gray pixels.
+"""Radiographs among DICOM objects, told by Modality and SOP class: any object may hold gray pixels.
 
 Source: DICOM PS3.3 C.7.3.1.1.1 (modality), PS3.4 B.5 (SOP classes). "DR" and "SC" are no terms of DICOM, but written.
 """

@@ -1,4 +1,4 @@
-"""What the header says of the pixels: size, samples, bits, sign.
+"""The attributes that describe the pixels: size, samples, bits, sign.
 
 Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8.1.1 (bits allocated, bits stored, high bit).
 """

@@ -1,4 +1,4 @@
-"""Where the patient's risk stands among those of the hospital's other patients."""
+"""The patient's risk among those of the hospital's other patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the patient lacks, and what lacking it does to the risk."""
+"""The patient's missing data, and their effect on the risk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each kind of data does to the risk, against the common background and the hospital's own patients."""
+"""The effect of each kind of data on the risk, against the common background and the hospital's patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How to read the page, and what made it."""
+"""A guide to reading the page, and its origin."""
 
 from __future__ import annotations
 

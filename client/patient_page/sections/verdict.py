@@ -1,4 +1,4 @@
-"""Whether this very prediction can be trusted: the first thing on the page, with each fact that it rests on."""
+"""The trust in this very prediction: the first thing on the page, with each fact that it rests on."""
 
 from __future__ import annotations
 

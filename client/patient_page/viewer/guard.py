@@ -1,4 +1,4 @@
-"""Who may ask: the browser of the user who started the viewer, from the viewer's own pages, and nobody else.
+"""Access to the viewer: only the browser of the user who started it, from the viewer's own pages.
 
 | against | by |
 |---|---|

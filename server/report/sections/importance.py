@@ -1,4 +1,4 @@
-"""What the model looks at: shares of the modalities, their spread between hospitals, interactions."""
+"""Importance of the modalities: shares, their spread between hospitals, interactions."""
 
 from __future__ import annotations
 

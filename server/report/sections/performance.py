@@ -1,4 +1,4 @@
-"""How good the model is: metrics with intervals, and the four curves."""
+"""Performance of the model: metrics with intervals, and the four curves."""
 
 from __future__ import annotations
 

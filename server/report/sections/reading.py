@@ -1,4 +1,4 @@
-"""How to read a Shapley value, and what it is not."""
+"""A guide to reading a Shapley value, and its limits."""
 
 from __future__ import annotations
 

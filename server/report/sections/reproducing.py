@@ -1,4 +1,4 @@
-"""What decides the run: settings, versions, hashes, hospitals."""
+"""All that decides the run: settings, versions, hashes, hospitals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not shown, and why: the small-cell rule with this run's numbers, and everything that it hid."""
+"""Suppressed results with the reason: the small-cell rule with this run's numbers, and all that it hid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which encoder a modality of a study gets."""
+"""The encoder of each modality of a study."""
 
 from __future__ import annotations
 
