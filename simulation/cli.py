@@ -15,8 +15,8 @@ from shared_model.config import PHASES
 from shared_model.process.command_refusal import plain_refusal
 from shared_model.process.command_version import Version
 from simulation.bench.cli import bench
-from simulation.cohort.scenarios import SCENARIOS
 from simulation.compare.cli import compare
+from simulation.scenarios import SCENARIOS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -6,7 +6,7 @@ any model can reach, and the exact share of each modality. What a study finds ca
 """
 
 from simulation.cohort.making import write_cohort
-from simulation.cohort.scenarios import SCENARIOS
 from simulation.cohort.truth import Coefficient, CohortTruth, HospitalTruth, parse_truth
+from simulation.scenarios import SCENARIOS
 
 __all__ = ["SCENARIOS", "Coefficient", "CohortTruth", "HospitalTruth", "parse_truth", "write_cohort"]

@@ -16,9 +16,9 @@ from shared_model.schema import STATIC
 from simulation.cohort.patients import Mask, SyntheticPatients, Vector, draw_patients
 from simulation.cohort.ranking import expected_auc, pair_counts
 from simulation.cohort.risk import MODALITIES, Matrix, RiskModel, death_risk, intercept_for, uncalibrated
-from simulation.cohort.scenarios import Scenario
 from simulation.cohort.sites import SyntheticSite, plan_sites
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES
+from simulation.scenarios import Scenario
 
 MORTALITY = 0.078
 BEST_AUC = 0.82

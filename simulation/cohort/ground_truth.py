@@ -15,9 +15,9 @@ from simulation.cohort.image_files import marker_pixels
 from simulation.cohort.patients import CAUSES, RELIABILITY, Mask
 from simulation.cohort.ranking import expected_auc
 from simulation.cohort.risk import MODALITIES, RiskModel, death_risk
-from simulation.cohort.scenarios import Scenario, find_scenario
 from simulation.cohort.truth import Coefficient, CohortTruth, HospitalTruth
 from simulation.cohort.writing import HospitalFiles
+from simulation.scenarios import Scenario, find_scenario
 
 _SHOWN_AS = {
     "displacement": "hip X-ray: the distal fragment rides up, 7 mm per standard unit",

@@ -10,9 +10,9 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from simulation.cohort.scenarios import Marker, Scanner
 from simulation.cohort.shapes import Plane
 from simulation.cohort.sites import ImageFormat
+from simulation.scenarios import Marker, Scanner
 
 _FULL_12_BIT = 4095
 # The second DICOM maker leaves head room; the window tags say so.

@@ -20,11 +20,11 @@ from simulation.cohort.calibration import (
 from simulation.cohort.ground_truth import Reckoning, hospital_truth, patient_truth
 from simulation.cohort.outcomes import draw_outcomes
 from simulation.cohort.patients import draw_patients
-from simulation.cohort.scenarios import Scenario, find_scenario
 from simulation.cohort.sites import SyntheticSite, plan_sites
 from simulation.cohort.study import schema_text, study_schema
 from simulation.cohort.truth import CohortTruth
 from simulation.cohort.writing import HospitalFiles, write_hospital
+from simulation.scenarios import Scenario, find_scenario
 
 
 def write_cohort(

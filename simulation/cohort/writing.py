@@ -15,10 +15,10 @@ from simulation.cohort.hip_image import render_hips
 from simulation.cohort.image_files import rescan, stamp, suffix_of, write_image
 from simulation.cohort.patients import SyntheticPatients, Vector, stream
 from simulation.cohort.recordings import medications_table, vitals_table
-from simulation.cohort.scenarios import Scenario
 from simulation.cohort.shapes import Plane
 from simulation.cohort.sites import SyntheticSite
 from simulation.cohort.study import CHEST, EVENTS, HIP, SERIES
+from simulation.scenarios import Scenario
 
 _CHUNK_PIXELS = 1_000_000
 _CSV_NEWLINE = "\n"

@@ -184,4 +184,5 @@ def test_courier_answers_over_the_socket_without_torch_and_without_what_reads_pa
     site, heavy, own = done.stdout.splitlines()
     assert site == "east"
     assert heavy == ""
-    assert own == "client.app client.socket.frames client.socket.wire_fields client.socket.courier_end"
+    parts = ("", ".courier_end", ".frames", ".wire_fields")
+    assert own == " ".join(["client.app", *(f"client.socket{part}" for part in parts)])

@@ -12,9 +12,9 @@ from simulation.cohort.hip_image import render_hips
 from simulation.cohort.image_files import marker_pixels, rescan, stamp
 from simulation.cohort.patients import SyntheticPatients, draw_patients
 from simulation.cohort.recordings import medications_table, vitals_table
-from simulation.cohort.scenarios import Marker, Scanner
 from simulation.cohort.shapes import PixelGrid, Plane, capsule, ellipse, fill, merge, pixel_points, rim
 from simulation.cohort.sites import plan_sites
+from simulation.scenarios import Marker, Scanner
 
 SITE = plan_sites(hospitals=1, patients=300, equal_sizes=True)[0]
 STILL = np.zeros((1, 1, 1), dtype=np.float32)

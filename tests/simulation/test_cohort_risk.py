@@ -21,8 +21,8 @@ from simulation.cohort.outcomes import draw_outcomes
 from simulation.cohort.patients import SyntheticPatients, draw_patients
 from simulation.cohort.ranking import expected_auc
 from simulation.cohort.risk import MODALITIES, RiskCause, _moments, death_risk, expit, intercept_for
-from simulation.cohort.scenarios import ALL
 from simulation.cohort.sites import SyntheticSite, plan_sites
+from simulation.scenarios import ALL
 
 SITES = plan_sites(hospitals=5, patients=1600, equal_sizes=False)
 OTHER_SEED = 99

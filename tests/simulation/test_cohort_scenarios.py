@@ -13,8 +13,8 @@ from simulation.cohort import SCENARIOS, CohortTruth, write_cohort
 from simulation.cohort.calibration import calibrated_model
 from simulation.cohort.patients import draw_patients
 from simulation.cohort.risk import expit
-from simulation.cohort.scenarios import find_scenario
 from simulation.cohort.sites import plan_sites
+from simulation.scenarios import find_scenario
 
 AFFECTED = "hospital_2"
 TRUTH_FILES = {"truth.json", "truth_patients.csv"}

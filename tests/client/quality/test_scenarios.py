@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 from server.protocol.quality import judge_quality
 from server.protocol.roster import Roster
 from shared_model.patient_arrays import PatientArrays
-from simulation.cohort.scenarios import ALL
 from simulation.in_process import InProcessLink
+from simulation.scenarios import ALL
 from tests.client.quality.conftest import FAULTY, NAMES, SIDE, Change, Federation, found, with_images, with_series
 from tests.server.small_cohort import describe_study, open_workers, small_settings
 
