@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,20 @@ settings.load_profile("hipfed")  # a busy machine is not a failure
 
 torch.set_num_threads(1)
 
-# What starts many processes at once runs one after another, on one worker of pytest-xdist, and begins first. The tests
-# of any other module stay together, so that what they share is made once; longer folders come before shorter ones.
+# The tests of a module stay together on one worker of pytest-xdist, so that what they share is made once. Those that
+# take longest begin first: three whole studies in a deployment, by the commands of the guides, are seen nowhere else.
 TESTS = Path(__file__).resolve().parent
-ALONE = ("end_to_end", "browser", "simulation/notebook")
-LONGEST_FIRST = (*ALONE, "simulation", "server", "client", "shared_model")
+LONGEST_FIRST = (
+    "end_to_end/test_deployment.py",
+    "end_to_end",
+    "simulation/compare",
+    "simulation/notebook",
+    "simulation",
+    "browser",
+    "server",
+    "client",
+    "shared_model",
+)
 
 COHORTS = Path(__file__).resolve().parents[1] / "../shared/data/cohorts"
 
@@ -79,14 +88,11 @@ size = 33
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For --dist loadgroup --no-loadscope-reorder: which tests stay on one worker, and in which order groups begin."""
-
-    def is_below(item: pytest.Item, folders: Sequence[str]) -> list[bool]:
-        return [item.path.is_relative_to(TESTS / folder) for folder in folders]
-
     for item in items:
-        group = "alone" if any(is_below(item, ALONE)) else item.path.relative_to(TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: [*is_below(item, LONGEST_FIRST), True].index(True))
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
+    items.sort(
+        key=lambda item: [*(item.path.is_relative_to(TESTS / place) for place in LONGEST_FIRST), True].index(True)
+    )
 
 
 @pytest.fixture(scope="session")
