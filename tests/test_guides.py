@@ -21,7 +21,7 @@ APPS = {
     "hipfed-client": client.cli.app,
     "hipfed-sim": simulation.cli.app,
 }
-GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+GUIDES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/README.md"))]
 
 _COMMAND = re.compile(r"(?:\w*\$ +|\.venv/bin/)?((?:hipfed-(?:server|client|sim)) [a-z].*)")
 _OPTION = re.compile(r"--[a-z][a-z-]*")
