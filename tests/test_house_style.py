@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,3 +90,39 @@ def test_long_function_would_be_found_and_its_docstring_does_not_count() -> None
     lines = "\n".join("    x = 1" for _ in range(60))
 
     assert list(_functions(f'def long():\n    """One\n    two."""\n{lines}')) == [("long", 61)]
+
+
+def _imports(source: str) -> Iterator[str]:
+    """Top-level names of what a module imports from outside the project."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in names:
+            first = name.split(".")[0]
+            if first not in sys.stdlib_module_names and first not in (*ROOMS, "tests"):
+                yield first
+
+
+def _declared(*requirements: str) -> set[str]:
+    return {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own, extras = project["dependencies"], project["optional-dependencies"]
+    declared = {
+        **dict.fromkeys(("client", "server", "shared_model"), _declared(*own)),
+        "simulation": _declared(*own, *extras["bench"]),
+        "tests": _declared(*own, *extras["bench"], *extras["dev"]),
+    }
+    distributions = packages_distributions()
+    missing = {
+        (place.split("/")[0], name)
+        for place, source in _modules(*declared).items()
+        for name in _imports(source)
+        if not {one.lower().replace("_", "-") for one in distributions.get(name, [])} & declared[place.split("/")[0]]
+    }
+
+    assert missing == set()
+    assert len(distributions) > 50
