@@ -76,23 +76,11 @@ def run_study(
         StudyError: no quorum, or nothing to learn from.
     """
     check_settings(schema, settings)
-    if not resume and folder.read_json("config.json"):
-        raise SettingsError(f"{folder.path}: expected a new folder, got one with a run. Choose another, or resume it.")
-    study = StudyReference(
-        run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
-        protocol=PROTOCOL_VERSION,
-        schema_sha256=schema.sha256,
-        settings=settings.to_config(),
-    )
+    study = _refer_to_study(schema, settings, folder, resume=resume)
     kept = load_progress(folder.checkpoints) if resume and has_progress(folder.checkpoints) else None
+    training = kept is not None
     roster = choose_hospitals(
-        link,
-        study,
-        schema=schema,
-        settings=settings,
-        folder=folder,
-        training=kept is not None,
-        enrolled=enrolled,
+        link, study, schema=schema, settings=settings, folder=folder, training=training, enrolled=enrolled
     )
     # The weights of a checkpoint belong to its preprocessing, whoever takes part now.
     preprocessing = (
@@ -125,6 +113,22 @@ def run_study(
     folder.write_json("metrics.json", {"test": test})
     if settings.explain != "none":
         explain_final(final, progress, folder, evaluated=list(test["sites"]))
+
+
+def _refer_to_study(schema: Schema, settings: Settings, folder: RunFolder, *, resume: bool) -> StudyReference:
+    """What every question repeats of a new run, or of the one that is resumed.
+
+    Raises:
+        SettingsError: the folder holds a run that is not resumed, or another one.
+    """
+    if not resume and folder.read_json("config.json"):
+        raise SettingsError(f"{folder.path}: expected a new folder, got one with a run. Choose another, or resume it.")
+    return StudyReference(
+        run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
+        protocol=PROTOCOL_VERSION,
+        schema_sha256=schema.sha256,
+        settings=settings.to_config(),
+    )
 
 
 def choose_hospitals(

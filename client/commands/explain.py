@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.console import Console
 from client.commands.enrolment import DEFAULT_HOME, Home
 from shared_model.errors import SettingsError
 from shared_model.process.command_refusal import plain_refusal
+
+if TYPE_CHECKING:
+    from client.site import Site
 
 PAGE, DATA = ".html", ".json"
 
@@ -40,16 +43,10 @@ def explain(
 
     The file describes a patient: it stays at the hospital.
     """
-    import torch
-
     from client.data import named_folder
     from client.data.screen import problems_listed
     from client.decoded import decoded_data
-    from client.patient.cohort_risks import unseen_risks
-    from client.patient.explanation import explain_patient
-    from client.patient.run_evidence import gather_evidence
-    from client.patient.run_model import open_run
-    from client.patient.screen import print_explanation, write_private
+    from client.patient.screen import print_explanation
     from client.site import Site
 
     data = named_folder(data)
@@ -59,27 +56,43 @@ def explain(
         decoded_data(cache, data=data, home=home) as cache_dir,
     ):
         _check_out(out)
-        site = Site(data.name, data, cache_dir)
-        model = open_run(run, site, device=torch.device("cpu"))
-        content = explain_patient(
-            model,
-            site,
-            patient,
-            evidence=gather_evidence(model, site),
-            cohort=unseen_risks(model, site),
-            image_references=image_references,
-            series_references=series_references,
-        )
-        if out.suffix == PAGE:
-            from client.patient_page.page import render_patient
-            from client.patient_page.pictures import read_radiographs
-
-            row = site.patients.patient_ids.index(content["patient_id"])
-            write_private(out, render_patient(content, read_radiographs(site, row)))
-        else:
-            write_private(out, json.dumps(content, allow_nan=False) + "\n")
+        references = (image_references, series_references)
+        content = _write_explanation(out, run, Site(data.name, data, cache_dir), patient, references=references)
     print_explanation(Console(), content)
     Console().print(f"written to {out}", markup=False, soft_wrap=True)
+
+
+def _write_explanation(
+    out: Path, run: Path, site: Site, patient: str, *, references: tuple[int, int]
+) -> dict[str, Any]:
+    """The explanation, after it was written; references are numbers of other patients, for images and for series."""
+    import torch
+
+    from client.patient.cohort_risks import unseen_risks
+    from client.patient.explanation import explain_patient
+    from client.patient.run_evidence import gather_evidence
+    from client.patient.run_model import open_run
+    from client.patient.screen import write_private
+
+    model = open_run(run, site, device=torch.device("cpu"))
+    content = explain_patient(
+        model,
+        site,
+        patient,
+        evidence=gather_evidence(model, site),
+        cohort=unseen_risks(model, site),
+        image_references=references[0],
+        series_references=references[1],
+    )
+    if out.suffix == PAGE:
+        from client.patient_page.page import render_patient
+        from client.patient_page.pictures import read_radiographs
+
+        row = site.patients.patient_ids.index(content["patient_id"])
+        write_private(out, render_patient(content, read_radiographs(site, row)))
+    else:
+        write_private(out, json.dumps(content, allow_nan=False) + "\n")
+    return content
 
 
 def _check_out(out: Path) -> None:

@@ -82,6 +82,10 @@ def provision(
     if renew:
         typer.echo("Enrolments stay; hospitals need do nothing. Next: start the coordinator again.")
         return
+    _say_what_is_next(home, authority)
+
+
+def _say_what_is_next(home: Path, authority: x509.Certificate) -> None:
     typer.echo(
         f"{home} holds the authority's key: back it up, and let nobody read it.\n\n"
         f"fingerprint of ca.crt: {certificate_fingerprint(authority)}\n\nNext:\n"
