@@ -9,16 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from shared_model.config import Settings
 from shared_model.errors import SuppressedError
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
+from shared_model.protocol.messages import Request
 from shared_model.protocol.quantities import Quantities, check_arrays
+from shared_model.protocol.questions import find_question
 from shared_model.quality.checks import LIMITS, QualityReport, check_report
+from shared_model.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,41 @@ class Gate:
         rule: smallest groups that may be released.
         audit_log: JSON lines, one for each release.
         run_id: of the study run that asks.
+        kind: of the question, for the audit log.
+        quantities: the arrays that may leave in the answer; looked at when they are to.
     """
 
     rule: SmallCellRule
     audit_log: Path
     run_id: str
+    kind: str
+    quantities: Callable[[], Quantities]
 
-    def release_sums(
-        self, kind: str, arrays: Mapping[str, np.ndarray], quantities: Quantities, *, n_patients: int
-    ) -> dict[str, np.ndarray]:
+    @classmethod
+    def of(cls, request: Request, rule: SmallCellRule, *, schema: Schema, settings: Settings, audit_log: Path) -> Gate:
+        """The gate for the answer to one question, with what the protocol allows in it.
+
+        Args:
+            request: the question.
+            rule: the hospital's own, as far as the study tightens it.
+            schema: the hospital's.
+            settings: of the study.
+            audit_log: where a line for each release goes.
+        """
+        question = find_question(request)
+        return cls(
+            rule,
+            audit_log,
+            request.study.run_id,
+            question.kind,
+            partial(question.quantities, request, schema, settings),
+        )
+
+    def release_sums(self, arrays: Mapping[str, np.ndarray], *, n_patients: int) -> dict[str, np.ndarray]:
         """Arrays that are going to be added over hospitals.
 
         Args:
-            kind: message kind, for the audit log.
             arrays: what would leave.
-            quantities: what may leave.
             n_patients: patients of the hospital that take part.
 
         Raises:
@@ -51,25 +76,22 @@ class Gate:
             ProtocolError: something is not on the allow-list.
         """
         if n_patients < self.rule.min_patients:
-            raise SuppressedError(f"{kind}: expected at least {self.rule.min_patients} patients, got fewer.")
-        check_arrays(arrays, quantities, where=kind)
-        self._log(kind, arrays)
+            raise SuppressedError(f"{self.kind}: expected at least {self.rule.min_patients} patients, got fewer.")
+        check_arrays(arrays, self.quantities(), where=self.kind)
+        self._log(self.kind, arrays)
         return dict(arrays)
 
-    def release_row(self, kind: str, row: Mapping[str, object], *, n: int, events: int) -> str:
+    def release_row(self, row: Mapping[str, object], *, n: int, events: int) -> str:
         """The hospital's own row as JSON, or the suppressed row, which looks the same whatever the reason."""
         allowed = self.rule.may_release(n=n, events=events)
         text = json.dumps(row if allowed else suppressed_row(), sort_keys=True)
-        self._log(f"{kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
+        self._log(f"{self.kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
         return text
 
-    def release_report(
-        self, kind: str, report: QualityReport, *, modalities: Collection[str], n: int, events: int
-    ) -> str:
+    def release_report(self, report: QualityReport, *, modalities: Collection[str], n: int, events: int) -> str:
         """The hospital's data-quality row as JSON, or the suppressed row where it has too few patients.
 
         Args:
-            kind: message kind, for the audit log.
             report: what would leave; findings by outcome stay where events or non-events are too few.
             modalities: of the study.
             n: patients that it rests on.
@@ -84,7 +106,7 @@ class Gate:
             report = replace(report, by_outcome=False, findings=kept)
         row = report.to_row() if n >= self.rule.min_patients else suppressed_row()
         text = json.dumps(row, sort_keys=True, allow_nan=False)
-        self._log(f"{kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
+        self._log(f"{self.kind}, own row", {"json": np.frombuffer(text.encode(), dtype=np.uint8)})
         return text
 
     def _log(self, kind: str, arrays: Mapping[str, np.ndarray]) -> None:

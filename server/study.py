@@ -7,6 +7,7 @@ import logging
 import platform
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from server.protocol.drift import describe_drift
 from server.protocol.evaluation import evaluate_test
 from server.protocol.explain import draw_background, explain_part
 from server.protocol.explanations import describe_explanation
+from server.protocol.hospitals import Hospitals
 from server.protocol.image_components import fit_components
 from server.protocol.link import Link
 from server.protocol.plan import StudyPlan
@@ -31,7 +33,7 @@ from server.protocol.quality import (
 from server.protocol.refits import refit_shares
 from server.protocol.roster import Roster, shake_hands
 from server.protocol.statistics import gather_statistics
-from server.protocol.training import train_phases
+from server.protocol.training import train_phase
 from server.protocol.whole_model import WholeModel
 from server.run_folder.checkpoints import Progress, has_progress, load_progress, save_progress
 from server.run_folder.folder import RunFolder
@@ -78,36 +80,25 @@ def run_study(
     check_settings(schema, settings)
     study = _refer_to_study(schema, settings, folder, resume=resume)
     kept = load_progress(folder.checkpoints) if resume and has_progress(folder.checkpoints) else None
-    training = kept is not None
-    roster = choose_hospitals(
-        link, study, schema=schema, settings=settings, folder=folder, training=training, enrolled=enrolled
-    )
+    everyone = Hospitals(link, study, schema, settings, names={})
+    hospitals = choose_hospitals(everyone, folder=folder, training=kept is not None, enrolled=enrolled)
     # The weights of a checkpoint belong to its preprocessing, whoever takes part now.
-    preprocessing = (
-        Preprocessing.from_json(kept.preprocessing)
-        if kept
-        else gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
-    )
+    preprocessing = Preprocessing.from_json(kept.preprocessing) if kept else gather_statistics(hospitals)
     plan = StudyPlan(
-        study=study,
-        schema=schema,
-        settings=settings,
-        roster=roster,
-        preprocessing=preprocessing,
-        event_weight=event_weight(settings, preprocessing),
-        deployed=enrolled is not None,
+        hospitals, preprocessing, event_weight=event_weight(settings, preprocessing), deployed=enrolled is not None
     )
     progress = kept or start_progress(plan)
     if not kept:
-        fit_components(link, plan, progress)
+        fit_components(plan, progress)
 
     def keep(progress: Progress) -> None:
         folder.write_rounds(progress.rounds)
         save_progress(folder.checkpoints, progress)
 
-    train_phases(link, plan, progress, keep=keep)
+    while progress.phase_index < len(settings.phases):
+        train_phase(plan, progress, keep=keep)
     write_model(folder, plan, progress)
-    final = WholeModel(link, plan, progress, phase=settings.phases[-1])
+    final = WholeModel(plan, progress, phase=settings.phases[-1])
     test, scores = evaluate_test(final)
     folder.write_scores(pack_scores(scores))
     folder.write_json("metrics.json", {"test": test})
@@ -132,22 +123,12 @@ def _refer_to_study(schema: Schema, settings: Settings, folder: RunFolder, *, re
 
 
 def choose_hospitals(
-    link: Link,
-    study: StudyReference,
-    *,
-    schema: Schema,
-    settings: Settings,
-    folder: RunFolder,
-    training: bool,
-    enrolled: Mapping[int, str] | None,
-) -> Roster:
+    everyone: Hospitals, *, folder: RunFolder, training: bool, enrolled: Mapping[int, str] | None
+) -> Hospitals:
     """Steps 1 and 2: who takes part; config.json and quality.json say why the others do not.
 
     Args:
-        link: the way to the hospitals.
-        study: what every question repeats.
-        schema: the study.
-        settings: of the run.
+        everyone: of whom no name is known yet.
         folder: where results go.
         training: the run is resumed and has a model: who was refused then stays refused, and is not judged again.
         enrolled: as `shake_hands` takes it.
@@ -156,25 +137,26 @@ def choose_hospitals(
         SettingsError: a setting of a new run names a hospital that there is not.
         StudyError: no quorum, or fewer than `min-sites` hospitals are left.
     """
-    agreed = shake_hands(link, study, settings, enrolled=enrolled)
+    schema, settings = everyone.schema, everyone.settings
+    agreed = shake_hands(everyone, enrolled=enrolled)
     if enrolled is None and not folder.read_json("config.json"):
         _refuse_unknown(settings, agreed)
     for name, reason in agreed.excluded.items():
         log.warning("excluded %s: %s", name, reason)
-    folder.write_json("config.json", describe_run(study, schema, settings, agreed))
+    folder.write_json("config.json", describe_run(everyone, agreed))
     quality = folder.read_json(QUALITY_FILE) if training else {}
     if not quality:
-        judged = judge_quality(link, study, schema=schema, settings=settings, roster=agreed)
+        judged = judge_quality(replace(everyone, names=agreed.names))
         quality = describe_quality(judged, schema=schema, settings=settings)
         folder.write_json(QUALITY_FILE, quality)
     left = exclude_refused(agreed, quality)
     for name in left.excluded.keys() - agreed.excluded.keys():
         log.warning("excluded %s: %s", name, left.excluded[name])
-    folder.write_json("config.json", describe_run(study, schema, settings, left))
+    folder.write_json("config.json", describe_run(everyone, left))
     warn_of_quality(left, quality, settings=settings)
     require_hospitals(agreed, left, settings=settings)
     log.info("hospitals taking part: %s", ", ".join(left.names.values()))
-    return left
+    return replace(everyone, names=left.names)
 
 
 def _refuse_unknown(settings: Settings, agreed: Roster) -> None:
@@ -254,8 +236,9 @@ def start_progress(plan: StudyPlan) -> Progress:
     )
 
 
-def describe_run(study: StudyReference, schema: Schema, settings: Settings, roster: Roster) -> dict[str, Any]:
+def describe_run(hospitals: Hospitals, roster: Roster) -> dict[str, Any]:
     """What config.json says: everything that decides the run."""
+    study, schema, settings = hospitals.study, hospitals.schema, hospitals.settings
     return {
         "run_id": study.run_id,
         "settings": settings.to_config(),

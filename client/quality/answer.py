@@ -11,7 +11,7 @@ from client.quality.judging import judge_hospital
 from client.quality.measuring import measure_patients, sum_measures
 from client.site import Site
 from shared_model.config import Settings
-from shared_model.protocol.messages import QUALITY, REFERENCE, QualityReply, QualityRequest, SumsReply
+from shared_model.protocol.messages import QualityReply, QualityRequest, ReferenceRequest, SumsReply
 from shared_model.protocol.quantities import check_arrays
 from shared_model.quality.measures import (
     Measured,
@@ -22,15 +22,14 @@ from shared_model.quality.measures import (
 )
 
 
-def answer_reference(site: Site, settings: Settings, gate: Gate) -> SumsReply:
+def answer_reference(site: Site, settings: Settings, request: ReferenceRequest, gate: Gate) -> SumsReply:  # noqa: ARG001
     """Sums of the measures over the training part.
 
     Raises:
         SuppressedError: too few patients.
     """
     rows, sums, _ = _measure(site, settings, gate)
-    quantities = reference_quantities(site.schema, settings.chosen_modalities(site.schema))
-    return SumsReply(arrays=gate.release_sums(REFERENCE, sums, quantities, n_patients=len(rows)))
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(rows)))
 
 
 def answer_quality(site: Site, settings: Settings, request: QualityRequest, gate: Gate) -> QualityReply:
@@ -46,7 +45,7 @@ def answer_quality(site: Site, settings: Settings, request: QualityRequest, gate
     bench = Bench(site.schema, chosen, gate.rule, own, others, request.n_sites)
     report = judge_hospital(bench, measured, site.patients, rows)
     events = int(site.patients.outcome[rows].sum())
-    row = gate.release_report(QUALITY, report, modalities=site.schema.modalities, n=len(rows), events=events)
+    row = gate.release_report(report, modalities=site.schema.modalities, n=len(rows), events=events)
     return QualityReply(row=row)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.app import RecordDict
 
@@ -19,46 +19,28 @@ from client.worker.evaluation import answer_evaluate
 from client.worker.explain import answer_background, answer_explain, answer_spread
 from client.worker.image_components import answer_components
 from client.worker.local_training import answer_train
-from client.worker.readable_rows import CHECKED, refuse_readable_rows
+from client.worker.readable_rows import refuse_readable_rows
 from client.worker.refits import answer_refit, answer_sizes
 from client.worker.run_state import NeedsWeightsError
 from client.worker.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
 from shared_model.process.files import is_full
+from shared_model.protocol import messages
 from shared_model.protocol.messages import (
-    BACKGROUND,
-    COMPONENTS,
-    EVALUATE,
-    EXPLAIN,
     HANDSHAKE,
-    IN_SIMULATIONS,
     PROTOCOL_VERSION,
-    QUALITY,
-    REFERENCE,
-    REFIT,
-    SIZES,
-    SPREAD,
-    STATISTICS,
-    TRAIN,
-    BackgroundRequest,
-    ComponentsRequest,
-    EvaluateRequest,
-    ExplainRequest,
     HandshakeReply,
     HandshakeRequest,
     Message,
-    QualityRequest,
-    ReferenceRequest,
     Refusal,
     Request,
-    SpreadRequest,
-    StatisticsRequest,
-    TrainRequest,
     told_protocol,
 )
-from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
+from shared_model.protocol.questions import QUESTIONS, Question
 from shared_model.protocol.study_hash import study_hash
+
+AnswerFunction = Callable[[Site, Settings, Any, Gate], Message]
 
 LOG_FILE = "worker.log"
 _LOG_BYTES, _LOG_FILES = 10 * 2**20, 5
@@ -101,7 +83,8 @@ class Worker:
     def answer(self, kind: str, question: RecordDict) -> RecordDict:
         """The reply to one message, or a Refusal; never raises for what a message or the data can cause."""
         try:
-            reply = self._answer(kind, question).to_record()
+            answer, request, settings, gate = self._open(kind, question)
+            reply = answer(self.site, settings, request, gate).to_record()
         except NeedsWeightsError as error:
             return self._refuse(str(error), code="needs-weights")
         except HipfedError as error:
@@ -123,21 +106,20 @@ class Worker:
         where = f" ({self.site.state_dir / LOG_FILE})" if self._simulated and reason.endswith("worker log") else ""
         return Refusal(site=self.site.name, code=code, reason=reason[: 2000 - len(where)] + where).to_record()
 
-    def _answer(self, kind: str, record: RecordDict) -> Message:
-        request_type, answer = _ANSWERS.get(kind, (None, None))
-        if request_type is None or answer is None:
+    def _open(self, kind: str, record: RecordDict) -> tuple[AnswerFunction, Request, Settings, Gate]:
+        """A question that this hospital may answer: by which function, from what, and through which gate.
+
+        Raises:
+            HipfedError: it may not.
+        """
+        if kind not in _ANSWERS:
             raise ProtocolError(f"message: expected one of {', '.join(_ANSWERS)}, got {kind[:40]!r}.")
+        question = QUESTIONS[kind]
         _refuse_other_versions(record)  # first: another version's question may have other fields
-        request = request_type.from_record(record)
+        request = question.request.from_record(record)
         settings = parse_settings(request.study.settings)
         self._check_study(request, settings)
-        if self._approvals is not None and kind in CHECKED:
-            refuse_readable_rows(self.site, settings, kind=kind)
-        if kind in IN_SIMULATIONS and self._approvals is not None and not settings.trust_coordinator:
-            raise ProtocolError(
-                f"{kind}: expected a question of a simulation or of a study with trust-coordinator=true, got one for "
-                "refits on resampled patients. Set share-refits=0."
-            )
+        self._check_question(question, request, settings)
         own = self.site.rule
         rule = own.tighten(
             min_patients=settings.min_patients,
@@ -145,8 +127,24 @@ class Worker:
             min_non_events=settings.min_non_events,
             min_sites=max(settings.min_sites, own.min_sites),
         )
-        gate = Gate(rule, self.site.state_dir / "audit.jsonl", request.study.run_id)
-        return answer(self.site, settings, request, gate)
+        audit_log = self.site.state_dir / "audit.jsonl"
+        gate = Gate.of(request, rule, schema=self.site.schema, settings=settings, audit_log=audit_log)
+        return _ANSWERS[kind], request, settings, gate
+
+    def _check_question(self, question: Question, request: Request, settings: Settings) -> None:
+        """Of whom it asks, and whether a hospital that has not made the study itself may answer it."""
+        asked = getattr(request, "part", None)
+        if question.part is not None and asked != question.part:
+            raise ProtocolError(f"{question.kind}: expected a question about the {question.part} part, got {asked}.")
+        if self._approvals is None:
+            return
+        if question.second_moments:
+            refuse_readable_rows(self.site, settings, kind=question.kind)
+        if question.in_simulations and not settings.trust_coordinator:
+            raise ProtocolError(
+                f"{question.kind}: expected a question of a simulation or of a study with trust-coordinator=true, got "
+                "one for refits on resampled patients. Set share-refits=0."
+            )
 
     def _check_study(self, request: Request, settings: Settings) -> None:
         if self._approvals is not None:
@@ -176,7 +174,7 @@ def _refuse_other_versions(record: RecordDict) -> None:
         )
 
 
-def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Gate) -> HandshakeReply:  # noqa: ARG001
+def _answer_handshake(site: Site, settings: Settings, request: HandshakeRequest, gate: Gate) -> HandshakeReply:  # noqa: ARG001
     patients, split = site.patients, site.split(settings)
     if len(split.train) < gate.rule.min_patients or not len(split.val) or not len(split.test):
         raise ProtocolError(
@@ -189,23 +187,19 @@ def _answer_handshake(site: Site, settings: Settings, request: Request, gate: Ga
     )
 
 
-def _answer_reference(site: Site, settings: Settings, request: Request, gate: Gate) -> Message:  # noqa: ARG001
-    return answer_reference(site, settings, gate)
-
-
-_ANSWERS: dict[str, tuple[type[Request], Callable[..., Message]]] = {
-    HANDSHAKE: (HandshakeRequest, _answer_handshake),
-    REFERENCE: (ReferenceRequest, _answer_reference),
-    QUALITY: (QualityRequest, answer_quality),
-    STATISTICS: (StatisticsRequest, answer_statistics),
-    COMPONENTS: (ComponentsRequest, answer_components),
-    TRAIN: (TrainRequest, answer_train),
-    EVALUATE: (EvaluateRequest, answer_evaluate),
-    BACKGROUND: (BackgroundRequest, answer_background),
-    EXPLAIN: (ExplainRequest, answer_explain),
-    SPREAD: (SpreadRequest, answer_spread),
-    REFIT: (RefitRequest, answer_refit),
-    SIZES: (SizesRequest, answer_sizes),
+_ANSWERS: Mapping[str, AnswerFunction] = {
+    HANDSHAKE: _answer_handshake,
+    messages.REFERENCE: answer_reference,
+    messages.QUALITY: answer_quality,
+    messages.STATISTICS: answer_statistics,
+    messages.COMPONENTS: answer_components,
+    messages.TRAIN: answer_train,
+    messages.EVALUATE: answer_evaluate,
+    messages.BACKGROUND: answer_background,
+    messages.EXPLAIN: answer_explain,
+    messages.SPREAD: answer_spread,
+    messages.REFIT: answer_refit,
+    messages.SIZES: answer_sizes,
 }
 
 

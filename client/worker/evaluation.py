@@ -7,9 +7,9 @@ from client.site import Site
 from client.worker.local_model import open_given_model
 from shared_model.config import Settings
 from shared_model.evaluation.metrics import summarise
-from shared_model.evaluation.score_quantities import pack_scores, score_quantities
+from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.evaluation.score_sums import ScoreSums
-from shared_model.protocol.messages import EVALUATE, EvaluateReply, EvaluateRequest
+from shared_model.protocol.messages import EvaluateReply, EvaluateRequest
 from shared_model.training.epochs import predict_logits
 from shared_model.training.losses import logit_correction
 
@@ -27,7 +27,7 @@ def answer_evaluate(site: Site, settings: Settings, request: EvaluateRequest, ga
         given.local.model, given.encoded, phase=request.phase, correction=logit_correction(request.event_weight)
     )
     scores = ScoreSums.from_scores(logit, site.patients.outcome[given.rows])
-    arrays = gate.release_sums(EVALUATE, pack_scores(scores), score_quantities(), n_patients=len(site.patients))
+    arrays = gate.release_sums(pack_scores(scores), n_patients=len(site.patients))
     metrics = summarise(scores)
     n, events = (metrics.n, metrics.events) if request.release_row else (0, 0)
-    return EvaluateReply(arrays=arrays, row=gate.release_row(EVALUATE, metrics.to_dict(), n=n, events=events))
+    return EvaluateReply(arrays=arrays, row=gate.release_row(metrics.to_dict(), n=n, events=events))

@@ -18,9 +18,6 @@ from shared_model.errors import ProtocolError
 from shared_model.model.fusion import empty_model
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.protocol.messages import (
-    BACKGROUND,
-    EXPLAIN,
-    SPREAD,
     BackgroundRequest,
     ExplainReply,
     ExplainRequest,
@@ -29,9 +26,9 @@ from shared_model.protocol.messages import (
 )
 from shared_model.protocol.refit_messages import SizesRequest
 from shared_model.shapley.checked import explain_checked
-from shared_model.shapley.common_background import background_quantities, background_sums, hash_background
+from shared_model.shapley.common_background import background_sums, hash_background
 from shared_model.shapley.exact import ModalityValues
-from shared_model.shapley.explanation_quantities import explanation_quantities, site_row, spread_quantities
+from shared_model.shapley.explanation_quantities import site_row
 from shared_model.shapley.feature_values import affordable_patients, attribute_features, sum_features
 from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background, FusionGame, Rows, as_rows
@@ -51,11 +48,8 @@ def answer_background(site: Site, settings: Settings, request: BackgroundRequest
 
     Raises:
         NeedsWeightsError: the weights did not come and are not kept.
-        ProtocolError: another part is asked for, which the rule on few patients does not know.
         SuppressedError: too few patients.
     """
-    if request.part != "train":
-        raise ProtocolError(f"background: expected a question about the training part, got {request.part}.")
     given = open_given_model(site, settings, request)
     # As in training: sums of a few patients' rows, and of their products, would show them.
     encoded = without_rare(given.encoded, least=gate.rule.min_patients)
@@ -68,8 +62,7 @@ def answer_background(site: Site, settings: Settings, request: BackgroundRequest
         known=known_columns(embeddings, site.schema),
         levels=level_indices(site, given),
     )
-    released = gate.release_sums(BACKGROUND, sums, background_quantities(columns), n_patients=len(given.rows))
-    return SumsReply(arrays=released)
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(given.rows)))
 
 
 def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate: Gate) -> ExplainReply:
@@ -82,7 +75,7 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
         SuppressedError: too few patients.
     """
     explained = _explain(site, settings, request)
-    given, model = explained.given, explained.given.local.model
+    model = explained.given.local.model
     sums = _modality_sums(site, settings, explained)
     kept = {name: sums[name] for name in _OF_SHARES}
     RunState.of(site.state_dir, request.study.run_id).save_sums(_sums_key(site, settings, request), kept)
@@ -90,17 +83,10 @@ def answer_explain(site: Site, settings: Settings, request: ExplainRequest, gate
         sums |= _feature_sums(site, settings, explained)
     shares = _own_shares(sums, gate)
     sums |= between_sums(shares, tau2=np.zeros(len(model.modalities)))
-    quantities = explanation_quantities(
-        model,
-        site.schema,
-        settings,
-        preprocessing=given.local.preprocessing,
-        features=request.features,
-    )
-    arrays = gate.release_sums(EXPLAIN, sums, quantities, n_patients=len(site.patients))
+    arrays = gate.release_sums(sums, n_patients=len(site.patients))
     n, events = (int(sums["n"][0]), int(sums["events"][0])) if request.release_row else (0, 0)
     row = site_row(model.modalities, sums, shares)
-    return ExplainReply(arrays=arrays, row=gate.release_row(EXPLAIN, row, n=n, events=events))
+    return ExplainReply(arrays=arrays, row=gate.release_row(row, n=n, events=events))
 
 
 def _feature_sums(site: Site, settings: Settings, explained: _Explained) -> Sums:
@@ -145,8 +131,7 @@ def answer_spread(site: Site, settings: Settings, request: SpreadRequest, gate: 
         widths = empty_model(site.schema, settings, device=torch.device("meta")).widths
         read_background(request, widths, device=torch.device("cpu"))
     sums = between_sums(_own_shares(own, gate), tau2=np.asarray(request.tau2))
-    quantities = spread_quantities(n_modalities)
-    return SumsReply(arrays=gate.release_sums(SPREAD, sums, quantities, n_patients=len(site.patients)))
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(site.patients)))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from client.site import Site
 from client.worker.image_features import image_features
 from client.worker.local_model import LocalModel, open_whole_model
 from shared_model.config import Settings
-from shared_model.errors import ProtocolError
-from shared_model.model.image_components import component_quantities, component_sums
-from shared_model.protocol.messages import COMPONENTS, ComponentsRequest, SumsReply
+from shared_model.model.image_components import component_sums
+from shared_model.protocol.messages import ComponentsRequest, SumsReply
 from shared_model.training.epochs import Rows
 
 
@@ -26,16 +25,11 @@ def answer_components(site: Site, settings: Settings, request: ComponentsRequest
     """
     local = open_whole_model(site, settings, request)
     rows = local.rows(request.part)
-    if request.part != "train":
-        raise ProtocolError(f"components: expected a question about the training part, got {request.part}.")
     features = {name: _features(local, name, rows) for name in local.model.fixed}
     # The features of a few patients are those patients: what fewer than the rule asks for have, nobody has.
     enough = {name: found[: len(found) * (len(found) >= gate.rule.min_patients)] for name, found in features.items()}
     sums = component_sums(enough)
-    released = gate.release_sums(
-        COMPONENTS, sums, component_quantities(local.model.image_features()), n_patients=len(rows)
-    )
-    return SumsReply(arrays=released)
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(rows)))
 
 
 def _features(local: LocalModel, name: str, rows: Rows) -> Float[np.ndarray, "patient feature"]:

@@ -16,8 +16,7 @@ from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.evaluation.score_sums import ScoreSums
-from shared_model.protocol.messages import TRAIN, SumsReply, TrainRequest
-from shared_model.protocol.reply_quantities import reply_quantities
+from shared_model.protocol.messages import SumsReply, TrainRequest
 from shared_model.training.epochs import (
     Encoded,
     Objective,
@@ -58,9 +57,8 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         learned = newton_sums(local.model, patients, event_weight=request.event_weight)
     else:
         learned = _train_locally(local, source, settings=settings, request=request, counts=counts, state=state)
-    quantities = reply_quantities(request.weights, settings, phase=request.phase, schema=site.schema)
     arrays = {**learned, **counts, **pack_scores(scores)}
-    released = gate.release_sums(TRAIN, arrays, quantities, n_patients=len(local.split.train))
+    released = gate.release_sums(arrays, n_patients=len(local.split.train))
     # After the gate: what diverged is refused there, and must not be what the next round starts from.
     state.save_home(local.model, request.phase, after_round=request.round_number + 1)
     return SumsReply(arrays=released)

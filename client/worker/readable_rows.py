@@ -12,9 +12,7 @@ from shared_model.privacy.second_moments import (
     modality_widths,
     second_moments,
 )
-from shared_model.protocol.messages import BACKGROUND, HANDSHAKE, TRAIN
-
-CHECKED = frozenset({HANDSHAKE, TRAIN, BACKGROUND})  # the handshake, so that a hospital is not lost in the last step
+from shared_model.protocol.messages import BACKGROUND
 
 
 def refuse_readable_rows(site: Site, settings: Settings, *, kind: str) -> None:

@@ -14,16 +14,14 @@ from client.worker.local_model import GivenModel, open_given_model
 from client.worker.local_training import without_rare
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
-from shared_model.protocol.messages import REFIT, SIZES, SumsReply
+from shared_model.protocol.messages import SumsReply
 from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
 from shared_model.training.newton import head_inputs
 from shared_model.training.refits import (
     draw_counts,
     is_refitted,
-    refit_quantities,
     refit_sums,
     refits_in_message,
-    size_quantities,
     size_sums,
 )
 
@@ -47,8 +45,7 @@ def answer_refit(site: Site, settings: Settings, request: RefitRequest, gate: Ga
         heads,
         event_weight=request.event_weight,
     )
-    quantities = refit_quantities(len(heads), width=heads.shape[1] - 1)
-    return SumsReply(arrays=gate.release_sums(REFIT, sums, quantities, n_patients=len(given.rows)))
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(given.rows)))
 
 
 def answer_sizes(site: Site, settings: Settings, request: SizesRequest, gate: Gate) -> SumsReply:
@@ -69,8 +66,7 @@ def answer_sizes(site: Site, settings: Settings, request: SizesRequest, gate: Ga
         heads,
         widths=list(model.widths.values()),
     )
-    quantities = size_quantities(len(heads), n_modalities=len(model.modalities))
-    return SumsReply(arrays=gate.release_sums(SIZES, sums, quantities, n_patients=len(site.patients)))
+    return SumsReply(arrays=gate.release_sums(sums, n_patients=len(site.patients)))
 
 
 def _read_heads(
@@ -85,9 +81,6 @@ def _read_heads(
         raise ProtocolError(f"refits: expected {n} heads of {width + 1} numbers, got others.")
     if max(request.refits, default=0) > settings.share_refits:
         raise ProtocolError(f"refits: expected numbers up to {settings.share_refits} (share-refits), got a larger one.")
-    part = "train" if isinstance(request, RefitRequest) else "test"
-    if request.part != part:
-        raise ProtocolError(f"refits: expected a question about the {part} part, got {request.part}.")
     if not 0 < n <= refits_in_message(width) or not np.isfinite(heads).all():
         raise ProtocolError(f"refits: expected up to {refits_in_message(width)} finite heads, got others.")
     return torch.from_numpy(heads).to(given.local.device)

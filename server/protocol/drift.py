@@ -9,7 +9,6 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from server.protocol.explain import draw_background, explain_part
-from server.protocol.link import Link
 from server.protocol.plan import StudyPlan
 from server.protocol.site_rows import hide_rows
 from server.protocol.whole_model import WholeModel
@@ -29,13 +28,13 @@ def explains_round(settings: Settings, phase: Phase, round_number: int) -> bool:
     return settings.explain != "none" and every > 0 and phase != "unimodal" and round_number % every == 0
 
 
-def explain_round(link: Link, plan: StudyPlan, phase: Phase, progress: Progress) -> dict[str, Any]:
+def explain_round(plan: StudyPlan, phase: Phase, progress: Progress) -> dict[str, Any]:
     """Shares of the current model on the validation part, for rounds.jsonl: of all hospitals, and of released rows.
 
     Raises:
         StudyError: no quorum.
     """
-    model = WholeModel(link, plan, progress, phase=phase)
+    model = WholeModel(plan, progress, phase=phase)
     background = draw_background(model, progress.weights)
     explained = explain_part(model, background, part="val", features=False)
     total = explained.total

@@ -9,33 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.protocol.quorum import Attendance
-from server.protocol.reduce import PlainSum
-from server.protocol.site_rows import load_row
 from server.protocol.whole_model import WholeModel
-from shared_model.errors import ProtocolError, StudyError
+from shared_model.errors import StudyError
 from shared_model.model.fusion import MultimodalModel, empty_model
-from shared_model.privacy.suppression import SmallCellRule, suppressed_row
-from shared_model.protocol.messages import (
-    BACKGROUND,
-    EXPLAIN,
-    SPREAD,
-    BackgroundRequest,
-    ExplainReply,
-    ExplainRequest,
-    Part,
-    SpreadRequest,
-    SumsReply,
-)
-from shared_model.protocol.quantities import MAX_PATIENTS
-from shared_model.shapley.common_background import background_quantities, draw_rows, hash_background
-from shared_model.shapley.explanation_quantities import explanation_quantities, spread_quantities
+from shared_model.protocol.messages import BackgroundRequest, ExplainRequest, Part, SpreadRequest
+from shared_model.shapley.common_background import draw_rows, hash_background
 from shared_model.shapley.game import as_rows
 from shared_model.shapley.shares import tau_squared
-from shared_model.shapley.summary import check_sums
 from shared_model.shapley.valid_rows import embedding_columns, make_valid
 from shared_model.training.losses import logit_correction
 from shared_model.training.updates import Weights, to_tensors
@@ -95,13 +77,7 @@ def draw_background(model: WholeModel, weights: Weights) -> CommonBackground:
     plan = model.plan
     shape = _model_with(weights, model)
     columns = embedding_columns(shape, plan.schema)
-    total = PlainSum(background_quantities(columns))
-
-    def accept(node: int, record: RecordDict) -> None:
-        total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
-
-    model.ask(BACKGROUND, BackgroundRequest, accept=accept, part="train")
-    sums = total.total()
+    sums = model.ask(BackgroundRequest, part="train").sums
     draw = draw_rows(columns, sums, n_rows=plan.settings.background_rows, seed=plan.settings.seed)
     embeddings = make_valid(draw, sums, model=shape, schema=plan.schema, preprocessing=plan.preprocessing)
     base: float | None = None
@@ -124,101 +100,25 @@ def explain_part(model: WholeModel, background: CommonBackground, *, part: Part,
     Raises:
         StudyError: no quorum.
     """
-    plan = model.plan
-    shape = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    quantities = explanation_quantities(
-        shape, plan.schema, plan.settings, preprocessing=plan.preprocessing, features=features
-    )
-    total = PlainSum(quantities, agrees=check_sums)
-    rows: dict[str, dict[str, Any]] = {}
-
-    def accept(node: int, record: RecordDict) -> None:
-        reply = ExplainReply.from_record(record)
-        row = parse_shares(reply.row, plan.rule, shape.modalities)
-        check_row_counts(row, reply.arrays)
-        total.add(reply.arrays, where=plan.roster.names[node])
-        rows[plan.roster.names[node]] = row
-
     question: dict[str, Any] = {
         "background_id": background.background_id,
         "background": background.embeddings,
         "background_present": background.present,
     }
-    attendance = model.ask(
-        EXPLAIN, ExplainRequest, part=part, accept=accept, features=features, release_row=True, **question
-    )
-    sums = total.total()
+    answers = model.ask(ExplainRequest, part=part, features=features, release_row=True, **question)
+    sums, names = answers.sums, model.plan.hospitals.names
+    rows = {names[node]: row for node, row in answers.own.items()}
     if not sums["n"][0]:
         raise StudyError(f"explanation: expected patients in the {part} part, got none. Use fewer folds.")
     tau2, i2 = tau_squared(sums)
     spread: Sums | None = None
     spread_failed: dict[str, str] = {}
     if np.isfinite(tau2).all():
-        spread, spread_failed = _ask_spread(model, part, question, tau2)
-    return ExplainedPart(sums, spread, tau2, i2, dict(sorted(rows.items())), attendance, spread_failed)
-
-
-def _ask_spread(
-    model: WholeModel, part: Part, question: Mapping[str, Any], tau2: np.ndarray
-) -> tuple[Sums, dict[str, str]]:
-    total = PlainSum(spread_quantities(len(tau2)))
-
-    def accept(node: int, record: RecordDict) -> None:
-        total.add(SumsReply.from_record(record).arrays, where=model.plan.roster.names[node])
-
-    attendance = model.ask(SPREAD, SpreadRequest, part=part, accept=accept, tau2=tuple(tau2.tolist()), **question)
-    for name, reason in attendance.failed.items():
-        log.warning("spread between hospitals: %s is missing: %s", name, reason)
-    return total.total(), attendance.failed
-
-
-class _ModalityRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-
-    share: float | None = Field(ge=0, le=1)
-    share_ci: list[float | None] = Field(min_length=2, max_length=2)
-    mean_abs: float = Field(ge=0)
-
-
-class _SharesRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-
-    n: int = Field(ge=0, le=MAX_PATIENTS)
-    events: int = Field(ge=0, le=MAX_PATIENTS)
-    modalities: dict[str, _ModalityRow]
-
-
-def parse_shares(text: str, rule: SmallCellRule, modalities: tuple[str, ...]) -> dict[str, Any]:
-    """A hospital's own shares, or the suppressed row where they must not be shown.
-
-    Raises:
-        ProtocolError: not a row of shares.
-    """
-    try:
-        content = load_row(text)
-        if content == suppressed_row():
-            return dict(suppressed_row())
-        row = _SharesRow.model_validate(content)
-        if set(row.modalities) != set(modalities):
-            raise ValueError("modalities")  # noqa: TRY301 - handled with pydantic's own
-        allowed = rule.may_release(n=row.n, events=row.events)
-    except (ValidationError, ValueError) as error:
-        raise ProtocolError("own shares: expected the agreed numbers, got something else.") from error
-    return row.model_dump() if allowed else dict(suppressed_row())
-
-
-def check_row_counts(row: Mapping[str, Any], arrays: Sums) -> None:
-    """A released row tells the counts of the sums beside it: what is hidden with it is chosen by these counts.
-
-    Raises:
-        ProtocolError: other counts, or none.
-    """
-    if row == suppressed_row():
-        return
-    for name in ("n", "events"):
-        counts = np.asarray(arrays.get(name, ())).ravel()
-        if not len(counts) or float(counts[0]) != row[name]:
-            raise ProtocolError("own shares: expected the counts of the sums beside them, got others.")
+        told = model.ask(SpreadRequest, part=part, tau2=tuple(tau2.tolist()), **question)
+        spread, spread_failed = told.sums, told.attendance.failed
+        for name, reason in spread_failed.items():
+            log.warning("spread between hospitals: %s is missing: %s", name, reason)
+    return ExplainedPart(sums, spread, tau2, i2, dict(sorted(rows.items())), answers.attendance, spread_failed)
 
 
 def _model_with(weights: Weights, model: WholeModel) -> MultimodalModel:

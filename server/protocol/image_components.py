@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 
 import torch
-from flwr.app import RecordDict
 
-from server.protocol.link import Link
 from server.protocol.plan import StudyPlan
-from server.protocol.reduce import PlainSum
 from server.protocol.whole_model import WholeModel
 from server.run_folder.checkpoints import Progress
 from shared_model.model.fusion import empty_model
-from shared_model.model.image_components import component_quantities, principal_components
-from shared_model.protocol.messages import COMPONENTS, ComponentsRequest, SumsReply
+from shared_model.model.image_components import principal_components
+from shared_model.protocol.messages import ComponentsRequest
 
 log = logging.getLogger("hipfed.server")
 
 
-def fit_components(link: Link, plan: StudyPlan, progress: Progress) -> None:
+def fit_components(plan: StudyPlan, progress: Progress) -> None:
     """Let every fixed image encoder end in the principal components of its features; `progress.weights` changes.
 
     Raises:
@@ -29,15 +26,7 @@ def fit_components(link: Link, plan: StudyPlan, progress: Progress) -> None:
     if not shape.fixed:
         return
     log.info("principal components of the images: %s", ", ".join(shape.fixed))
-    widths = shape.image_features()
-    total = PlainSum(component_quantities(widths))
-
-    def accept(node: int, record: RecordDict) -> None:
-        total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
-
-    start = WholeModel(link, plan, progress, phase=plan.settings.phases[0])
-    start.ask(COMPONENTS, ComponentsRequest, part="train", accept=accept)
-    sums = total.total()
+    sums = WholeModel(plan, progress, phase=plan.settings.phases[0]).ask(ComponentsRequest, part="train").sums
     fitted = dict(progress.weights)
     for name in shape.fixed:
         weight, bias = principal_components(sums, name, n_components=shape.widths[name])

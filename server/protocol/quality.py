@@ -12,25 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
 
-from server.protocol.link import Link
-from server.protocol.quorum import Attendance, ask_sites, require_quorum
-from server.protocol.reduce import PlainSum
+from server.protocol.hospitals import Hospitals
+from server.protocol.quorum import Attendance, require_quorum
 from server.protocol.roster import Roster
 from server.run_folder.quality_findings import describe_findings
 from shared_model.config import Settings
 from shared_model.privacy.suppression import suppressed_row
-from shared_model.protocol.messages import (
-    QUALITY,
-    REFERENCE,
-    QualityReply,
-    QualityRequest,
-    ReferenceRequest,
-    StudyReference,
-    SumsReply,
-)
-from shared_model.quality.checks import CORRELATED, LIMITS, QualityReport, accepted_names, parse_report, two_digits
+from shared_model.protocol.messages import QualityRequest, ReferenceRequest
+from shared_model.quality.checks import CORRELATED, LIMITS, QualityReport, accepted_names, two_digits
 from shared_model.quality.measures import (
     CORRELATION_SITES,
     CORRELATION_WEIGHT,
@@ -38,7 +28,6 @@ from shared_model.quality.measures import (
     Sums,
     hide_few_sites,
     list_pairs,
-    reference_quantities,
 )
 from shared_model.schema import Schema
 
@@ -60,42 +49,21 @@ class Judgement:
     reference: Sums
 
 
-def judge_quality(
-    link: Link, study: StudyReference, *, schema: Schema, settings: Settings, roster: Roster
-) -> Judgement:
+def judge_quality(hospitals: Hospitals) -> Judgement:
     """Ask for the reference sums, then for each hospital's own row.
 
     Raises:
         StudyError: no quorum for the reference; without rows of some hospitals the run goes on.
     """
-    chosen = settings.chosen_modalities(schema)
-    total = PlainSum(reference_quantities(schema, chosen))
-    first = ask_sites(
-        link,
-        REFERENCE,
-        dict.fromkeys(roster.names, ReferenceRequest(study=study).to_record()),
-        names=roster.names,
-        deadline_s=settings.deadline_s,
-        accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=roster.names[node]),
-    )
-    require_quorum(first, min_sites=settings.min_sites, step="data quality")
-    reference = hide_few_sites(total.total(), min_sites=settings.min_sites)
-    reports: dict[str, QualityReport | None] = {}
-
-    def accept(node: int, record: RecordDict) -> None:
-        reports[roster.names[node]] = parse_report(QualityReply.from_record(record).row, schema)
-
-    question = QualityRequest(study=study, n_sites=len(first.answered), reference=reference).to_record()
-    answered = {node: name for node, name in roster.names.items() if name in first.answered}
-    second = ask_sites(
-        link,
-        QUALITY,
-        dict.fromkeys(answered, question),
-        names=answered,
-        deadline_s=settings.deadline_s,
-        accept=accept,
-    )
-    return Judgement(dict(sorted(reports.items())), {**first.failed, **second.failed}, reference)
+    study, min_sites = hospitals.study, hospitals.settings.min_sites
+    first = hospitals.ask(ReferenceRequest(study=study))
+    require_quorum(first.attendance, min_sites=min_sites, step="data quality")
+    reference, answered = hide_few_sites(first.sums, min_sites=min_sites), first.attendance.answered
+    request = QualityRequest(study=study, n_sites=len(answered), reference=reference)
+    second = hospitals.only(answered).ask(request)
+    reports = {hospitals.names[node]: report for node, report in second.own.items()}
+    failed = {**first.attendance.failed, **second.attendance.failed}
+    return Judgement(dict(sorted(reports.items())), failed, reference)
 
 
 def describe_quality(judged: Judgement, *, schema: Schema, settings: Settings) -> dict[str, Any]:

@@ -1,19 +1,10 @@
-"""Questions with a deadline and a quorum: a run never waits for ever, and names who failed and why."""
+"""Attendance of a question, and the quorum that a step needs: a run names who failed and why."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import RecordDict
-
-from server.protocol.link import Answer, Link
-from shared_model.errors import HipfedError, StudyError
-from shared_model.protocol.messages import Refusal, count_bytes, is_message
-
-log = logging.getLogger("hipfed.server")
+from shared_model.errors import StudyError
 
 
 @dataclass
@@ -49,71 +40,6 @@ class Attendance:
             seconds=round(self.seconds + later.seconds, 3),
             lacking=later.lacking,
         )
-
-
-def ask_sites(
-    link: Link,
-    kind: str,
-    questions: Mapping[int, RecordDict],
-    *,
-    names: Mapping[int, str],
-    deadline_s: float,
-    accept: Callable[[int, RecordDict], None],
-) -> Attendance:
-    """Put the questions, and pass every good answer to `accept` as it comes.
-
-    Args:
-        link: the way to the hospitals.
-        kind: message kind.
-        questions: one record a node.
-        names: hospital's name by node; empty in the handshake, where a refusal names its hospital itself.
-        deadline_s: longest wait.
-        accept: takes an answer; raising a HipfedError excludes that answer, not the run.
-    """
-    started = time.monotonic()
-    attendance = Attendance(
-        asked=sorted(names.get(node, f"node {node}") for node in questions),
-        bytes_down=sum(count_bytes(record) for record in questions.values()),
-    )
-    heard: set[int] = set()
-    for answer in link.ask(kind, questions, deadline_s=deadline_s):
-        heard.add(answer.node)
-        if _hear(answer, attendance, names, accept):
-            name = names.get(answer.node, f"node {answer.node}")
-            log.info("%s: %s answered after %.2f s", kind, name, time.monotonic() - started)
-        del answer  # it may be large, and is not to be kept while the next is on its way
-    for node in questions:
-        name = names.get(node, f"node {node}")
-        if node not in heard:
-            attendance.failed[name] = "no answer"
-    attendance.answered.sort()
-    attendance.failed = dict(sorted(attendance.failed.items()))
-    attendance.seconds = round(time.monotonic() - started, 3)
-    return attendance
-
-
-def _hear(
-    answer: Answer, attendance: Attendance, names: Mapping[int, str], accept: Callable[[int, RecordDict], None]
-) -> bool:
-    """Enter an answer into the attendance; whether it counts."""
-    name = names.get(answer.node, f"node {answer.node}")
-    if answer.record is None:
-        attendance.failed[name] = answer.failure
-        return False
-    attendance.bytes_up += count_bytes(answer.record)
-    try:
-        if is_message(answer.record, Refusal):
-            refusal = Refusal.from_record(answer.record)
-            attendance.failed[names.get(answer.node, refusal.site)] = refusal.reason
-            if refusal.code == "needs-weights":
-                attendance.lacking.add(answer.node)
-            return False
-        accept(answer.node, answer.record)
-    except HipfedError as error:
-        attendance.failed[name] = str(error)
-        return False
-    attendance.answered.append(name)
-    return True
 
 
 def require_quorum(attendance: Attendance, *, min_sites: int, step: str) -> None:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from shared_model.protocol.quantities import Arrays, Quantities, check_arrays
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """Running total of one question's answers, the only thing about them that the coordinator reads."""
+
+    def add(self, arrays: Arrays, *, where: str) -> None:
+        """Add one hospital's arrays; all of them or, if any is wrong, none."""
+
+    def total(self) -> Mapping[str, np.ndarray]:
+        """Sums over the hospitals added so far, float64."""
 
 
 class PlainSum:

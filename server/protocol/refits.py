@@ -15,23 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
 from jaxtyping import Bool, Float64
 from scipy.stats import norm
 
 from server.protocol.explain import CommonBackground
 from server.protocol.newton import PENALTY_RANGE, invert_hessian, settled_penalty
 from server.protocol.plan import StudyPlan
-from server.protocol.reduce import PlainSum
 from server.protocol.training import penalised_columns
 from server.protocol.whole_model import WholeModel
 from shared_model.model.fusion import empty_model
-from shared_model.protocol.messages import REFIT, SIZES, Part, SumsReply, WholeModelRequest
-from shared_model.protocol.quantities import Quantities
+from shared_model.protocol.messages import Part, WholeModelRequest
 from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
 from shared_model.shapley.shares import LEVEL
 from shared_model.training.newton import GRADIENT, HEAD_BIAS, HEAD_WEIGHT, HESSIAN, unpack_hessian
-from shared_model.training.refits import LOSS, is_refitted, refit_quantities, refits_in_message, size_quantities
+from shared_model.training.refits import LOSS, is_refitted, refits_in_message
 from shared_model.training.refits import SIZES as SIZE_SUMS
 from shared_model.training.updates import Weights
 
@@ -169,7 +166,7 @@ def refit_shares(
         log.info("refits of the head: %d, of which %d have not settled", len(refits) - 1, unsettled)
         if unsettled > MOST_UNSETTLED * len(refits):
             return _none(f"{unsettled} of {len(refits)} refits did not settle in {MOST_STEPS} steps", len(widths))
-        sizes = questions.ask_sizes(np.stack([refit.next_head for refit in refits]), background, len(widths))
+        sizes = questions.ask_sizes(np.stack([refit.next_head for refit in refits]), background)
     except _LeftOutError as error:
         return _none(str(error), len(widths))
     limit = PENALTY_RANGE[1]
@@ -206,21 +203,16 @@ class _Questions:
         self._model, self._answered = model, answered
 
     def ask_sums(self, numbers: Sequence[int], heads: Float64[np.ndarray, "refit column"]) -> Sums:
-        width = heads.shape[1] - 1
-        return self._ask(
-            REFIT, RefitRequest, numbers, heads, part="train", quantities=lambda n: refit_quantities(n, width=width)
-        )
+        return self._ask(RefitRequest, numbers, heads, part="train")
 
     def ask_sizes(
-        self, heads: Float64[np.ndarray, "refit column"], background: CommonBackground, n_modalities: int
+        self, heads: Float64[np.ndarray, "refit column"], background: CommonBackground
     ) -> Float64[np.ndarray, "refit modality"]:
         sums = self._ask(
-            SIZES,
             SizesRequest,
             range(len(heads)),
             heads,
             part="test",
-            quantities=lambda n: size_quantities(n, n_modalities=n_modalities),
             background_id=background.background_id,
             background=background.embeddings,
             background_present=background.present,
@@ -229,29 +221,22 @@ class _Questions:
 
     def _ask(
         self,
-        kind: str,
         request: type[WholeModelRequest],
         numbers: Sequence[int],
         heads: Float64[np.ndarray, "refit column"],
         *,
         part: Part,
-        quantities: Callable[[int], Quantities],
         **fields: Any,
     ) -> Sums:
         parts: list[Sums] = []
         most = refits_in_message(heads.shape[1] - 1)
         for start in range(0, len(numbers), most):
             refits, chosen = tuple(numbers[start : start + most]), {"heads": heads[start : start + most]}
-            total = PlainSum(quantities(len(refits)))
-
-            def accept(node: int, record: RecordDict, total: PlainSum = total) -> None:
-                total.add(SumsReply.from_record(record).arrays, where=self._model.plan.roster.names[node])
-
-            attendance = self._model.ask(kind, request, part=part, accept=accept, refits=refits, heads=chosen, **fields)
-            if attendance.answered != self._answered:
-                others = ", ".join(sorted(set(attendance.answered) ^ set(self._answered)))
+            answers = self._model.ask(request, part=part, refits=refits, heads=chosen, **fields)
+            if answers.attendance.answered != self._answered:
+                others = ", ".join(sorted(set(answers.attendance.answered) ^ set(self._answered)))
                 raise _LeftOutError(f"not the hospitals answered that were explained; differing: {others}")
-            parts.append(total.total())
+            parts.append(answers.sums)
         return {name: np.concatenate([sums[name] for sums in parts]) for name in parts[0]}
 
 

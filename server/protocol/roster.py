@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from flwr.app import RecordDict
-
+from server.protocol.hospitals import Hospitals
 from server.protocol.link import Link
-from server.protocol.quorum import Attendance, ask_sites, require_quorum
+from server.protocol.quorum import require_quorum
 from shared_model.config import Settings
-from shared_model.errors import ProtocolError, StudyError
-from shared_model.protocol.messages import HANDSHAKE, HandshakeReply, HandshakeRequest, StudyReference
+from shared_model.errors import StudyError
+from shared_model.protocol.messages import HandshakeReply, HandshakeRequest
 
 _LATE = "its SuperNode was not connected at the handshake, nor within wait-s (see `hipfed-server status`)"
 
@@ -64,15 +63,11 @@ def wait_for_nodes(
     return nodes
 
 
-def shake_hands(
-    link: Link, study: StudyReference, settings: Settings, *, enrolled: Mapping[int, str] | None = None
-) -> Roster:
+def shake_hands(hospitals: Hospitals, *, enrolled: Mapping[int, str] | None = None) -> Roster:
     """Ask every connected node, or every enrolled one, to take part.
 
     Args:
-        link: the way to the hospitals.
-        study: what every question repeats.
-        settings: of the run.
+        hospitals: of whom no name is known yet.
         enrolled: the hospitals that were connected when the run was begun: name by node, as its key was enrolled. They
             are waited for, no other node is asked, and one that has another name is excluded. None where no keys are
             enrolled, as in a simulation: there hospitals name themselves.
@@ -80,35 +75,33 @@ def shake_hands(
     Raises:
         StudyError: fewer than `min-sites` agree; the message names every exclusion.
     """
-    nodes = wait_for_nodes(link, settings, wanted=None if enrolled is None else frozenset(enrolled))
-    replies: dict[int, HandshakeReply] = {}
-
-    def accept(node: int, record: RecordDict) -> None:
-        reply = HandshakeReply.from_record(record)
-        if enrolled is not None and reply.site != enrolled[node]:
-            raise ProtocolError(
-                f"site name: expected {enrolled[node]}, as its key was enrolled, got {reply.site}. Mend hospital.toml "
-                "there."
-            )
-        if any(reply.site == other.site for other in replies.values()):
-            raise ProtocolError(f"site name {reply.site}: expected a name of its own, got one that is taken.")
-        replies[node] = reply
-
-    record = HandshakeRequest(study=study, hipfed=version("hipfed")).to_record()
-    attendance: Attendance = ask_sites(
-        link,
-        HANDSHAKE,
-        dict.fromkeys(nodes, record),
-        names=enrolled or {},
-        deadline_s=settings.deadline_s,
-        accept=accept,
-    )
+    settings = hospitals.settings
+    nodes = wait_for_nodes(hospitals.link, settings, wanted=None if enrolled is None else frozenset(enrolled))
+    request = HandshakeRequest(study=hospitals.study, hipfed=version("hipfed"))
+    answers = replace(hospitals, names=enrolled or {}).ask(request, nodes=nodes)
+    attendance, agreed = answers.attendance, dict[int, HandshakeReply]()
     attendance.failed |= {name: _LATE for node, name in (enrolled or {}).items() if node not in nodes}
+    for node, reply in sorted(answers.own.items()):
+        called = (enrolled or {}).get(node, f"node {node}")
+        if fault := _fault_of_name(reply.site, {other.site for other in agreed.values()}, enrolled, node):
+            attendance.answered.remove(called)
+            attendance.failed[called] = fault
+        else:
+            agreed[node] = reply
     require_quorum(attendance, min_sites=settings.min_sites, step="handshake")
-    ordered = sorted(replies.items(), key=lambda item: item[1].site)
+    ordered = sorted(agreed.items(), key=lambda item: item[1].site)
     return Roster(
         names={node: reply.site for node, reply in ordered},
         modalities={reply.site: reply.modalities for _, reply in ordered},
         versions={reply.site: reply.version for _, reply in ordered},
-        excluded=attendance.failed,
+        excluded=dict(sorted(attendance.failed.items())),
     )
+
+
+def _fault_of_name(name: str, taken: Collection[str], enrolled: Mapping[int, str] | None, node: int) -> str:
+    """Why a hospital cannot take part under the name that it gives itself; "" if it can."""
+    if enrolled is not None and name != enrolled[node]:
+        return f"site name: expected {enrolled[node]}, as its key was enrolled, got {name}. Mend hospital.toml there."
+    if name in taken:
+        return f"site name {name}: expected a name of its own, got one that is taken."
+    return ""

@@ -1,8 +1,7 @@
-"""Hospitals' own rows beside the row of all together: read with care, and hidden where they would reveal the rest."""
+"""Hospitals' own rows beside the row of all together: hidden where they would reveal the rest."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,18 +9,6 @@ from shared_model.errors import SuppressedError
 from shared_model.privacy.suppression import SiteRow, SmallCellRule, suppressed_row
 
 Rows = Mapping[str, Mapping[str, Any]]
-
-
-def load_row(text: str) -> dict[str, Any]:
-    """A hospital's row from JSON.
-
-    Raises:
-        ValueError: not a JSON object, or with NaN or infinity, which JSON does not have.
-    """
-    row = json.loads(text, parse_constant=_refuse_constant)
-    if not isinstance(row, dict):
-        raise ValueError("row")  # noqa: TRY004 - one kind of error for all that is wrong with a row
-    return row
 
 
 def hide_rows(
@@ -60,7 +47,3 @@ def _site_rows(rows: Rows, *, n: int, events: int) -> dict[str, SiteRow]:
         n_own, events_own = (left // len(hidden) + (i < left % len(hidden)) for left in (n_left, events_left))
         site_rows[name] = SiteRow(n=max(n_own, events_own), events=events_own, released=False)
     return site_rows
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)

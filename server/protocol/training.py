@@ -1,39 +1,34 @@
-"""Step 4: the training rounds of all phases, with best round, early stopping and a line in rounds.jsonl for each."""
+"""Step 4: the training rounds of a phase, with best round, early stopping and a line in rounds.jsonl for each."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
 
 from server.protocol.drift import explain_round, explains_round
 from server.protocol.evaluation import score_part
-from server.protocol.link import Link
 from server.protocol.newton import NewtonStep, is_converged
 from server.protocol.plan import StudyPlan
-from server.protocol.quorum import Attendance, ask_sites, require_quorum
-from server.protocol.reduce import PlainSum
+from server.protocol.quorum import Attendance, require_quorum
 from server.protocol.strategy import RoundTotal, Strategy, build_strategy
 from server.protocol.whole_model import WholeModel
 from server.run_folder.checkpoints import Progress
-from shared_model.config import Phase
+from shared_model.config import Phase, Settings
 from shared_model.errors import StudyError
 from shared_model.evaluation.metrics import Metrics, summarise
 from shared_model.evaluation.score_quantities import unpack_scores
 from shared_model.model.fusion import empty_model
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.protocol.messages import TRAIN, SumsReply, TrainRequest
-from shared_model.protocol.reply_quantities import reply_quantities
+from shared_model.protocol.messages import TrainRequest
 from shared_model.training.newton_rules import uses_newton
-from shared_model.training.updates import Weights, check_reply, hash_weights
+from shared_model.training.updates import Weights, hash_weights
 
 log = logging.getLogger("hipfed.server")
 
@@ -48,14 +43,20 @@ class PhaseWeights:
     trained: tuple[str, ...]
     frozen: Mapping[str, np.ndarray]
     frozen_sha256: str
-    holders: set[int]
+    holders: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, plan: StudyPlan, phase: Phase, weights: Weights) -> PhaseWeights:
+        """At the start of a phase."""
+        model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
+        frozen = {name: weights[name] for name in model.frozen_in(phase)}
+        return cls(phase, model.travelling_in(phase), frozen, hash_weights(frozen))
 
 
-def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep) -> None:
-    """Go through the remaining phases; `progress.weights` ends as the best weights of the last one.
+def train_phase(plan: StudyPlan, progress: Progress, *, keep: Keep) -> None:
+    """The rounds of the phase that is next; `progress.weights` ends as the best weights of it.
 
     Args:
-        link: the way to the hospitals.
         plan: the run's constants.
         progress: where the run stands; changed in place.
         keep: called after every round to make `progress` durable.
@@ -63,77 +64,63 @@ def train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Keep)
     Raises:
         StudyError: a round without quorum.
     """
-    phases = plan.settings.phases
-    while progress.phase_index < len(phases):
-        phase = phases[progress.phase_index]
-        _train_phase(link, plan, phase, progress, keep=keep)
-        log.info("phase %s: the best weights are those after round %d", phase, progress.best_round)
-        if progress.best_round < progress.round_number:
-            progress.discarded.append((progress.best_round, progress.round_number))
-        progress.weights, progress.weights_round = progress.best_weights, progress.best_round
-        progress.phase_index += 1
-        progress.best_loss = math.inf
-        progress.rounds_in_phase = progress.rounds_since_best = 0
-        progress.strategy_state = {}
-        keep(progress)
-
-
-def _train_phase(link: Link, plan: StudyPlan, phase: Phase, progress: Progress, *, keep: Keep) -> None:
-    model = empty_model(plan.schema, plan.settings, device=torch.device("meta"))
-    trained = model.travelling_in(phase)
-    frozen = {name: progress.weights[name] for name in model.frozen_in(phase)}
-    weights = PhaseWeights(phase, trained, frozen, hash_weights(frozen), set())
-    while progress.rounds_in_phase < plan.settings.rounds(phase) and not is_converged(progress.strategy_state):
-        if progress.rounds_since_best >= plan.settings.patience:
-            return
-        metrics, stepped = _train_round(link, plan, weights, progress, keep=keep)
+    phase = plan.settings.phases[progress.phase_index]
+    parts = PhaseWeights.of(plan, phase, progress.weights)
+    while not _is_done(plan.settings, phase, progress) and progress.rounds_since_best < plan.settings.patience:
+        metrics, stepped = _train_round(plan, parts, progress, keep=keep)
         _note_validation(progress, metrics)
         progress.weights = {**progress.weights, **stepped}
         progress.rounds_in_phase += 1
         progress.round_number += 1
         progress.weights_round = progress.round_number
         if explains_round(plan.settings, phase, progress.round_number):
-            progress.rounds[-1]["explanation"] = explain_round(link, plan, phase, progress)
+            progress.rounds[-1]["explanation"] = explain_round(plan, phase, progress)
         keep(progress)
     if is_converged(progress.strategy_state):
         log.info("phase %s: converged after %d rounds", phase, progress.rounds_in_phase)
-    metrics, attendance = score_part(WholeModel(link, plan, progress, phase=phase), "val")
+    if _is_done(plan.settings, phase, progress):
+        _validate_last(plan, phase, progress)
+    _end_phase(progress, phase)
+    keep(progress)
+
+
+def _is_done(settings: Settings, phase: Phase, progress: Progress) -> bool:
+    """True where the phase has had its rounds or has converged."""
+    return progress.rounds_in_phase >= settings.rounds(phase) or is_converged(progress.strategy_state)
+
+
+def _validate_last(plan: StudyPlan, phase: Phase, progress: Progress) -> None:
+    """Score the weights that the last round made: a round validates those that it starts from."""
+    metrics, attendance = score_part(WholeModel(plan, progress, phase=phase), "val")
     line = {"round": progress.round_number, "phase": phase, "train_loss": None}
     _add_line(progress, line, attendance, metrics, rule=plan.rule)
     _note_validation(progress, metrics)
 
 
+def _end_phase(progress: Progress, phase: Phase) -> None:
+    """Go back to the best weights, and make ready for the next phase."""
+    log.info("phase %s: the best weights are those after round %d", phase, progress.best_round)
+    if progress.best_round < progress.round_number:
+        progress.discarded.append((progress.best_round, progress.round_number))
+    progress.weights, progress.weights_round = progress.best_weights, progress.best_round
+    progress.phase_index += 1
+    progress.best_loss = math.inf
+    progress.rounds_in_phase = progress.rounds_since_best = 0
+    progress.strategy_state = {}
+
+
 def _train_round(
-    link: Link, plan: StudyPlan, parts: PhaseWeights, progress: Progress, *, keep: Keep
+    plan: StudyPlan, parts: PhaseWeights, progress: Progress, *, keep: Keep
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """One question to every hospital; returns the incoming model's validation and the weights after the round."""
     before: Weights = {name: progress.weights[name] for name in parts.trained}
-    total = PlainSum(reply_quantities(before, plan.settings, phase=parts.phase, schema=plan.schema), agrees=check_reply)
-    strategy = choose_strategy(plan, parts.phase, progress.strategy_state)
-
-    def accept(node: int, record: RecordDict) -> None:
-        total.add(SumsReply.from_record(record).arrays, where=plan.roster.names[node])
-        parts.holders.add(node)
-
-    def ask(nodes: Collection[int]) -> Attendance:
-        questions = _questions(plan, parts, progress, strategy)
-        attendance = ask_sites(
-            link,
-            TRAIN,
-            {node: questions[node] for node in nodes},
-            names=plan.roster.names,
-            deadline_s=plan.settings.deadline_s,
-            accept=accept,
-        )
-        # Who failed may have lost the weights that it held: they go along with its next question.
-        parts.holders.difference_update(node for node, name in plan.roster.names.items() if name in attendance.failed)
-        plan.note_holders(attendance)
-        return attendance
-
-    attendance = ask(plan.roster.names)
-    if attendance.lacking:
-        attendance = attendance.joined_by(ask(attendance.lacking))
-    sums = total.total()
+    strategy, names = choose_strategy(plan, parts.phase, progress.strategy_state), plan.hospitals.names
+    answers = plan.hospitals.ask(
+        _compose_request(plan, parts, progress, control=strategy.control()),
+        holders={"networks": plan.network_holders, "frozen": parts.holders},
+        vary=lambda node: {"counted_round": strategy.counted_round(names[node])},
+    )
+    sums, attendance = answers.sums, answers.attendance
     metrics = summarise(unpack_scores(sums))
     train_loss = float(sums["train-loss-sum"] / sums["n-train"]) if sums["n-train"] else None
     round_number = progress.round_number + 1
@@ -147,6 +134,25 @@ def _train_round(
         progress.rounds[-1]["penalties"] = dict(zip(penalised_columns(plan), strategy.penalties, strict=True))
     progress.strategy_state = strategy.state
     return metrics, stepped
+
+
+def _compose_request(plan: StudyPlan, parts: PhaseWeights, progress: Progress, *, control: Weights) -> TrainRequest:
+    """The question of a round, with all weights that any hospital may lack."""
+    return TrainRequest(
+        study=plan.hospitals.study,
+        phase=parts.phase,
+        round_number=progress.round_number,
+        weights_round=progress.weights_round,
+        discarded=tuple((after, last) for after, last in progress.discarded),
+        preprocessing=plan.preprocessing.to_json(),
+        event_weight=plan.event_weight,
+        networks_sha256=progress.networks_sha256,
+        frozen_sha256=parts.frozen_sha256,
+        weights={name: progress.weights[name] for name in parts.trained},
+        networks=progress.networks,
+        frozen=dict(parts.frozen),
+        control=dict(control),
+    )
 
 
 def choose_strategy(plan: StudyPlan, phase: Phase, state: Mapping[str, np.ndarray]) -> Strategy:
@@ -168,41 +174,6 @@ def penalised_columns(plan: StudyPlan) -> dict[str, slice]:
     widths = empty_model(plan.schema, plan.settings, device=torch.device("meta")).widths
     ends = list(accumulate(widths.values()))
     return {name: slice(start, end) for name, (start, end) in zip(widths, pairwise([0, *ends]), strict=True)}
-
-
-def _questions(plan: StudyPlan, parts: PhaseWeights, progress: Progress, strategy: Strategy) -> dict[int, RecordDict]:
-    """One record for all hospitals alike, with the frozen weights for those that have not shown to hold them.
-
-    Under SCAFFOLD there is one for each round in which a hospital's answer counted last.
-    """
-
-    @cache
-    def record(*, has_networks: bool, has_frozen: bool, counted_round: int) -> RecordDict:
-        return TrainRequest(
-            study=plan.study,
-            phase=parts.phase,
-            round_number=progress.round_number,
-            weights_round=progress.weights_round,
-            discarded=tuple((after, last) for after, last in progress.discarded),
-            preprocessing=plan.preprocessing.to_json(),
-            event_weight=plan.event_weight,
-            networks_sha256=progress.networks_sha256,
-            frozen_sha256=parts.frozen_sha256,
-            weights={name: progress.weights[name] for name in parts.trained},
-            networks={} if has_networks else dict(progress.networks),
-            frozen={} if has_frozen else dict(parts.frozen),
-            control=strategy.control(),
-            counted_round=counted_round,
-        ).to_record()
-
-    return {
-        node: record(
-            has_networks=node in plan.network_holders,
-            has_frozen=node in parts.holders,
-            counted_round=strategy.counted_round(name),
-        )
-        for node, name in plan.roster.names.items()
-    }
 
 
 def _note_validation(progress: Progress, metrics: Metrics) -> None:

@@ -2,22 +2,8 @@
 
 The coordinator asks, a hospital answers with the reply of the same name or with a Refusal. A message holds one JSON
 text ("header") and named arrays; nothing is pickled. A hospital keeps no state that a later message relies on, except
-files it can ask for again, so a restarted hospital simply goes on.
-
-| kind | request | reply |
-|---|---|---|
-| query.handshake | HandshakeRequest | HandshakeReply |
-| query.reference | ReferenceRequest | SumsReply (quality_measures.reference_quantities) |
-| query.quality | QualityRequest | QualityReply |
-| query.statistics | StatisticsRequest | SumsReply (statistics.statistics_quantities) |
-| query.components | ComponentsRequest | SumsReply (components.component_quantities) |
-| train | TrainRequest | SumsReply (reply_quantities) |
-| evaluate | EvaluateRequest | EvaluateReply |
-| query.background | BackgroundRequest | SumsReply (common_background.background_quantities) |
-| query.explain | ExplainRequest | ExplainReply |
-| query.spread | SpreadRequest | SumsReply (explanation_quantities.spread_quantities) |
-| query.refit | refit_messages.RefitRequest | SumsReply (refits.refit_quantities) |
-| query.sizes | refit_messages.SizesRequest | SumsReply (refits.size_quantities) |
+files it can ask for again, so a restarted hospital simply goes on. The table in questions.py says which reply belongs
+to which request, and what its arrays may be.
 """
 
 from __future__ import annotations
@@ -42,7 +28,6 @@ KINDS = (
     *(HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE),
     *(BACKGROUND, EXPLAIN, SPREAD, REFIT, SIZES),
 )
-IN_SIMULATIONS = (REFIT, SIZES)  # from all answers single patients could be computed
 
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
@@ -355,30 +340,24 @@ class SpreadRequest(WholeModelRequest):
     background_present: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
-class EvaluateReply(Message):
+class EvaluateReply(SumsReply):
     """Hospital to coordinator: sums of its scores for the reducer and, if the small-cell rule lets it, its own row.
 
     Attributes:
         row: JSON of the hospital's own metrics, or of the suppressed row.
-        arrays: `metrics.ScoreSums` as arrays, read only as a total.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
     row: str
-    arrays: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
-class ExplainReply(Message):
+class ExplainReply(SumsReply):
     """Hospital to coordinator: sums of its Shapley values and, if the small-cell rule lets it, its own shares.
 
     Attributes:
         row: JSON of the hospital's own shares, or of the suppressed row.
-        arrays: `explanation_quantities`, read only as a total.
     """
 
-    array_fields: ClassVar[tuple[str, ...]] = ("arrays",)
     row: str
-    arrays: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
 class Refusal(Message):

@@ -1,6 +1,6 @@
 """Peak memory of the coordinator's side of one round, as the number of hospitals grows.
 
-The question is put by `ask_sites` through the link that a run uses, and answers go into the reducer of a run. Behind
+The question of a round is put through the link that a run uses, and answers go into the reducer of a run. Behind
 the link stands no network but a grid whose hospitals have all answered by the first look: the worst case. An answer is
 made when the link pulls it, as Flower's own grid downloads it then.
 """
@@ -8,7 +8,7 @@ made when the link pulls it, as Flower's own grid downloads it then.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,30 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.flower.link import FlowerLink
-from server.protocol.quorum import ask_sites
-from server.protocol.reduce import PlainSum
+from server.protocol.hospitals import Hospitals
+from shared_model.config import parse_settings
 from shared_model.errors import StudyError
-from shared_model.protocol.messages import TRAIN, SumsReply
-from shared_model.protocol.quantities import Quantity
+from shared_model.protocol.messages import PROTOCOL_VERSION, TRAIN, StudyReference, SumsReply, TrainRequest
+from shared_model.protocol.questions import find_question
+from shared_model.schema import parse_schema
+from shared_model.training.updates import N_TRAIN, PREFIX
 from simulation.bench.isolated import run_isolated
 
 ARRAYS = 20
 TIMEOUT_S = 600.0
+_SCHEMA = """
+[study]
+name = "memory"
+title = "Memory of a round"
+outcome = "died"
+patient_id = "patient_id"
+
+[[static]]
+name = "age"
+kind = "numeric"
+unit = "years"
+range = [0, 120]
+"""
 _UNUSED = "the link pushes and pulls messages and uses nothing else of the grid"
 
 
@@ -65,24 +80,29 @@ def one_round(n_sites: int, model_mb: int) -> Callable[[], int]:
     for name in ("task_id", "run_id", "node_id"):  # as Flower does before it starts an app
         setattr(TaskIdentity, name, 1)
     n_values = model_mb * 1_000_000 // (4 * ARRAYS)
-    weights = {f"layer.{i}": np.full(n_values, 0.5, dtype=np.float32) for i in range(ARRAYS)}
-    quantities = {name: Quantity((n_values,), limit=1000.0) for name in weights}
-    question = SumsReply(arrays=weights).to_record()
-    nodes = range(1, n_sites + 1)
-    link = FlowerLink(AnsweredGrid(n_values))
+    names = {node: f"hospital_{node}" for node in range(1, n_sites + 1)}
+    schema = parse_schema(_SCHEMA, source="schema.toml")
+    study = StudyReference(run_id="memory", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings={})
+    request = TrainRequest(
+        study=study,
+        phase="joint",
+        round_number=0,
+        weights_round=0,
+        preprocessing="{}",
+        event_weight=1.0,
+        networks_sha256="0" * 64,
+        frozen_sha256="0" * 64,
+        weights={f"layer.{i}": np.full(n_values, 0.5, dtype=np.float32) for i in range(ARRAYS)},
+    )
+    settings = parse_settings({"strategy": "fedavg", "deadline-s": TIMEOUT_S})
+    quantities = find_question(request).quantities(request, schema, settings)
+    link = FlowerLink(AnsweredGrid({name: quantity.shape for name, quantity in quantities.items()}))
+    hospitals = Hospitals(link, study, schema, settings, names)
 
     def ask() -> int:
-        total = PlainSum(quantities)
-        attendance = ask_sites(
-            link,
-            TRAIN,
-            dict.fromkeys(nodes, question),
-            names={node: f"hospital_{node}" for node in nodes},
-            deadline_s=TIMEOUT_S,
-            accept=lambda node, record: total.add(SumsReply.from_record(record).arrays, where=str(node)),
-        )
+        attendance = hospitals.ask(request).attendance
         if len(attendance.answered) != n_sites:
-            raise StudyError(f"round: expected {n_sites} answers, got {len(attendance.answered)}.")
+            raise StudyError(f"round: expected {n_sites} answers, got {attendance.failed}.")
         return len(attendance.answered)
 
     return ask
@@ -92,11 +112,11 @@ class AnsweredGrid(Grid):
     """Every message has its answer at once.
 
     Args:
-        n_values: of each of the answer's arrays.
+        shapes: of the answer's arrays.
     """
 
-    def __init__(self, n_values: int) -> None:
-        self._n_values = n_values
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._shapes = shapes
         self._nodes: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -113,7 +133,9 @@ class AnsweredGrid(Grid):
         return [self._answer(name, node) for name, node in taken.items()]
 
     def _answer(self, message_id: str, node: int) -> Message:
-        arrays = {f"layer.{i}": np.full(self._n_values, 1.0 / node, dtype=np.float32) for i in range(ARRAYS)}
+        arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in self._shapes.items()}
+        arrays |= {name: array + 1.0 / node for name, array in arrays.items() if name.startswith(PREFIX)}
+        arrays[N_TRAIN] = np.ones((), dtype=np.float32)
         metadata = Metadata(
             run_id=1,
             message_id="",

@@ -22,8 +22,9 @@ from client.deployment.landlock import Allowed, landlock_abi
 from client.deployment.separation import Separation, system_devices, system_paths
 from client.socket.frames import HEAD, MAGIC, VERSION, pack_head, parse_record, read_frame
 from shared_model.protocol.messages import (
-    IN_SIMULATIONS,
     KINDS,
+    REFIT,
+    SIZES,
     STATISTICS,
     TRAIN,
     HandshakeReply,
@@ -258,8 +259,8 @@ def test_worker_refuses_hostile_questions(attack: Attack, question: str, reason:
 
 def test_worker_lets_out_only_what_passed_the_gate(attack: Attack) -> None:
     passed = [line["sha256"] for line in attack.audit]
-    assert all(is_message(attack.answer(kind), Refusal) for kind in IN_SIMULATIONS)
-    for kind in set(KINDS) - set(IN_SIMULATIONS):
+    assert all(is_message(attack.answer(kind), Refusal) for kind in (REFIT, SIZES))
+    for kind in set(KINDS) - {REFIT, SIZES}:
         record = attack.answer(kind)
         assert not is_message(record, Refusal), attack.reason(kind)
         released = [_digest(arrays) for arrays in record.array_records.values()]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
 
+from server.protocol.hospitals import Hospitals
 from server.protocol.link import Answer, Link
 from server.protocol.plan import StudyPlan
 from server.protocol.roster import shake_hands
@@ -49,9 +50,9 @@ def open_plan(link: Link, cohort: Path, settings: Settings, *, seed: int = 0) ->
     study = StudyReference(
         run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
     )
-    roster = shake_hands(link, study, settings)
-    preprocessing = gather_statistics(link, study, schema=schema, settings=settings, roster=roster)
-    plan = StudyPlan(study, schema, settings, roster, preprocessing, event_weight=1.0)
+    everyone = Hospitals(link, study, schema, settings, names={})
+    hospitals = replace(everyone, names=shake_hands(everyone).names)
+    plan = StudyPlan(hospitals, gather_statistics(hospitals), event_weight=1.0)
     progress = start_progress(plan)
     rng = np.random.default_rng(seed)
     for name in sorted(progress.weights):

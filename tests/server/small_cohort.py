@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from client.outbound import Gate
 from client.quality.correlation import sum_correlations
 from client.quality.measuring import measure_patients, sum_measures
 from client.site import Site
@@ -21,6 +22,7 @@ from server.study import run_study
 from shared_model.config import Phase, Scalar, Settings, parse_settings
 from shared_model.model.fusion import build_model
 from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
+from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.messages import (
     BACKGROUND,
     COMPONENTS,
@@ -206,6 +208,12 @@ def describe_study(site: Site, settings: Settings) -> StudyReference:
     return StudyReference(
         run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=site.schema.sha256, settings=settings.to_config()
     )
+
+
+def open_gate(site: Site, settings: Settings, request: Request, rule: SmallCellRule) -> Gate:
+    """The gate of a hospital with this rule, for the answer to a question."""
+    audit_log = site.state_dir / "audit.jsonl"
+    return Gate.of(request, rule, schema=site.schema, settings=settings, audit_log=audit_log)
 
 
 def fit_site(site: Site, settings: Settings) -> Preprocessing:

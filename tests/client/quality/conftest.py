@@ -12,8 +12,8 @@ import pytest
 
 from client.site import Site
 from client.worker.answering import Worker
+from server.protocol.hospitals import Hospitals
 from server.protocol.quality import Judgement, judge_quality
-from server.protocol.roster import Roster
 from shared_model.patient_arrays import PatientArrays
 from shared_model.quality.checks import QualityReport
 from shared_model.schema import Schema
@@ -52,9 +52,10 @@ class Federation:
             change = (changes or {}).get(name)
             site.__dict__["patients"] = change(self.arrays[name]) if change else self.arrays[name]
             workers.append(Worker(site))
-        roster = Roster(names=dict(enumerate(names)), modalities={}, versions={}, excluded={})
         study = describe_study(workers[0].site, chosen)
-        return judge_quality(InProcessLink(workers), study, schema=self.schema, settings=chosen, roster=roster)
+        return judge_quality(
+            Hospitals(InProcessLink(workers), study, self.schema, chosen, names=dict(enumerate(names)))
+        )
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from server.protocol.hospitals import Hospitals
 from server.protocol.quality import judge_quality
-from server.protocol.roster import Roster
 from shared_model.patient_arrays import PatientArrays
 from simulation.in_process import InProcessLink
 from simulation.scenarios import ALL
@@ -237,13 +237,7 @@ def test_no_real_hospital_is_red(cohort: str, tmp_path: Path) -> None:
     settings = small_settings(min_sites=min(3, len(workers)))
     study = describe_study(workers[0].site, settings)
 
-    judged = judge_quality(
-        InProcessLink(workers),
-        study,
-        schema=workers[0].site.schema,
-        settings=settings,
-        roster=Roster(names=names, modalities={}, versions={}, excluded={}),
-    )
+    judged = judge_quality(Hospitals(InProcessLink(workers), study, workers[0].site.schema, settings, names))
 
     assert (set(judged.reports), judged.failed) == (set(names.values()), {})
     assert all(report is not None and report.grade != "red" for report in judged.reports.values())

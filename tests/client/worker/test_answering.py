@@ -25,10 +25,11 @@ from shared_model.protocol.messages import (
     EVALUATE,
     EXPLAIN,
     HANDSHAKE,
-    IN_SIMULATIONS,
     KINDS,
     QUALITY,
     REFERENCE,
+    REFIT,
+    SIZES,
     SPREAD,
     STATISTICS,
     TRAIN,
@@ -43,6 +44,7 @@ from shared_model.protocol.messages import (
     SumsReply,
     is_message,
 )
+from shared_model.protocol.questions import QUESTIONS
 from tests.server.small_cohort import (
     describe_study,
     evaluate_request,
@@ -90,6 +92,22 @@ def test_worker_checks_the_schema_in_every_question(small_site: Site, kind: str)
 
     assert "expected the study with hash ffffffffffff" in refusal.reason
     assert small_site.schema.sha256[:12] in refusal.reason
+
+
+@pytest.mark.parametrize("kind", [kind for kind, question in QUESTIONS.items() if question.part])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_question_about_one_part_is_refused_about_another(small_site: Site, kind: str, part: str) -> None:
+    settings = small_settings(strategy="newton", share_refits=3)
+    request = requests_of_every_kind(small_site, settings)[kind].model_copy(update={"part": part})
+
+    reply = Worker(small_site).answer(kind, request.to_record())
+
+    if part == QUESTIONS[kind].part:
+        assert not is_message(reply, Refusal)
+    else:
+        assert _refusal(reply).reason == (
+            f"{kind}: expected a question about the {QUESTIONS[kind].part} part, got {part}."
+        )
 
 
 @pytest.mark.parametrize("settings", [{"learning-rate": -1.0}, {"unknown": 1}, {"modalities": "genome"}])
@@ -364,7 +382,7 @@ def test_worker_answers_every_kind_and_logs_each_release_without_values(small_si
     assert ExplainReply.from_record(replies[EXPLAIN]).arrays["n"][0] == 12
     assert set(SumsReply.from_record(replies[SPREAD]).arrays) == {f"between/{x}" for x in ("k", "w", "wy", "wyy", "ww")}
     lines = [json.loads(line) for line in (small_site.state_dir / "audit.jsonl").read_text().splitlines()]
-    rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD, *IN_SIMULATIONS]
+    rows = [f"{EVALUATE}, own row", COMPONENTS, BACKGROUND, EXPLAIN, f"{EXPLAIN}, own row", SPREAD, REFIT, SIZES]
     assert [line["kind"] for line in lines] == [REFERENCE, f"{QUALITY}, own row", STATISTICS, TRAIN, EVALUATE, *rows]
     assert all(set(line) == {"time", "run_id", "kind", "arrays", "bytes", "sha256"} for line in lines)
     for reply in replies.values():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from client.outbound import Gate
 from client.site import Site
 from client.worker.evaluation import answer_evaluate
 from shared_model.errors import ProtocolError, SuppressedError
@@ -17,7 +16,7 @@ from shared_model.model.fusion import build_model
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.messages import EvaluateReply, EvaluateRequest
 from shared_model.training.updates import hash_weights
-from tests.server.small_cohort import evaluate_request, fit_site, small_settings
+from tests.server.small_cohort import evaluate_request, fit_site, open_gate, small_settings
 
 SETTINGS = small_settings()
 
@@ -25,7 +24,7 @@ SETTINGS = small_settings()
 def _evaluate(
     site: Site, request: EvaluateRequest, *, min_patients: int = 10, min_events: int = 1
 ) -> tuple[EvaluateReply, dict[str, Any]]:
-    gate = Gate(SmallCellRule(min_patients, min_events, 5, 3), site.state_dir / "audit.jsonl", "run")
+    gate = open_gate(site, SETTINGS, request, SmallCellRule(min_patients, min_events, 5, 3))
     reply = answer_evaluate(site, SETTINGS, request, gate)
     return reply, json.loads(reply.row)
 

@@ -10,23 +10,31 @@ import torch
 
 from client.outbound import Gate
 from client.site import Site
-from client.worker.explain import answer_background, answer_explain, answer_spread
+from client.worker import explain
+from client.worker.explain import answer_explain
 from client.worker.run_state import NeedsWeightsError
 from shared_model.errors import ProtocolError, StudyError, SuppressedError
 from shared_model.model.fusion import build_model
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.protocol.messages import BackgroundRequest, ExplainReply, ExplainRequest, SpreadRequest
+from shared_model.protocol.messages import (
+    BackgroundRequest,
+    ExplainReply,
+    ExplainRequest,
+    Request,
+    SpreadRequest,
+    SumsReply,
+)
 from shared_model.shapley.common_background import hash_background
 from shared_model.training.updates import hash_weights
-from tests.server.small_cohort import explain_request, small_settings
+from tests.server.small_cohort import explain_request, open_gate, small_settings
 
 SETTINGS = small_settings(head="4", strata="male")
 MODALITIES = ("static", "vitals", "drugs")
 
 
-def gate_of(site: Site, *, min_patients: int = 10, min_events: int = 1) -> Gate:
-    return Gate(SmallCellRule(min_patients, min_events, 5, 3), site.state_dir / "audit.jsonl", "run")
+def gate_of(site: Site, request: Request, *, min_patients: int = 10, min_events: int = 1) -> Gate:
+    return open_gate(site, SETTINGS, request, SmallCellRule(min_patients, min_events, 5, 3))
 
 
 def question(site: Site, *, part: Any = "test", features: bool = True) -> ExplainRequest:
@@ -57,7 +65,15 @@ def background_question(request: ExplainRequest, **changes: Any) -> BackgroundRe
 
 
 def answer(site: Site, request: ExplainRequest, **rule: int) -> ExplainReply:
-    return answer_explain(site, SETTINGS, request, gate_of(site, **rule))
+    return answer_explain(site, SETTINGS, request, gate_of(site, request, **rule))
+
+
+def answer_spread(site: Site, request: SpreadRequest, **rule: int) -> SumsReply:
+    return explain.answer_spread(site, SETTINGS, request, gate_of(site, request, **rule))
+
+
+def answer_background(site: Site, request: BackgroundRequest, **rule: int) -> SumsReply:
+    return explain.answer_background(site, SETTINGS, request, gate_of(site, request, **rule))
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -136,7 +152,7 @@ def test_weight_of_an_event_moves_probabilities_and_not_values_of_the_logit(smal
 def test_background_sums_are_of_the_training_part(small_site: Site) -> None:
     request = background_question(question(small_site), part="train")
 
-    arrays = answer_background(small_site, SETTINGS, request, gate_of(small_site)).arrays
+    arrays = answer_background(small_site, request).arrays
 
     assert arrays["patterns"].sum() == 36
     assert arrays["levels/asa"].sum() == 36
@@ -175,18 +191,10 @@ def test_hospital_with_too_few_patients_tells_nothing(small_site: Site) -> None:
     with pytest.raises(SuppressedError):
         answer(small_site, request, min_patients=61)
     with pytest.raises(SuppressedError):
-        answer_spread(small_site, SETTINGS, spread_question(request, (0.0,) * 3), gate_of(small_site, min_patients=61))
+        answer_spread(small_site, spread_question(request, (0.0,) * 3), min_patients=61)
     with pytest.raises(SuppressedError):
-        answer_background(small_site, SETTINGS, background_question(request), gate_of(small_site, min_patients=37))
+        answer_background(small_site, background_question(request), min_patients=37)
     assert not (small_site.state_dir / "audit.jsonl").exists()
-
-
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_background_is_of_the_training_part_alone(small_site: Site, part: str) -> None:
-    with pytest.raises(ProtocolError, match="expected a question about the training part"):
-        answer_background(
-            small_site, SETTINGS, background_question(question(small_site), part=part), gate_of(small_site)
-        )
 
 
 def test_background_holds_no_row_of_a_modality_that_few_have(small_site: Site) -> None:
@@ -194,7 +202,7 @@ def test_background_holds_no_row_of_a_modality_that_few_have(small_site: Site) -
     few = [small_site.patients.patient_ids[row] for row in small_site.split(SETTINGS).train[:9]]
     vitals[vitals["patient_id"].isin(few)].to_csv(small_site.folder / "vitals.csv", index=False)
     changed = Site("east", small_site.folder, small_site.cache_dir)
-    sums = answer_background(changed, SETTINGS, background_question(question(changed)), gate_of(changed)).arrays
+    sums = answer_background(changed, background_question(question(changed))).arrays
     assert changed.patients.present["vitals"].sum() == 9
     assert not np.any(sums["vitals/histogram"])
 
@@ -225,7 +233,7 @@ def test_background_that_is_not_the_one_named_is_refused(change: str, small_site
     with pytest.raises(ProtocolError, match="background: expected the id"):
         answer(small_site, request)
     with pytest.raises(ProtocolError, match="background: expected the id"):
-        answer_spread(small_site, SETTINGS, spread_question(request, (0.0,) * 3), gate_of(small_site))
+        answer_spread(small_site, spread_question(request, (0.0,) * 3))
 
 
 @pytest.mark.parametrize("change", ["width", "missing", "unknown", "rows"])
@@ -267,7 +275,7 @@ def test_spread_with_a_wrong_number_of_variances_is_refused(n: int, small_site: 
     request = spread_question(question(small_site), (0.01,) * n)
 
     with pytest.raises(ProtocolError, match=rf"tau2: expected one number a modality \(3\), got {n}"):
-        answer_spread(small_site, SETTINGS, request, gate_of(small_site))
+        answer_spread(small_site, request)
 
 
 def test_values_that_do_not_add_up_to_the_predictions_do_not_leave(
@@ -288,12 +296,7 @@ def test_question_without_weights_is_answered_when_they_are_held(small_site: Sit
     full = answer(small_site, request)
 
     light = answer(small_site, request.model_copy(update={"weights": {}}))
-    spread = answer_spread(
-        small_site,
-        SETTINGS,
-        spread_question(request.model_copy(update={"weights": {}}), (0.0,) * 3),
-        gate_of(small_site),
-    )
+    spread = answer_spread(small_site, spread_question(request.model_copy(update={"weights": {}}), (0.0,) * 3))
 
     assert light.row == full.row
     for name, value in full.arrays.items():
@@ -305,20 +308,19 @@ def test_question_without_weights_is_answered_when_they_are_held(small_site: Sit
 def test_question_without_weights_is_answered_by_a_call_for_them_when_they_are_not_held(small_site: Site) -> None:
     request = question(small_site).model_copy(update={"weights": {}})
 
-    for ask in (
-        lambda: answer(small_site, request),
-        lambda: answer_spread(small_site, SETTINGS, spread_question(request, (0.0,) * 3), gate_of(small_site)),
-        lambda: answer_background(small_site, SETTINGS, background_question(request), gate_of(small_site)),
-    ):
-        with pytest.raises(NeedsWeightsError):
-            ask()
+    with pytest.raises(NeedsWeightsError):
+        answer(small_site, request)
+    with pytest.raises(NeedsWeightsError):
+        answer_spread(small_site, spread_question(request, (0.0,) * 3))
+    with pytest.raises(NeedsWeightsError):
+        answer_background(small_site, background_question(request))
 
 
 def test_spread_weighs_the_hospital_by_its_own_variance_and_that_between_hospitals(small_site: Site) -> None:
     request = question(small_site)
     at_zero = answer(small_site, request).arrays
 
-    arrays = answer_spread(small_site, SETTINGS, spread_question(request, (0.0, 0.01, 4.0)), gate_of(small_site)).arrays
+    arrays = answer_spread(small_site, spread_question(request, (0.0, 0.01, 4.0))).arrays
 
     own = 1 / at_zero["between/w"]
     np.testing.assert_allclose(arrays["between/w"], 1 / (own + np.array([0.0, 0.01, 4.0])), rtol=1e-12)
@@ -330,14 +332,14 @@ def test_spread_uses_the_sums_of_the_explanation_and_makes_them_anew_where_it_ha
 ) -> None:
     request = question(small_site)
     spread = spread_question(request, (0.0, 0.01, 4.0))
-    made_anew = answer_spread(small_site, SETTINGS, spread, gate_of(small_site)).arrays
+    made_anew = answer_spread(small_site, spread).arrays
     answer(small_site, request)
     monkeypatch.delattr("client.worker.explain.explain_checked")
 
-    kept = answer_spread(small_site, SETTINGS, spread, gate_of(small_site)).arrays
+    kept = answer_spread(small_site, spread).arrays
 
     for name, value in made_anew.items():
         np.testing.assert_array_equal(kept[name], value)
     other = spread.model_copy(update={"weights_round": 1})
     with pytest.raises(NameError):  # the values of another model would have to be made
-        answer_spread(small_site, SETTINGS, other, gate_of(small_site))
+        answer_spread(small_site, other)

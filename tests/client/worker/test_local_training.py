@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import client.worker.run_state
-from client.outbound import Gate
 from client.site import Site
 from client.worker.local_training import answer_train
 from client.worker.run_state import NeedsWeightsError
@@ -20,12 +19,12 @@ from shared_model.model.encoders import ImageEncoder
 from shared_model.model.fusion import build_model
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.messages import TrainRequest
-from tests.server.small_cohort import fit_site, small_settings, train_request, write_small_cohort
+from tests.server.small_cohort import fit_site, open_gate, small_settings, train_request, write_small_cohort
 
 
 def _train(site: Site, settings: Settings, request: TrainRequest, *, min_patients: int = 10) -> dict[str, np.ndarray]:
     rule = SmallCellRule(min_patients, 5, 5, 3)
-    gate = Gate(rule, site.state_dir / "audit.jsonl", request.study.run_id)
+    gate = open_gate(site, settings, request, rule)
     return answer_train(site, settings, request, gate).arrays
 
 

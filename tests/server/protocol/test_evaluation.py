@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from server.protocol.evaluation import describe_scores, evaluate_test
+from server.protocol.hospitals import Hospitals
 from server.protocol.link import Answer
 from server.protocol.plan import StudyPlan
-from server.protocol.roster import Roster
 from server.protocol.whole_model import WholeModel
 from server.run_folder.checkpoints import Progress
 from shared_model.errors import StudyError
@@ -63,9 +63,13 @@ def plan() -> StudyPlan:
     preprocessing = Preprocessing(
         **{**empty, "n": 1, "events": 1, "number_mean": [], "number_sd": [], "number_fill": []}
     )
-    roster = Roster(names=dict(enumerate(NAMES)), modalities={}, versions={}, excluded={})
     study = StudyReference(run_id="run", protocol=1, schema_sha256="0" * 64, settings={})
-    return StudyPlan(study, schema, settings, roster, preprocessing, 1.0)
+    names = dict(enumerate(NAMES))
+    return StudyPlan(Hospitals(ScriptedLink(0, _no_answer), study, schema, settings, names), preprocessing, 1.0)
+
+
+def _no_answer(kind: str, node: int, question: RecordDict) -> Answer:  # noqa: ARG001
+    return Answer(node, None, "no answer")
 
 
 @pytest.fixture
@@ -82,7 +86,8 @@ def _evaluate(plan: StudyPlan, reply: Callable[[int], EvaluateReply]) -> tuple[d
         return Answer(node, reply(node).to_record())
 
     progress = Progress(weights={}, best_weights={}, round_number=7, weights_round=3)
-    return evaluate_test(WholeModel(ScriptedLink(len(NAMES), answer), plan, progress, phase="joint"))
+    over = replace(plan, hospitals=replace(plan.hospitals, link=ScriptedLink(len(NAMES), answer)))
+    return evaluate_test(WholeModel(over, progress, phase="joint"))
 
 
 def test_pooled_metrics_are_those_of_scikit_learn_on_all_patients_together(

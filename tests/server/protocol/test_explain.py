@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,16 @@ from client.worker.answering import Worker
 from server.protocol.explain import (
     CommonBackground,
     ExplainedPart,
-    check_row_counts,
     draw_background,
     explain_part,
-    parse_shares,
 )
 from server.protocol.explanations import describe_explanation
 from server.protocol.link import Answer, Link
 from server.protocol.refits import ShareRefits
 from server.protocol.whole_model import WholeModel
 from shared_model.config import Scalar
-from shared_model.errors import ProtocolError, StudyError
+from shared_model.errors import StudyError
 from shared_model.model.fusion import build_model
-from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.messages import EXPLAIN, SPREAD, ExplainReply
 from shared_model.shapley.common_background import hash_background
 from simulation.in_process import InProcessLink
@@ -51,7 +47,7 @@ def explain(
     link: Link, cohort: Path, *, min_sites: int = 3, features: bool = False
 ) -> tuple[WholeModel, CommonBackground, ExplainedPart]:
     plan, progress = open_plan(link, cohort, small_settings(min_sites=min_sites, **SETTINGS))
-    model = WholeModel(link, plan, progress, phase="fusion")
+    model = WholeModel(plan, progress, phase="fusion")
     background = draw_background(model, progress.weights)
     return model, background, explain_part(model, background, part="test", features=features)
 
@@ -75,9 +71,7 @@ def test_same_hospitals_give_the_same_background(with_series: Path, workers: lis
     link = InProcessLink(workers)
     plan, progress = open_plan(link, with_series, small_settings(**SETTINGS))
 
-    first, again = (
-        draw_background(WholeModel(link, plan, progress, phase="fusion"), progress.weights) for _ in range(2)
-    )
+    first, again = (draw_background(WholeModel(plan, progress, phase="fusion"), progress.weights) for _ in range(2))
 
     assert first.background_id == again.background_id
 
@@ -218,67 +212,3 @@ def _nudge(record: RecordDict) -> None:
     value = rows["static"].numpy().copy()
     value[0, 0] += 1
     rows["static"] = Array(value)
-
-
-# ------------------------------------------------------------------------------------------------------------ own rows
-
-NAMES = ("static", "vitals")
-RULE = SmallCellRule()
-
-
-def own_row(**changes: Any) -> dict[str, Any]:
-    entry = {"share": 0.5, "share_ci": [0.4, 0.6], "mean_abs": 0.3}
-    return {"n": 40, "events": 10, "modalities": {name: dict(entry) for name in NAMES}, **changes}
-
-
-def test_row_of_shares_is_read_as_it_was_written() -> None:
-    assert parse_shares(json.dumps(own_row()), RULE, NAMES) == own_row()
-
-
-def test_row_of_a_constant_model_has_no_shares() -> None:
-    row = own_row()
-    row["modalities"]["static"] |= {"share": None, "share_ci": [None, None]}
-    assert parse_shares(json.dumps(row), RULE, NAMES) == row
-
-
-@pytest.mark.parametrize("row", [{"suppressed": True}, own_row(n=9, events=1), own_row(events=4)])
-def test_row_that_must_not_be_shown_is_hidden(row: dict[str, Any]) -> None:
-    assert parse_shares(json.dumps(row), RULE, NAMES) == {"suppressed": True}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "null",
-        "{}",
-        json.dumps(own_row(extra=1)),
-        json.dumps(own_row(n=-1)),
-        json.dumps(own_row(n="40")),
-        json.dumps(own_row(events=41)),
-        json.dumps(own_row(modalities={"static": own_row()["modalities"]["static"]})),
-        json.dumps(own_row()).replace('"share": 0.5', '"share": 1.5'),
-        json.dumps(own_row()).replace('"share": 0.5', '"share": NaN'),
-        json.dumps(own_row()).replace("[0.4, 0.6]", "[0.4]"),
-        json.dumps(own_row()).replace('"mean_abs": 0.3', '"mean_abs": Infinity'),
-    ],
-)
-def test_row_that_is_no_row_of_shares_is_refused(text: str) -> None:
-    with pytest.raises(ProtocolError, match="own shares"):
-        parse_shares(text, RULE, NAMES)
-
-
-@pytest.mark.parametrize(
-    ("row", "arrays"),
-    [
-        (own_row(n=41), {"n": np.array([40.0]), "events": np.array([own_row()["events"]])}),
-        (own_row(), {"n": np.array([float(own_row()["n"])]), "events": np.array([own_row()["events"] + 1.0])}),
-        (own_row(), {}),
-    ],
-)
-def test_row_whose_counts_are_not_those_of_its_sums_is_refused(
-    row: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> None:
-    with pytest.raises(ProtocolError, match="own shares: expected the counts of the sums"):
-        check_row_counts(row, arrays)

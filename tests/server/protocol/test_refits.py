@@ -164,7 +164,7 @@ def explained_model(cohort: Path, cache: Path, link: Any = None, **changes: Any)
     link = link or InProcessLink(open_workers(cohort, cache))
     settings = small_settings(**{**NEWTON, "share_refits": 2, **changes})
     plan, progress = open_plan(link, cohort, settings)
-    model = WholeModel(link, plan, progress, phase="fusion")
+    model = WholeModel(plan, progress, phase="fusion")
     return model, progress.weights, draw_background(model, progress.weights)
 
 
@@ -173,16 +173,10 @@ def test_sizes_of_the_explained_head_are_those_of_its_shapley_values(cohort: Pat
     explained = explain_part(model, background, part="test", features=False)
     worker = open_workers(cohort, tmp_path / "cache", names=["east"])[0]
     head = np.append(weights[HEAD_WEIGHT][0], weights[HEAD_BIAS]).astype(np.float64)
-    total = np.zeros(3)
 
-    def accept(_: int, record: Any) -> None:
-        total[:] += record.array_records["arrays"]["refit/sizes"].numpy()[0]
-
-    model.ask(
-        SIZES,
+    answers = model.ask(
         SizesRequest,
         part="test",
-        accept=accept,
         refits=(0,),
         heads={"heads": head[None]},
         background_id=background.background_id,
@@ -191,7 +185,7 @@ def test_sizes_of_the_explained_head_are_those_of_its_shapley_values(cohort: Pat
     )
 
     assert worker.site.name == "east"
-    np.testing.assert_allclose(total, explained.total["abs"][0], rtol=1e-6)
+    np.testing.assert_allclose(answers.sums["refit/sizes"][0], explained.total["abs"][0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,16 +10,17 @@ from flwr.app import RecordDict
 
 from client.enrolment.approvals import Approvals
 from client.worker.answering import Worker
-from server.protocol.link import Answer
+from server.protocol.hospitals import Hospitals
+from server.protocol.link import Answer, Link
 from server.protocol.roster import Roster, shake_hands, wait_for_nodes
 from shared_model.config import Settings
 from shared_model.errors import StudyError
 from shared_model.protocol.messages import PROTOCOL_VERSION, HandshakeReply, Refusal, StudyReference
 from shared_model.protocol.study_hash import StudyFile
-from shared_model.schema import load_schema
+from shared_model.schema import load_schema, parse_schema
 from simulation.in_process import InProcessLink
 from tests.server.faulty_links import ScriptedLink
-from tests.server.small_cohort import open_workers, small_settings, write_small_cohort
+from tests.server.small_cohort import STATIC_SCHEMA, open_workers, small_settings, write_small_cohort
 from tests.waiting import PATIENCE_S
 
 STUDY = StudyReference(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256="0" * 64, settings={})
@@ -32,10 +34,17 @@ def _link(*records: RecordDict) -> ScriptedLink:
     return ScriptedLink(len(records), lambda _, node, __: Answer(node, records[node]))
 
 
+def _shake_hands(
+    link: Link, settings: Settings, *, study: StudyReference = STUDY, enrolled: Mapping[int, str] | None = None
+) -> Roster:
+    schema = parse_schema(STATIC_SCHEMA, source="schema.toml")
+    return shake_hands(Hospitals(link, study, schema, settings, names={}), enrolled=enrolled)
+
+
 def test_handshake_excludes_a_refusing_site_by_name_and_reason() -> None:
     link = _link(_agree("south"), Refusal(site="north", reason="schema differs").to_record(), _agree("east"))
 
-    roster = shake_hands(link, STUDY, small_settings(min_sites=2))
+    roster = _shake_hands(link, small_settings(min_sites=2))
 
     assert roster.names == {2: "east", 0: "south"}
     assert list(roster.names.values()) == ["east", "south"]
@@ -44,7 +53,7 @@ def test_handshake_excludes_a_refusing_site_by_name_and_reason() -> None:
 
 
 def test_handshake_takes_one_of_two_sites_with_one_name_and_says_so() -> None:
-    roster = shake_hands(_link(_agree("east"), _agree("east"), _agree("south")), STUDY, small_settings(min_sites=2))
+    roster = _shake_hands(_link(_agree("east"), _agree("east"), _agree("south")), small_settings(min_sites=2))
 
     assert sorted(roster.names.values()) == ["east", "south"]
     assert len(roster.excluded) == 1
@@ -56,7 +65,7 @@ def test_handshake_fails_with_every_reason_when_too_few_agree() -> None:
     refusals = [Refusal(site=name, reason=f"{name} has no data").to_record() for name in ("north", "south")]
 
     with pytest.raises(StudyError) as caught:
-        shake_hands(_link(_agree("east"), *refusals), STUDY, small_settings(min_sites=2))
+        _shake_hands(_link(_agree("east"), *refusals), small_settings(min_sites=2))
 
     assert str(caught.value).splitlines() == [
         "handshake: expected answers of at least 2 hospitals (min-sites), got 1 of 3. Failed:",
@@ -70,7 +79,7 @@ def test_handshake_takes_no_other_name_than_the_one_that_the_nodes_key_was_enrol
     refused = Refusal(site="east", reason="no data").to_record()
 
     link = _link(_agree("east"), _agree("east"), refused, _agree("west"))  # the last was not connected then
-    roster = shake_hands(link, STUDY, small_settings(min_sites=1), enrolled=enrolled)
+    roster = _shake_hands(link, small_settings(min_sites=1), enrolled=enrolled)
 
     assert roster.names == {0: "east"}
     assert roster.excluded == {
@@ -85,7 +94,7 @@ def test_handshake_waits_for_every_hospital_that_was_connected_and_names_one_tha
     come = iter([frozenset({0, 1}), frozenset({0, 1}), frozenset({0, 1, 2})])
     link.nodes = lambda: next(come, frozenset({0, 1, 2}))  # type: ignore[method-assign]
 
-    roster = shake_hands(link, STUDY, small_settings(min_sites=2, wait_s=2.0), enrolled=enrolled)
+    roster = _shake_hands(link, small_settings(min_sites=2, wait_s=2.0), enrolled=enrolled)
 
     assert sorted(roster.names.values()) == ["east", "north", "south"]
     assert roster.excluded == {
@@ -100,7 +109,7 @@ def test_handshake_refuses_a_site_name_that_could_not_be_a_folder_or_a_line(name
         site=name, version="1", modalities=[]
     ).model_dump_json()
 
-    roster = shake_hands(_link(_agree("east"), record), STUDY, small_settings(min_sites=1))
+    roster = _shake_hands(_link(_agree("east"), record), small_settings(min_sites=1))
 
     assert list(roster.names.values()) == ["east"]
     assert list(roster.excluded) == ["node 1"]
@@ -142,7 +151,9 @@ def test_handshake_names_the_reason_of_every_hospital_that_does_not_fit(tmp_path
     (cohort / "west" / "patients.csv").write_text("\n".join(short) + "\n")
     study = STUDY.model_copy(update={"schema_sha256": schema.sha256})
 
-    roster = shake_hands(InProcessLink(open_workers(cohort, tmp_path / "cache")), study, small_settings(min_sites=1))
+    roster = _shake_hands(
+        InProcessLink(open_workers(cohort, tmp_path / "cache")), small_settings(min_sites=1), study=study
+    )
 
     n_wrong = table.read_text().count(",IX\n")
     assert list(roster.names.values()) == ["east"]
@@ -168,7 +179,7 @@ def _deployed(cohort: Path, folder: Path, settings: Settings) -> list[Worker]:
 def _shake_deployed(cohort: Path, folder: Path, settings: Settings) -> Roster:
     workers = _deployed(cohort, folder, settings)
     study = STUDY.model_copy(update={"schema_sha256": workers[0].site.schema.sha256, "settings": settings.to_config()})
-    return shake_hands(InProcessLink(workers), study, settings)
+    return _shake_hands(InProcessLink(workers), settings, study=study)
 
 
 def _shrink(folder: Path) -> None:

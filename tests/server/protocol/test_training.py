@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from server.protocol.link import Answer
+from server.protocol.hospitals import Hospitals
+from server.protocol.link import Answer, Link
 from server.protocol.plan import StudyPlan
-from server.protocol.roster import Roster
-from server.protocol.training import train_phases
+from server.protocol.training import train_phase
 from server.run_folder.checkpoints import Progress, load_progress, save_progress
 from server.study import start_progress
 from shared_model.config import Scalar
@@ -39,6 +39,7 @@ from shared_model.schema import parse_schema
 from tests.server.faulty_links import ScriptedLink
 from tests.server.small_cohort import STATIC_SCHEMA, small_settings
 
+NO_LINK = ScriptedLink(0, lambda _, node, __: Answer(node, None, "no answer"))
 NAMES = {0: "east", 1: "north", 2: "south"}
 N_TRAIN = 10
 HEAD_BIAS = "head.linear.bias"
@@ -68,9 +69,7 @@ def make_plan() -> Callable[..., StudyPlan]:
         study = StudyReference(
             run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=schema.sha256, settings=settings.to_config()
         )
-        empty: dict[str, list[str]] = {name: [] for name in NAMES.values()}
-        roster = Roster(names=NAMES, modalities=empty, versions=dict.fromkeys(NAMES.values(), "1"), excluded={})
-        return StudyPlan(study, schema, settings, roster, preprocessing, 1.0)
+        return StudyPlan(Hospitals(NO_LINK, study, schema, settings, NAMES), preprocessing, 1.0)
 
     return make
 
@@ -115,8 +114,14 @@ def _train(
 ) -> tuple[Progress, Script]:
     script = Script(plan, start_progress(plan), losses, refusals or {})
     progress = progress or start_progress(plan)
-    train_phases(ScriptedLink(len(NAMES), script), plan, progress, keep=keep)
+    _train_phases(ScriptedLink(len(NAMES), script), plan, progress, keep=keep)
     return progress, script
+
+
+def _train_phases(link: Link, plan: StudyPlan, progress: Progress, *, keep: Callable[[Progress], None]) -> None:
+    over = replace(plan, hospitals=replace(plan.hospitals, link=link))
+    while progress.phase_index < len(plan.settings.phases):
+        train_phase(over, progress, keep=keep)
 
 
 def _steps(progress: Progress, plan: StudyPlan, name: str = HEAD_BIAS) -> float:
@@ -304,7 +309,7 @@ def test_line_of_a_round_without_an_answer_has_the_number_that_the_error_names(
     silent = ScriptedLink(3, lambda _, node, __: Answer(node, None, "no answer"))
 
     with pytest.raises(StudyError, match=r"^round 1 \(fusion\): "):
-        train_phases(silent, plan, progress, keep=lambda _: None)
+        _train_phases(silent, plan, progress, keep=lambda _: None)
 
     (line,) = progress.rounds
     assert (line["round"], line["train_loss"], line["val_loss"], line["answered"]) == (1, None, None, [])
@@ -320,7 +325,7 @@ def test_training_fails_when_nobody_has_validation_patients(make_plan: Callable[
         return Answer(node, SumsReply(arrays={**update, **counts, **pack_scores(ScoreSums.zero())}).to_record())
 
     with pytest.raises(StudyError, match="expected patients in the validation part, got none"):
-        train_phases(ScriptedLink(3, reply), plan, start_progress(plan), keep=lambda _: None)
+        _train_phases(ScriptedLink(3, reply), plan, start_progress(plan), keep=lambda _: None)
 
 
 class KilledError(Exception):

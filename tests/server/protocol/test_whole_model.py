@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from client.worker.answering import Worker
 from server.protocol.explain import draw_background, explain_part
 from server.protocol.whole_model import WholeModel
 from shared_model.errors import StudyError
-from shared_model.protocol.messages import BACKGROUND, EXPLAIN, SPREAD, BackgroundRequest
+from shared_model.protocol.messages import (
+    BACKGROUND,
+    EXPLAIN,
+    SPREAD,
+    BackgroundRequest,
+    ExplainRequest,
+    SpreadRequest,
+    WholeModelRequest,
+)
+from shared_model.protocol.questions import QUESTIONS
 from simulation.in_process import InProcessLink
 from tests.server.explained_study import SilencedLink, open_plan
 from tests.server.faulty_links import RecordingLink
@@ -27,13 +37,13 @@ class Asked:
     """A whole model on the four static hospitals, and what was put to them about it."""
 
     model: WholeModel
+    weights: dict[str, np.ndarray]
     workers: list[Worker]
     link: RecordingLink
     silenced: SilencedLink
 
     def ask_background(self) -> list[str]:
-        attendance = self.model.ask(BACKGROUND, BackgroundRequest, accept=lambda *_: None, part="train")
-        return attendance.answered
+        return self.model.ask(BackgroundRequest, part="train").attendance.answered
 
     def questions(self, kind: str) -> list[tuple[int, bool]]:
         """Node, and whether the weights went along."""
@@ -57,7 +67,8 @@ def open_asked(cohort: Path, cache_dir: Path, *, min_sites: int) -> Asked:
     silenced = SilencedLink(InProcessLink(workers))
     plan, progress = open_plan(silenced, cohort, small_settings(min_sites=min_sites))
     link = RecordingLink(silenced)
-    return Asked(WholeModel(link, plan, progress, phase="fusion"), workers, link, silenced)
+    over = replace(plan, hospitals=replace(plan.hospitals, link=link))
+    return Asked(WholeModel(over, progress, phase="fusion"), progress.weights, workers, link, silenced)
 
 
 def test_weights_travel_once_and_later_questions_are_light(asked: Asked) -> None:
@@ -80,13 +91,13 @@ def test_hospital_that_lost_the_weights_is_asked_again_with_them(asked: Asked) -
 def test_hospital_that_was_asked_again_counts_once_and_has_not_failed(asked: Asked) -> None:
     asked.ask_background()
     asked.lose_state(2)
-    heard: list[int] = []
+    n_train = sum(len(worker.site.split(asked.model.plan.settings).train) for worker in asked.workers)
 
-    attendance = asked.model.ask(BACKGROUND, BackgroundRequest, accept=lambda node, _: heard.append(node), part="train")
+    answers = asked.model.ask(BackgroundRequest, part="train")
 
-    assert sorted(heard) == [0, 1, 2, 3]
-    assert attendance.failed == {}
-    assert attendance.asked == ["east", "north", "south", "west"]
+    assert answers.sums["n"] == n_train
+    assert answers.attendance.failed == {}
+    assert answers.attendance.asked == ["east", "north", "south", "west"]
 
 
 def test_all_hospitals_may_have_lost_the_weights(asked: Asked) -> None:
@@ -120,32 +131,32 @@ def test_too_few_answers_end_the_step_by_name(asked: Asked) -> None:
 
 
 def test_explanation_of_a_model_sends_its_weights_once_over_its_three_questions(asked: Asked) -> None:
-    weights = {name: value for name, value in asked.model._weights.items()}  # noqa: C416 - a plain dict
-
-    explain_part(asked.model, draw_background(asked.model, weights), part="test", features=False)
+    explain_part(asked.model, draw_background(asked.model, asked.weights), part="test", features=False)
 
     assert asked.questions(BACKGROUND) == [(node, True) for node in NODES]
     assert asked.questions(EXPLAIN) == asked.questions(SPREAD) == [(node, False) for node in NODES]
 
 
-@pytest.mark.parametrize("kind", [EXPLAIN, SPREAD])
-def test_hospital_that_loses_the_weights_on_the_way_changes_nothing(kind: str, cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ExplainRequest, SpreadRequest])
+def test_hospital_that_loses_the_weights_on_the_way_changes_nothing(
+    kind: type[WholeModelRequest], cohort: Path, tmp_path: Path
+) -> None:
     def explain(folder: str, *, lose: bool) -> tuple[Asked, object]:
         asked = open_asked(cohort, tmp_path / folder, min_sites=4)
         original: Callable[..., object] = asked.model.ask
 
-        def ask(asked_kind: str, *args: object, **fields: object) -> object:
-            if lose and asked_kind == kind:
+        def ask(request: type[WholeModelRequest], **fields: object) -> object:
+            if lose and request is kind:
                 asked.lose_state(1)
-            return original(asked_kind, *args, **fields)
+            return original(request, **fields)
 
         asked.model.ask = ask  # type: ignore[method-assign,assignment]
-        background = draw_background(asked.model, dict(asked.model._weights))
+        background = draw_background(asked.model, asked.weights)
         return asked, explain_part(asked.model, background, part="test", features=False)
 
     (asked, lost), (_, kept) = explain("lost", lose=True), explain("kept", lose=False)
 
-    assert (1, True) in asked.questions(kind)
+    assert (1, True) in asked.questions(next(name for name, row in QUESTIONS.items() if row.request is kind))
     for part in ("total", "spread"):
         for name, value in getattr(kept, part).items():
             assert (getattr(lost, part)[name] == value).all(), name
