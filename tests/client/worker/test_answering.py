@@ -44,7 +44,6 @@ from shared_model.protocol.messages import (
     SumsReply,
     is_message,
 )
-from shared_model.protocol.questions import QUESTIONS
 from tests.server.small_cohort import (
     describe_study,
     evaluate_request,
@@ -92,22 +91,6 @@ def test_worker_checks_the_schema_in_every_question(small_site: Site, kind: str)
 
     assert "expected the study with hash ffffffffffff" in refusal.reason
     assert small_site.schema.sha256[:12] in refusal.reason
-
-
-@pytest.mark.parametrize("kind", [kind for kind, question in QUESTIONS.items() if question.part])
-@pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_question_about_one_part_is_refused_about_another(small_site: Site, kind: str, part: str) -> None:
-    settings = small_settings(strategy="newton", share_refits=3)
-    request = requests_of_every_kind(small_site, settings)[kind].model_copy(update={"part": part})
-
-    reply = Worker(small_site).answer(kind, request.to_record())
-
-    if part == QUESTIONS[kind].part:
-        assert not is_message(reply, Refusal)
-    else:
-        assert _refusal(reply).reason == (
-            f"{kind}: expected a question about the {QUESTIONS[kind].part} part, got {part}."
-        )
 
 
 @pytest.mark.parametrize("settings", [{"learning-rate": -1.0}, {"unknown": 1}, {"modalities": "genome"}])
@@ -242,7 +225,7 @@ def test_text_of_an_unforeseen_error_never_leaves(
         raise error(f"patient {A_PATIENT} at {small_site.folder}: age 93.5")
 
     worker = Worker(small_site)
-    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, (StatisticsRequest, fail))
+    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, fail)
 
     reply = worker.answer(STATISTICS, StatisticsRequest(study=describe_study(small_site, small_settings())).to_record())
 
@@ -345,7 +328,7 @@ def test_refusal_that_would_be_too_long_is_cut(small_site: Site, monkeypatch: py
     def fail(*_: object) -> None:
         raise SettingsError("x" * 5000)
 
-    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, (StatisticsRequest, fail))
+    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, fail)
 
     refusal = _refusal(
         Worker(small_site).answer(STATISTICS, StatisticsRequest(study=_study_of(small_site)).to_record())

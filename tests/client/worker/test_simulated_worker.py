@@ -18,7 +18,7 @@ def test_simulated_hospital_says_what_failed_and_where_its_log_is(
 ) -> None:
     """A simulation's user owns all hospitals and can read their logs, if told where they are."""
     fail = Mock(side_effect=KeyError("static"))
-    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, (StatisticsRequest, fail))
+    monkeypatch.setitem(client.worker.answering._ANSWERS, STATISTICS, fail)
     question = StatisticsRequest(study=describe_study(small_site, small_settings())).to_record()
 
     refusal = Refusal.from_record(Worker(small_site, simulated=True).answer(STATISTICS, question))

@@ -182,4 +182,4 @@ def test_features_of_few_patients_and_of_other_parts_do_not_leave(image_cohort: 
 
     other = request.model_copy(update={"part": "test"})
     refusal = Refusal.from_record(Worker(site).answer(COMPONENTS, other.to_record()))
-    assert "expected a question about the training part" in refusal.reason
+    assert "expected a question about the train part" in refusal.reason

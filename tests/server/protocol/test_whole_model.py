@@ -95,7 +95,7 @@ def test_hospital_that_was_asked_again_counts_once_and_has_not_failed(asked: Ask
 
     answers = asked.model.ask(BackgroundRequest, part="train")
 
-    assert answers.sums["n"] == n_train
+    assert answers.sums["patterns"].sum() == n_train
     assert answers.attendance.failed == {}
     assert answers.attendance.asked == ["east", "north", "south", "west"]
 
