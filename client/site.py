@@ -52,7 +52,7 @@ class Site:
     def image_hash(self, name: str) -> str:
         """SHA-256 of one image of all patients and of who has it, computed once: a film may be all black."""
         if name not in self._image_hashes:
-            films, present = self.patients.images[name], self.patients.present[name]
+            films, present = self.patients.raw[name], self.patients.present[name]
             digest = hashlib.sha256(repr(films.shape).encode() + present.tobytes())
             digest.update(films.tobytes())
             self._image_hashes[name] = digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
-from shared_model.model.embedding_widths import embedding_width
+from shared_model.modalities.registry import open_modality
 from shared_model.schema import Schema
 from shared_model.shapley.coalitions import MAX_PLAYERS
 from shared_model.shapley.strata import check_strata
@@ -37,7 +37,7 @@ def check_settings(schema: Schema, settings: Settings) -> None:
             f"zero, got {settings.head!r} with rounds-joint=0. Set rounds-joint=5, or strategy=fedavg."
         )
     if uses_newton(settings, "fusion") and settings.rounds_fusion:
-        refuse_wide_head(sum(embedding_width(name, schema, settings) for name in chosen))
+        refuse_wide_head(sum(open_modality(name, schema).width(settings) for name in chosen))
     check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int8, Int64, UInt16
+from jaxtyping import Bool, Float64, Int8, Int64, Shaped
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class PatientArrays:
         outcome: 0 or 1.
         numbers: numeric and binary static columns in schema order; NaN = missing.
         levels: index of the level per categorical static column in schema order; -1 = missing.
-        series: per series, values on the grid; NaN = not measured. May be memory-mapped.
-        events: per event set, the aggregate per item (any: 0/1; count; dose); 0 where not given or not recorded.
-        images: per image, gray values 0..65535 (0 = black); 0 where absent. May be memory-mapped.
+        raw: of every other modality, as its kind has them; may be memory-mapped. Of a series values on the grid
+            [patient, time, channel] (NaN = not measured); of events the aggregate per item (any: 0/1; count; dose; 0
+            where not given or not recorded); of images gray values 0..65535 [patient, height, width] (0 where absent).
         present: per modality of the schema, whether the patient has it.
     """
 
@@ -28,9 +28,7 @@ class PatientArrays:
     outcome: Int8[np.ndarray, "patient"]
     numbers: Float64[np.ndarray, "patient number"]
     levels: Int64[np.ndarray, "patient category"]
-    series: Mapping[str, Float64[np.ndarray, "patient _time _channel"]]
-    events: Mapping[str, Float32[np.ndarray, "patient _item"]]
-    images: Mapping[str, UInt16[np.ndarray, "patient _height _width"]]
+    raw: Mapping[str, Shaped[np.ndarray, "patient ..."]]
     present: Mapping[str, Bool[np.ndarray, "patient"]]
 
     def __len__(self) -> int:

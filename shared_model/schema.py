@@ -12,7 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,12 +20,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from shared_model.errors import SchemaError
+from shared_model.modalities.kinds import load_kind
 from shared_model.plain_text import plain_text
 
 STATIC = "static"
@@ -41,7 +43,9 @@ Text = Annotated[str, AfterValidator(plain_text)]
 Range = tuple[float, float]
 
 
-class _Part(BaseModel):
+class SchemaPart(BaseModel):
+    """A part of a schema: what a study says of one thing."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -50,7 +54,7 @@ def _check_range(name: str, limits: Range) -> None:
         raise ValueError(f"range of {name}: expected [lo, hi] with lo < hi, got {list(limits)}")
 
 
-class StudyIdentity(_Part):
+class StudyIdentity(SchemaPart):
     """Identity of the study and the two columns of patients.* that are not predictors."""
 
     name: Name
@@ -59,7 +63,7 @@ class StudyIdentity(_Part):
     patient_id: Name
 
 
-class StaticColumn(_Part):
+class StaticColumn(SchemaPart):
     """One column of patients.*: numeric (unit, range), binary (0/1) or categorical (levels)."""
 
     name: Name
@@ -83,7 +87,7 @@ class StaticColumn(_Part):
         return self
 
 
-class Channel(_Part):
+class Channel(SchemaPart):
     """One measured quantity of a series."""
 
     name: Name
@@ -96,7 +100,7 @@ class Channel(_Part):
         return self
 
 
-class Series(_Part):
+class Series(SchemaPart):
     """Measurements over time, on the grid start, start + step, ..., `steps` cells (each cell is half open)."""
 
     time_unit: Text
@@ -106,7 +110,7 @@ class Series(_Part):
     channels: tuple[Channel, ...] = Field(min_length=1)
 
 
-class Events(_Part):
+class Events(SchemaPart):
     """A set of items that a patient did or did not get: any (0/1), count, or summed dose, per item."""
 
     aggregate: Literal["any", "count", "dose"]
@@ -114,7 +118,7 @@ class Events(_Part):
     recorded: Name | None = None
 
 
-class Images(_Part):
+class Images(SchemaPart):
     """One radiograph a patient, resized to `size` x `size` pixels.
 
     Below 33 pixels the last map of a ResNet is a single pixel, on which BatchNorm cannot train with one patient.
@@ -131,7 +135,7 @@ class Images(_Part):
     )
 
 
-class Schema(_Part):
+class Schema(SchemaPart):
     """A whole study. Modalities keep the order static, series, events, images, each as written in the file."""
 
     study: StudyIdentity
@@ -139,12 +143,33 @@ class Schema(_Part):
     series: Mapping[Name, Series] = Field(default_factory=dict)
     events: Mapping[Name, Events] = Field(default_factory=dict)
     images: Mapping[Name, Images] = Field(default_factory=dict)
+    # Sections of kinds that other packages add; left out of the hash where there are none.
+    further: Mapping[str, Mapping[Name, SerializeAsAny[SchemaPart]]] = Field(
+        default_factory=dict, exclude_if=lambda further: not further
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_further_kinds(cls, content: Any) -> Any:
+        """Sections that are none of hipfed's, read as the package that adds the kind says."""
+        if not isinstance(content, dict):
+            return content
+        own = {name: value for name, value in content.items() if name in cls.model_fields and name != "further"}
+        sections = {**content.get("further", {}), **{name: content[name] for name in content.keys() - cls.model_fields}}
+        return {**own, "further": {kind: _read_section(kind, sections[kind]) for kind in sorted(sections)}}
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         _refuse_duplicates("static column", [column.name for column in self.static])
         # The last four are names of files, and of the sums of the static columns in the statistics message.
-        _refuse_duplicates("modality", [*self.modalities, "patients", "images", "numbers", "levels"])
+        names = [
+            STATIC,
+            *self.series,
+            *self.events,
+            *self.images,
+            *(name for each in self.further.values() for name in each),
+        ]
+        _refuse_duplicates("modality", [*names, "patients", "images", "numbers", "levels"])
         for name, series in self.series.items():
             columns = ["time", self.study.patient_id, *(channel.name for channel in series.channels)]
             _refuse_duplicates(f"channel of {name}", columns)
@@ -162,8 +187,19 @@ class Schema(_Part):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Every modality of the study, in the fixed order static, series, events, images."""
-        return (STATIC, *self.series, *self.events, *self.images)
+        """Every modality of the study, in the order static, series, events, images, then other packages' kinds."""
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every modality by name."""
+        sections = {"series": self.series, "events": self.events, "images": self.images, **self.further}
+        return {STATIC: STATIC} | {name: kind for kind, section in sections.items() for name in section}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The modalities that have a table of their own, named after them: all but static columns and images."""
+        return tuple(name for name, kind in self.kinds.items() if kind not in {STATIC, "images"})
 
     @property
     def numbers(self) -> tuple[StaticColumn, ...]:
@@ -179,6 +215,21 @@ class Schema(_Part):
     def sha256(self) -> str:
         """Hash of the content: two files that differ in comments or spacing only have the same hash."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def _read_section(kind: str, section: Any) -> dict[str, Any]:
+    """Modalities of a kind that another package adds.
+
+    Raises:
+        ValueError: no package has the kind, or it is not a table of modalities.
+    """
+    try:
+        part_type = load_kind(kind).part_type
+    except SchemaError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(section, dict):
+        raise ValueError(f"{kind}: expected one section a modality, such as [{kind}.notes]")  # noqa: TRY004 - pydantic
+    return {name: part_type.model_validate(value) for name, value in section.items()}
 
 
 def _refuse_duplicates(what: str, names: Sequence[str]) -> None:

@@ -59,8 +59,6 @@ def pool_patients(hospitals: Sequence[PatientArrays]) -> PatientArrays:
         outcome=np.concatenate([arrays.outcome for arrays in hospitals]),
         numbers=np.concatenate([arrays.numbers for arrays in hospitals]),
         levels=np.concatenate([arrays.levels for arrays in hospitals]),
-        series=join([arrays.series for arrays in hospitals]),
-        events=join([arrays.events for arrays in hospitals]),
-        images=join([arrays.images for arrays in hospitals]),
+        raw=join([arrays.raw for arrays in hospitals]),
         present=join([arrays.present for arrays in hospitals]),
     )

@@ -131,9 +131,11 @@ def draw_patients(small_study: Schema) -> Callable[..., PatientArrays]:
             outcome=(row % 5 == 0).astype(np.int8),
             numbers=np.stack([age, rng.integers(0, 2, n)], axis=1).astype(np.float64),
             levels=rng.integers(-1, 3, (n, 1)),
-            series={"vitals": vitals},
-            events={"drugs": (rng.integers(0, 4, (n, 2)) * with_drugs[:, None]).astype(np.float32)},
-            images={"hip": (rng.integers(0, 65_536, (n, 33, 33)) * with_hip[:, None, None]).astype(np.uint16)},
+            raw={
+                "vitals": vitals,
+                "drugs": (rng.integers(0, 4, (n, 2)) * with_drugs[:, None]).astype(np.float32),
+                "hip": (rng.integers(0, 65_536, (n, 33, 33)) * with_hip[:, None, None]).astype(np.uint16),
+            },
             present={"static": np.ones(n, bool), "vitals": with_vitals, "drugs": with_drugs, "hip": with_hip},
         )
 

@@ -15,7 +15,8 @@ from client.data.hospital import (
     named_folder,
     read_hospital,
 )
-from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary, summarise
+from client.data.summary import HospitalSummary, ModalitySummary, summarise
+from client.data.variable_summary import VariableSummary
 
 __all__ = [
     "CACHE_VARIABLE",

@@ -26,7 +26,7 @@ from client.data.image_table import Progress
 from client.data.problems import fault
 from shared_model.errors import DataError, Problem, SiteError
 from shared_model.patient_arrays import PatientArrays
-from shared_model.schema import Schema
+from shared_model.schema import STATIC, Schema
 
 CACHE_VARIABLE = "HIPFED_CACHE"
 _INDEX = "index.json"
@@ -47,7 +47,7 @@ def cohort_cache_dir(cohort: Path) -> Path:
 
 
 def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientArrays:
-    """The patients of a hospital, from the cache if its files have not changed; series and images are memory-mapped.
+    """The patients of a hospital, from the cache if its files have not changed; `raw` is memory-mapped.
 
     Args:
         folder: the hospital's folder.
@@ -154,9 +154,7 @@ def _arrays_by_file(arrays: PatientArrays) -> dict[str, np.ndarray]:
         "outcome": arrays.outcome,
         "numbers": arrays.numbers,
         "levels": arrays.levels,
-        **{f"series.{name}": values for name, values in arrays.series.items()},
-        **{f"events.{name}": values for name, values in arrays.events.items()},
-        **{f"images.{name}": values for name, values in arrays.images.items()},
+        **{f"raw.{name}": values for name, values in arrays.raw.items()},
         **{f"present.{name}": values for name, values in arrays.present.items()},
     }
 
@@ -238,8 +236,6 @@ def _load_arrays(entry: Path, schema: Schema, *, patient_ids: tuple[str, ...]) -
         outcome=load("outcome"),
         numbers=load("numbers"),
         levels=load("levels"),
-        series={name: load(f"series.{name}", mapped=True) for name in schema.series},
-        events={name: load(f"events.{name}") for name in schema.events},
-        images={name: load(f"images.{name}", mapped=True) for name in schema.images},
+        raw={name: load(f"raw.{name}", mapped=True) for name in schema.modalities if name != STATIC},
         present={name: load(f"present.{name}") for name in schema.modalities},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared_model.schema import Schema
 
-READER_VERSION = 5
+READER_VERSION = 6
 """Raise it with every change of what the reader makes of the same files."""
 
 _SETTLED_NS = 2_000_000_000  # a file touched just now may change again without a new time stamp (as in git's index)

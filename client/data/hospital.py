@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Shaped
 
-from client.data.events import read_events
 from client.data.image_table import (
     IMAGES,
     ImageSet,
@@ -20,12 +19,13 @@ from client.data.image_table import (
     no_images,
     read_images,
 )
+from client.data.kinds import find_reader
 from client.data.likely_names import is_table, misnamed_files
 from client.data.patients import PATIENTS, PatientRows, read_patients
 from client.data.problems import ProblemLog, fault
-from client.data.series import read_series
 from client.data.tables import candidates, find_table, leaves_folder
 from shared_model.errors import DataError, Problem, SchemaError
+from shared_model.modalities.registry import open_modality
 from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import STATIC, Schema
 
@@ -68,8 +68,7 @@ class HospitalData:
 class _Parts:
     """What is read table by table."""
 
-    series: dict[str, Float64[np.ndarray, "patient _time _channel"]] = field(default_factory=dict)
-    events: dict[str, Float32[np.ndarray, "patient _item"]] = field(default_factory=dict)
+    raw: dict[str, Shaped[np.ndarray, "patient ..."]] = field(default_factory=dict)
     present: dict[str, Bool[np.ndarray, " patient"]] = field(default_factory=dict)
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -104,7 +103,7 @@ def is_hospital(folder: Path) -> bool:
 
 def list_used_files(folder: Path, schema: Schema) -> list[Path] | None:
     """Every file that the reading of a hospital depends on; None if the images table or a table's place has a fault."""
-    names = (PATIENTS, *schema.series, *schema.events, *([IMAGES] if schema.images else []))
+    names = (PATIENTS, *schema.tables, *([IMAGES] if schema.images else []))
     files = [path for name in names for path in candidates(folder, name)]
     if any(leaves_folder(path) for path in files):
         return None
@@ -139,7 +138,7 @@ def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = N
         detail = fault(expected="a folder", got="none", remedy="Check the path")
         raise DataError([Problem(file=folder.name, row=0, column="", rule="no-folder", detail=detail)])
     log = ProblemLog()
-    tables = {name: find_table(folder, name, log=log) for name in (*schema.series, *schema.events)}
+    tables = {name: find_table(folder, name, log=log) for name in schema.tables}
     event_sets = tuple(name for name in schema.events if tables[name] is not None)
     patients = read_patients(folder, schema, event_sets=event_sets, log=log)
     parts = _Parts()
@@ -157,23 +156,13 @@ def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = N
 def _read_tables(
     parts: _Parts, tables: Mapping[str, Path | None], schema: Schema, patients: PatientRows, *, log: ProblemLog
 ) -> None:
-    n = len(patients)
-    for name, series in schema.series.items():
-        path = tables[name]
+    for name, path in tables.items():
         if path is None:
-            parts.series[name] = np.full((n, series.steps, len(series.channels)), np.nan)
-            parts.present[name] = np.zeros(n, dtype=bool)
+            parts.raw[name] = open_modality(name, schema).empty(len(patients))
+            parts.present[name] = np.zeros(len(patients), dtype=bool)
         else:
-            values, present, ignored = read_series(path, name, schema, patients, log=log)
-            parts.series[name], parts.present[name], parts.ignored[name] = values, present, ignored
-    for name, events in schema.events.items():
-        path = tables[name]
-        if path is None:
-            parts.events[name] = np.zeros((n, len(events.items)), dtype=np.float32)
-            parts.present[name] = np.zeros(n, dtype=bool)
-        else:
-            amounts, present, ignored = read_events(path, name, schema, patients, log=log)
-            parts.events[name], parts.present[name], parts.ignored[name] = amounts, present, ignored
+            read = find_reader(schema.kinds[name]).read
+            parts.raw[name], parts.present[name], parts.ignored[name] = read(path, name, schema, patients, log=log)
 
 
 def _assemble(
@@ -186,18 +175,17 @@ def _assemble(
     empty_tables: tuple[str, ...],
 ) -> HospitalData:
     present = {STATIC: np.ones(len(patients), dtype=bool), **parts.present, **images.present}
+    raw = {**parts.raw, **images.pixels}
     arrays = PatientArrays(
         patient_ids=patients.ids,
         outcome=patients.outcome,
         numbers=patients.numbers,
         levels=patients.levels,
-        series=parts.series,
-        events=parts.events,
-        images=images.pixels,
+        raw={name: raw[name] for name in schema.modalities if name != STATIC},
         present={name: present[name] for name in schema.modalities},
     )
     ignored = {PATIENTS: patients.ignored, **parts.ignored, IMAGES: images.ignored}
-    used = {PATIENTS, IMAGES, *schema.series, *schema.events} - (set() if schema.images else {IMAGES})
+    used = {PATIENTS, *schema.tables, *([IMAGES] if schema.images else [])}
     read = {path.name for name in used for path in candidates(folder, name)}
     notes = Notes(
         ignored_columns={file: columns for file, columns in ignored.items() if columns},

@@ -30,7 +30,7 @@ def _columns(arrays: PatientArrays, schema: Schema) -> Iterator[tuple[str, Range
         if column.range is not None:
             yield column.name, column.range, arrays.numbers[:, i]
     for name, series in schema.series.items():
-        values = np.asarray(arrays.series[name])[arrays.present[name]]
+        values = np.asarray(arrays.raw[name])[arrays.present[name]]
         for i, channel in enumerate(series.channels):
             yield f"{name}, {channel.name}", channel.range, values[:, :, i].ravel()
 

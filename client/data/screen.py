@@ -12,7 +12,8 @@ from rich.text import Text
 
 from client.data.hospital import Notes
 from client.data.problems import quote
-from client.data.summary import HospitalSummary, ModalitySummary, VariableSummary
+from client.data.summary import HospitalSummary, ModalitySummary
+from client.data.variable_summary import VariableSummary
 from shared_model.errors import DataError, Problem, describe_problems
 
 

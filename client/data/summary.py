@@ -5,33 +5,13 @@ A summary quotes single values and small counts: it is for the hospital's own sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float, Float32, Shaped
-
+from client.data.kinds import find_reader
+from client.data.variable_summary import VariableSummary, summarise_image, summarise_static
 from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import STATIC, Schema
-
-
-@dataclass(frozen=True)
-class VariableSummary:
-    """One column, channel, item or image.
-
-    Attributes:
-        name: as in the schema.
-        unit: unit of the quantiles.
-        missing: patients of the modality without a value.
-        quantiles: 5th, 50th and 95th percentile of all values; None if there is none, or if it is not a number.
-        counts: patients per level (binary: "0" and "1"; events: "given").
-    """
-
-    name: str
-    unit: str = ""
-    missing: int = 0
-    quantiles: tuple[float, float, float] | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,7 +20,7 @@ class ModalitySummary:
 
     Attributes:
         name: as in the schema.
-        kind: static, series, events or images.
+        kind: static, series, events, images or another package's.
         present: patients that have it.
         events: of these, how many have outcome 1.
         variables: its columns, channels, items, or the image itself.
@@ -75,87 +55,20 @@ def summarise(arrays: PatientArrays, schema: Schema) -> HospitalSummary:
         arrays: its patients.
         schema: the study that they were read with.
     """
-    described = {
-        STATIC: ("static", _static(arrays, schema)),
-        **{name: ("series", _series(arrays, schema, name)) for name in schema.series},
-        **{name: ("events", _events(arrays, schema, name)) for name in schema.events},
-        **{name: ("images", _image(arrays, name)) for name in schema.images},
-    }
     modalities = tuple(
         ModalitySummary(
             name=name,
-            kind=kind,
+            kind=schema.kinds[name],
             present=int(arrays.present[name].sum()),
             events=int(arrays.outcome[arrays.present[name]].sum()),
-            variables=variables,
+            variables=_summarisers(schema.kinds[name])(arrays, schema, name),
         )
-        for name, (kind, variables) in described.items()
+        for name in schema.modalities
     )
     return HospitalSummary(patients=len(arrays), events=int(arrays.outcome.sum()), modalities=modalities)
 
 
-def _quantiles(values: Float[np.ndarray, " ..."]) -> tuple[float, float, float] | None:
-    measured = values[~np.isnan(values)]
-    if not len(measured):
-        return None
-    low, middle, high = np.percentile(measured, [5, 50, 95])
-    return float(low), float(middle), float(high)
-
-
-def _static(arrays: PatientArrays, schema: Schema) -> tuple[VariableSummary, ...]:
-    numbers = {column.name: arrays.numbers[:, i] for i, column in enumerate(schema.numbers)}
-    levels = {column.name: arrays.levels[:, i] for i, column in enumerate(schema.categories)}
-    described = []
-    for column in schema.static:
-        if column.kind == "categorical":
-            codes = levels[column.name]
-            counts = {level: int((codes == i).sum()) for i, level in enumerate(column.levels)}
-            described.append(VariableSummary(name=column.name, missing=int((codes < 0).sum()), counts=counts))
-            continue
-        values = numbers[column.name]
-        missing = int(np.isnan(values).sum())
-        if column.kind == "binary":
-            counts = {"0": int((values == 0).sum()), "1": int((values == 1).sum())}
-            described.append(VariableSummary(name=column.name, missing=missing, counts=counts))
-        else:
-            described.append(
-                VariableSummary(name=column.name, unit=column.unit, missing=missing, quantiles=_quantiles(values))
-            )
-    return tuple(described)
-
-
-def _series(arrays: PatientArrays, schema: Schema, name: str) -> tuple[VariableSummary, ...]:
-    values = np.asarray(arrays.series[name])[arrays.present[name]]
-    return tuple(
-        VariableSummary(
-            name=channel.name,
-            unit=channel.unit,
-            missing=int(np.isnan(values[:, :, i]).all(axis=1).sum()),
-            quantiles=_quantiles(values[:, :, i]),
-        )
-        for i, channel in enumerate(schema.series[name].channels)
-    )
-
-
-def _events(arrays: PatientArrays, schema: Schema, name: str) -> tuple[VariableSummary, ...]:
-    amounts = arrays.events[name][arrays.present[name]]
-    counted = schema.events[name].aggregate != "any"
-    return tuple(
-        VariableSummary(
-            name=item,
-            counts={"given": int((amounts[:, i] > 0).sum())},
-            quantiles=_quantiles(_positive(amounts[:, i])) if counted else None,
-        )
-        for i, item in enumerate(schema.events[name].items)
-    )
-
-
-def _positive(amounts: Float32[np.ndarray, " patient"]) -> Float32[np.ndarray, " given"]:
-    given: Float32[np.ndarray, " given"] = amounts[amounts > 0]
-    return given
-
-
-def _image(arrays: PatientArrays, name: str) -> tuple[VariableSummary, ...]:
-    pixels: Shaped[np.ndarray, "image _height _width"] = arrays.images[name]
-    means = np.array([pixels[i].mean() for i in np.flatnonzero(arrays.present[name])], dtype=np.float32)
-    return (VariableSummary(name="mean gray", unit="of 65535", quantiles=_quantiles(means)),)
+def _summarisers(kind: str) -> Callable[[PatientArrays, Schema, str], tuple[VariableSummary, ...]]:
+    if kind == STATIC:
+        return summarise_static
+    return summarise_image if kind == "images" else find_reader(kind).summarise

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from client.enrolment.approvals import Approval
 from shared_model.config import Scalar, parse_settings
+from shared_model.modalities.registry import open_modalities
 from shared_model.privacy.second_moments import LEAST_RATIO, count_columns, second_moments
 from shared_model.protocol.study_hash import SHOWN_DIGITS, StudyFile
-from shared_model.schema import Schema, StaticColumn
+from shared_model.schema import Schema
 
 
 def print_study(console: Console, study: StudyFile) -> None:
@@ -74,21 +75,9 @@ def _describe_schema(schema: Schema) -> list[str]:
     lines = [
         f"{schema.study.name}: {schema.study.title}",
         f"  outcome: {schema.study.outcome}",
-        f"  static: {', '.join(_describe_column(column) for column in schema.static)}",
+        *(f"  {each.describe()}" for each in open_modalities(schema).values()),
     ]
-    for name, series in schema.series.items():
-        channels = ", ".join(channel.name for channel in series.channels)
-        lines.append(f"  series {name}: {channels}; {series.steps} steps of {series.step:g} {series.time_unit}")
-    for name, events in schema.events.items():
-        lines.append(f"  events {name}: {events.aggregate} of {', '.join(events.items)}")
-    lines += [f"  images {name}: {images.size} x {images.size} pixels" for name, images in schema.images.items()]
     return [*lines, f"  schema {schema.sha256}"]
-
-
-def _describe_column(column: StaticColumn) -> str:
-    if column.kind == "categorical":
-        return f"{column.name} ({', '.join(column.levels)})"
-    return f"{column.name} [{column.unit}]" if column.unit else column.name
 
 
 def _describe_settings(settings: dict[str, Scalar]) -> list[str]:

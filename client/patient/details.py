@@ -93,8 +93,8 @@ def describe_images(case: Case, *, n: int) -> dict[str, Any]:
             found = pixel_values(
                 compared.game,
                 encoder,
-                image=case.own_batch.images[name][0],
-                references=case.batch(compared.rows).images[name],
+                image=case.own_batch.inputs[name][0],
+                references=case.batch(compared.rows).inputs[name],
             )
         except StudyError as error:
             described[name] = {"unavailable": str(error)}
@@ -126,8 +126,8 @@ def describe_series(case: Case, *, n: int) -> dict[str, Any]:
 def _describe_recording(case: Case, compared: Compared, name: str, encoder: SeriesEncoder) -> dict[str, Any]:
     series = case.site.schema.series[name]
     batch = case.batch(compared.rows)
-    references = Recordings.from_inputs(batch.series[name])
-    own = Recordings.from_inputs(case.own_batch.series[name]).expand(len(references.values))
+    references = Recordings.from_inputs(batch.inputs[name])
+    own = Recordings.from_inputs(case.own_batch.inputs[name]).expand(len(references.values))
     patterned = with_pattern_of(references, own)
     rng = case.rng(name, "segments")
     segments = SwitchedCells(compared.game, encoder, start=references, end=own, n_segments=N_SEGMENTS)
@@ -138,7 +138,7 @@ def _describe_recording(case: Case, compared: Compared, name: str, encoder: Seri
     channels = SwitchedCells(pattern_game, encoder, start=references, end=patterned, n_segments=1)
     by_channel = owen_values(pattern_game, channels, rng=rng, max_rounds=SEGMENT_ROUNDS)
     path = integrated_gradients(compared.game, encoder, start=patterned, end=own)
-    raw = case.site.patients.series[name][case.row]
+    raw = case.site.patients.raw[name][case.row]
     return {
         "time_unit": series.time_unit,
         "time": [series.start + series.step * k for k in range(series.steps)],

@@ -21,10 +21,12 @@ from client.patient.reference import describe_reference, feature_kind
 from client.patient.run_model import RunModel
 from client.site import Site
 from shared_model.evaluation.score_sums import sigmoid
+from shared_model.modalities.feature import Feature, is_known
+from shared_model.modalities.registry import open_modality
 from shared_model.schema import STATIC
 from shared_model.shapley.exact import ModalityValues, check_additivity, explain_modalities
 from shared_model.shapley.feature_values import share_out
-from shared_model.shapley.features import Feature, is_known, list_features
+from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background
 
 MAX_ROUNDS = 32
@@ -142,7 +144,7 @@ def _describe_modality(
     size = effect_sizes(values.phi)[0]
     return {
         "name": name,
-        "kind": _modality_kind(case, name),
+        "kind": open_modality(name, case.site.schema).page_kind,
         "present": case.has(name),
         "meaning": "effect of the modality" if case.has(name) else "effect of not having it",
         "phi": float(values.phi[0, i]),
@@ -159,24 +161,11 @@ def _describe_modality(
 
 def _value(case: Case, name: str, feature: Feature) -> float | str | None:
     """The patient's value in the feature's unit, or level; None where it is missing or there is none."""
-    schema, arrays = case.site.schema, case.site.patients
     embedding = case.rows.embeddings[name].float().cpu().numpy()
     if not feature.has_value or not is_known(feature, embedding)[0]:
         return None
-    if name == STATIC:
-        return _static_value(case, feature.name)
-    if name in schema.events:
-        return float(arrays.events[name][case.row, schema.events[name].items.index(feature.name)])
-    return float(feature.in_unit(embedding[:, feature.columns[0]].astype(np.float64))[0])
-
-
-def _static_value(case: Case, name: str) -> float | str | None:
-    schema, arrays = case.site.schema, case.site.patients
-    for i, column in enumerate(schema.categories):
-        if column.name == name:
-            level = int(arrays.levels[case.row, i])
-            return column.levels[level] if level >= 0 else None
-    return float(arrays.numbers[case.row, [column.name for column in schema.numbers].index(name)])
+    z = embedding[:, feature.columns[0]].astype(np.float64)
+    return open_modality(name, case.site.schema).value_of(feature, case.site.patients, case.row, z)
 
 
 def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,14 +181,6 @@ def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
                 if feature["value"] is None
             ]
     return missing
-
-
-def _modality_kind(case: Case, name: str) -> str:
-    """static, series, image, or how events are counted: any, count, dose."""
-    schema = case.site.schema
-    if name in schema.events:
-        return schema.events[name].aggregate
-    return STATIC if name == STATIC else "series" if name in schema.series else "image"
 
 
 def _part_of_run(case: Case) -> str | None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from shared_model.modalities.feature import Feature, is_known
 from shared_model.model.fusion import MultimodalModel
 from shared_model.schema import STATIC, Schema
-from shared_model.shapley.features import Feature, is_known
 from shared_model.shapley.game import Rows
 
 _NOISE = 1e-5

@@ -80,7 +80,7 @@ def read_radiographs(site: Site, row: int) -> dict[str, Radiograph]:
     found = {}
     for name in site.schema.images:
         if patients.present[name][row]:
-            seen = np.asarray(patients.images[name][row])
+            seen = np.asarray(patients.raw[name][row])
             shown = _enlarge(files[name], seen) if name in files else seen
             found[name] = Radiograph(_to_gray(shown), len(seen))
     return found

@@ -13,8 +13,8 @@ from client.site import Site
 from shared_model.config import Settings
 from shared_model.protocol.messages import QualityReply, QualityRequest, ReferenceRequest, SumsReply
 from shared_model.protocol.quantities import check_arrays
+from shared_model.quality.measure import Measured
 from shared_model.quality.measures import (
-    Measured,
     Sums,
     reference_quantities,
     subtract_own,

@@ -28,7 +28,7 @@ from shared_model.quality.checks import (
     UNIT_SHIFT_SD,
     CheckFinding,
 )
-from shared_model.quality.measures import (
+from shared_model.quality.measure import (
     INTERVAL,
     KNOWN,
     LEVEL,
@@ -38,11 +38,9 @@ from shared_model.quality.measures import (
     SPAN,
     STILL,
     Measure,
-    Moments,
     is_logarithmic,
-    list_measures,
 )
-from shared_model.schema import STATIC, Range
+from shared_model.quality.measures import Moments, list_measures
 
 # Below these spreads between patients a difference is not magnified: of logarithms (2 % and 5 %), shares and gray.
 _SD_OF_LOG, _SD_OF_TIME, _SD_OF_SHARE, _SD_OF_GRAY = 0.02, 0.05, 0.05, 0.01
@@ -64,15 +62,15 @@ def judge_sums(bench: Bench) -> list[CheckFinding]:
 
 def _judge_level(bench: Bench, measure: Measure) -> list[CheckFinding]:
     """A unit shift moves the whole distribution by a factor; a smaller or additive move is only a shift of level."""
-    ranges, found = _find_ranges(bench, measure), []
+    found: list[CheckFinding] = []
     compared = bench.compare(measure, floor=_SD_OF_LOG)
     bench.count(UNIT_SHIFT, int(compared.valid.sum()))
     for i in compared.differing:
         where, sd = (measure.modality, measure.items[i]), float(compared.in_sd[i])
-        if is_logarithmic(ranges[i]):
+        if is_logarithmic(measure.ranges[i]):
             factor = float(np.exp(compared.difference[i]))
             effect = max(factor, 1 / factor)
-            if measure.modality in bench.schema.events:
+            if measure.is_dose:
                 if abs(sd) >= DOSE_SHIFT_SD:
                     limit = compared.limit(DOSE_SHIFT, i)
                     found += bench.find(DOSE_SHIFT, where, effect=effect, value=factor, limit=limit)
@@ -83,15 +81,6 @@ def _judge_level(bench: Bench, measure: Measure) -> list[CheckFinding]:
                 continue
         found += bench.find(LEVEL_SHIFT, where, effect=abs(sd), value=sd)
     return found
-
-
-def _find_ranges(bench: Bench, measure: Measure) -> list[Range]:
-    schema, name = bench.schema, measure.modality
-    if name == STATIC:
-        return [column.range for column in schema.numbers if column.range is not None]
-    if name in schema.series:
-        return [channel.range for channel in schema.series[name].channels]
-    return [(0.0, np.inf)] * len(measure.items)
 
 
 def _judge_share(bench: Bench, measure: Measure) -> list[CheckFinding]:
@@ -105,7 +94,7 @@ def _judge_share(bench: Bench, measure: Measure) -> list[CheckFinding]:
         item = measure.items[i]
         where = (item, "") if check == MISSING_MODALITY else (measure.modality, item)
         told: float | None = ratio
-        if measure.modality not in bench.schema.series:  # of a series it is a mean of shares, not a count
+        if measure.is_count:
             told = None if bench.rule.shown_count(round(compared.own.total[i]), whole) is None else ratio
         found += bench.find(check, where, effect=1 / ratio if ratio > 0 else np.inf, value=told)
     return found

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float64
 
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.quality.checks import FEWEST_OTHERS, LIMITS, CheckFinding, Limit, critical_p, critical_z, two_digits
-from shared_model.quality.measures import Measure, Moments, Sums
+from shared_model.quality.measure import Measure
+from shared_model.quality.measures import Moments, Sums
 from shared_model.schema import Schema
 
 

@@ -6,12 +6,11 @@ One that is correlated here only, as when a column was filled from another, is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from client.quality.comparison_basis import Bench
+from shared_model.modalities.registry import open_modality
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.quality.checks import CORRELATED, CORRELATED_ELSEWHERE, FEWEST_PAIRS, LIMITS, CheckFinding
@@ -23,7 +22,7 @@ from shared_model.quality.measures import (
     Sums,
     list_pairs,
 )
-from shared_model.schema import STATIC, Schema
+from shared_model.schema import Schema
 
 
 def sum_correlations(
@@ -43,7 +42,8 @@ def sum_correlations(
         chosen: the modalities to look at.
         rule: small-cell rule; pairs with fewer patients, and columns whose rarer side is smaller, have weight 0.
     """
-    columns = [_or_unknown(values, rule) for values in _columns(arrays, rows, schema=schema, chosen=chosen)]
+    values = [open_modality(name, schema).correlated_values(arrays, rows) for name in chosen]
+    columns = [_or_unknown(column, rule) for each in values for column in each.T]
     if not columns:
         return {name: np.zeros(0) for name in (CORRELATION_SITES, CORRELATION_WEIGHT, CORRELATION_Z)}
     r, n = correlate(np.stack(columns, axis=1))
@@ -56,22 +56,6 @@ def sum_correlations(
         CORRELATION_WEIGHT: weight,
         CORRELATION_Z: weight * np.arctanh(np.clip(r, -limit, limit)),
     }
-
-
-def _columns(
-    arrays: PatientArrays, rows: Int64[np.ndarray, " row"], *, schema: Schema, chosen: tuple[str, ...]
-) -> Iterator[Float64[np.ndarray, " patient"]]:
-    """A value for each patient, NaN where there is none, of each of `list_features`."""
-    for name in chosen:
-        if name == STATIC:
-            yield from arrays.numbers[rows].astype(np.float64).T
-        elif name in schema.series:
-            values = np.asarray(arrays.series[name][rows], dtype=np.float64)
-            n = (~np.isnan(values)).sum(axis=1)
-            yield from np.where(n > 0, np.nansum(values, axis=1) / np.maximum(n, 1), np.nan).T
-        elif name in schema.events:
-            present = arrays.present[name][rows, None]
-            yield from np.where(present, arrays.events[name][rows], np.nan).astype(np.float64).T
 
 
 def _or_unknown(values: Float64[np.ndarray, " patient"], rule: SmallCellRule) -> Float64[np.ndarray, " patient"]:

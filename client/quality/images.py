@@ -1,62 +1,15 @@
-"""Measure images: exposure, sharpness, thumbnails, and whether they are blank, inverted or turned."""
+"""Images that are blank, inverted or turned."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt16
 
-from shared_model.preprocessing.statistics import GRAY_LEVELS
-from shared_model.quality.measures import GRID, PIXELS
+from shared_model.quality.image_measures import GRID, gray_chunks
 
-WHITE = 0.99  # gray from which on a pixel is white
 BLANK_SD = 0.01  # of gray in the middle of an image, below which there is nothing to see
 LIKENESS = 0.3  # correlation with the mean image from which on an image shows the same thing
 MARGIN = 0.3  # by so much the wrong way round must fit better than upright
-_CHUNK = 64  # images at a time: a hospital's images do not fit into memory
-
-
-def measure_images(
-    images: UInt16[np.ndarray, "patient height width"], rows: Int64[np.ndarray, " row"]
-) -> tuple[Float64[np.ndarray, "row number"], Float64[np.ndarray, "row cell"]]:
-    """Numbers (`PIXELS`) and thumbnails of some images.
-
-    Args:
-        images: gray values 0..65535; may be memory-mapped.
-        rows: which of them.
-
-    Returns:
-        Mean gray, its standard deviation over the image, sharpness (logarithm of the mean square of the Laplacian over
-        the variance of gray) and share of white pixels, on a scale of 0 to 1; the mean gray of GRID x GRID regions.
-    """
-    numbers, thumbnails = [np.zeros((0, len(PIXELS)))], [np.zeros((0, GRID * GRID))]
-    for gray in _gray_chunks(images, rows):
-        variance = gray.var(axis=(1, 2))
-        middle = gray[:, 1:-1, 1:-1]
-        around = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
-        edges = np.square(4 * middle - around).mean(axis=(1, 2))
-        sharpness = np.log((edges + 1e-8) / (variance + 1e-8))
-        white = (gray >= WHITE).mean(axis=(1, 2))
-        numbers.append(np.stack([gray.mean(axis=(1, 2)), np.sqrt(variance), sharpness, white], axis=1))
-        thumbnails.append(make_thumbnails(gray))
-    return np.concatenate(numbers), np.concatenate(thumbnails)
-
-
-def _gray_chunks(
-    images: UInt16[np.ndarray, "patient height width"], rows: Int64[np.ndarray, " row"]
-) -> Iterator[Float64[np.ndarray, "chunk height width"]]:
-    for start in range(0, len(rows), _CHUNK):
-        yield images[rows[start : start + _CHUNK]].astype(np.float64) / GRAY_LEVELS
-
-
-def make_thumbnails(gray: Float64[np.ndarray, "image height width"]) -> Float64[np.ndarray, "image cell"]:
-    """Mean gray of GRID x GRID regions, row by row; pixels at a border belong to one region only."""
-    down, right = ((np.arange(GRID) * side) // GRID for side in gray.shape[1:])
-    sums = np.add.reduceat(np.add.reduceat(gray, down, axis=1), right, axis=2)
-    heights, widths = np.diff([*down, gray.shape[1]]), np.diff([*right, gray.shape[2]])
-    means: Float64[np.ndarray, "image cell"] = (sums / np.outer(heights, widths)).reshape(len(gray), -1)
-    return means
 
 
 def find_blank(
@@ -64,7 +17,7 @@ def find_blank(
 ) -> Bool[np.ndarray, " row"]:
     """Which images show nothing in their middle half; the border may hold the bars of the square or a label."""
     found = [np.zeros(0, dtype=bool)]
-    for gray in _gray_chunks(images, rows):
+    for gray in gray_chunks(images, rows):
         height, width = gray.shape[1:]
         middle = gray[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
         found.append(middle.std(axis=(1, 2)) < BLANK_SD)

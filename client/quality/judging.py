@@ -23,7 +23,8 @@ from shared_model.quality.checks import (
     QualityReport,
     sort_findings,
 )
-from shared_model.quality.measures import THUMBNAIL, Measured, Moments
+from shared_model.quality.measure import THUMBNAIL, Measured
+from shared_model.quality.measures import Moments
 from shared_model.schema import Schema
 
 
@@ -76,7 +77,7 @@ def _judge_images(
             continue
         reference = _mean_image(bench, name)
         inverted, turned = find_wrong_way(measured[f"{name}/{THUMBNAIL}"], reference)
-        shares = {BLANK: find_blank(arrays.images[name], here), INVERTED: inverted, TURNED: turned}
+        shares = {BLANK: find_blank(arrays.raw[name], here), INVERTED: inverted, TURNED: turned}
         for check, images in shares.items():
             n = int(images.sum())
             bench.count(check, 1)

@@ -22,16 +22,16 @@ from shared_model.quality.checks import (
     SHORT_CUT_MARGIN,
     CheckFinding,
 )
-from shared_model.quality.measures import (
-    GRID,
+from shared_model.quality.image_measures import GRID
+from shared_model.quality.measure import (
     KNOWN,
     PRESENCE,
     THUMBNAIL,
     THUMBNAIL_EVENTS,
     THUMBNAIL_OTHERS,
     Measured,
-    Moments,
 )
+from shared_model.quality.measures import Moments
 from shared_model.schema import STATIC
 
 _EXACT = 20_000  # pairs of an event and a non-event

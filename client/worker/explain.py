@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from client.worker.local_training import without_rare
 from client.worker.run_state import RunState
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
+from shared_model.modalities.registry import open_modality
 from shared_model.model.fusion import empty_model
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.protocol.messages import (
@@ -60,7 +62,7 @@ def answer_background(site: Site, settings: Settings, request: BackgroundRequest
         embeddings=embeddings,
         present={name: value.cpu().numpy() for name, value in encoded.present.items()},
         known=known_columns(embeddings, site.schema),
-        levels=level_indices(site, given),
+        levels={name: index for found in level_indices(site, given).values() for name, index in found.items()},
     )
     return SumsReply(arrays=gate.release_sums(sums, n_patients=len(given.rows)))
 
@@ -104,7 +106,10 @@ def _feature_sums(site: Site, settings: Settings, explained: _Explained) -> Sums
     patients = explained.patients.select(torch.from_numpy(chosen))
     seeds = sampling_seeds(site, settings, given.rows[chosen])
     tables = attribute_features(explained.game, patients, explained.background, features=features, seeds=seeds)
-    levels = {name: index[chosen] for name, index in level_indices(site, given).items()}
+    levels = {
+        name: {category: index[chosen] for category, index in found.items()}
+        for name, found in level_indices(site, given).items()
+    }
     return sum_features(tables, patients, features=features, levels=levels)
 
 
@@ -219,10 +224,9 @@ def _own_shares(sums: Sums, gate: Gate) -> Shares:
     return shares
 
 
-def level_indices(site: Site, given: GivenModel) -> dict[str, np.ndarray]:
-    """Per category, the index of each patient's level; the one after the last means missing."""
-    levels = site.patients.levels[given.rows]
+def level_indices(site: Site, given: GivenModel) -> dict[str, Mapping[str, np.ndarray]]:
+    """Per modality and category the index of each patient's level; the one after the last means missing."""
     return {
-        column.name: np.where(levels[:, i] < 0, len(column.levels), levels[:, i])
-        for i, column in enumerate(site.schema.categories)
+        name: open_modality(name, site.schema).level_indices(site.patients, given.rows)
+        for name in given.local.model.modalities
     }

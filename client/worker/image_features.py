@@ -70,5 +70,5 @@ def _compute(site: Site, model: MultimodalModel, preprocessing: Preprocessing, n
         rows = here[start : start + CHUNK]
         batch = preprocessing.batch(site.patients, rows, schema=site.schema, device=device, without=others)
         with eval_mode(encoder), mixed_precision(device):
-            features[torch.from_numpy(rows).to(device)] = encoder.features(batch.images[name]).float()
+            features[torch.from_numpy(rows).to(device)] = encoder.features(batch.inputs[name]).float()
     return features

@@ -142,7 +142,7 @@ def embedding_key(
     images = [site.image_hash(name) for name in sorted(site.schema.images)]
     holds = (sorted(encoders), weights, preprocessing.to_json(), patients.patient_ids, images)
     digest = hashlib.sha256(repr(holds).encode())
-    tables = (*patients.events.values(), *patients.series.values(), *patients.present.values())
+    tables = *(patients.raw[name] for name in site.schema.tables), *patients.present.values()
     for table in (patients.outcome, patients.numbers, patients.levels, *tables):
         digest.update(np.ascontiguousarray(table).tobytes())
     return digest.hexdigest()

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from server.protocol.differencing import Band, reveal_few
+from shared_model.modalities.feature import Feature
 from shared_model.privacy.suppression import SmallCellRule, histogram_bins_allowed, suppressed_row
 from shared_model.shapley.explanation_quantities import number_or_none
-from shared_model.shapley.features import Feature
 from shared_model.shapley.shares import mean_interval
 from shared_model.shapley.summary import PHI_EDGES
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from shared_model.config import Phase, Settings
 from shared_model.errors import SchemaError
+from shared_model.modalities.registry import open_modality
 from shared_model.model.batch import Batch
-from shared_model.model.encoders import ImageEncoder, build_encoder
+from shared_model.model.encoders import ImageEncoder
 from shared_model.model.heads import FusionHead, LateFusionWeights
-from shared_model.schema import STATIC, Schema
+from shared_model.schema import Schema
 
 Embeddings = Mapping[str, Float[Tensor, "batch _width"]]
 Present = Mapping[str, Bool[Tensor, "batch"]]
@@ -42,7 +43,8 @@ class MultimodalModel(nn.Module, ABC):
         super().__init__()
         self.modalities = settings.chosen_modalities(schema)
         _refuse_reserved_names(self.modalities)
-        encoders = {name: build_encoder(name, schema, settings) for name in self.modalities}
+        self._owners = {name: open_modality(name, schema) for name in self.modalities}
+        encoders = {name: owner.build_encoder(settings) for name, owner in self._owners.items()}
         self.encoders = nn.ModuleDict(encoders)
         self.fixed = tuple(self.image_encoders()) if settings.image_training == "fixed" else ()
         self.widths = {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
@@ -68,7 +70,7 @@ class MultimodalModel(nn.Module, ABC):
             present = batch.present[name]
             embedding = batch.outcome.new_zeros(n, self.widths[name])
             if bool(present.any()):
-                inputs = tuple(part[present] for part in self._inputs(name, batch))
+                inputs = tuple(part[present] for part in self._owners[name].inputs(batch))
                 embedding = embedding.masked_scatter(
                     present.unsqueeze(1), self.encoders[name](*inputs).to(embedding.dtype)
                 )
@@ -210,15 +212,6 @@ class MultimodalModel(nn.Module, ABC):
             if isinstance(module, nn.BatchNorm2d)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
-
-    @staticmethod
-    def _inputs(name: str, batch: Batch) -> tuple[Tensor, ...]:
-        if name == STATIC:
-            return batch.numbers, batch.levels
-        for kind in (batch.series, batch.events, batch.images):
-            if name in kind:
-                return (kind[name],)
-        raise KeyError(name)
 
 
 class EarlyFusionModel(MultimodalModel):

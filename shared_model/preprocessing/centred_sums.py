@@ -77,6 +77,11 @@ class CentredSums:
         parts = known.sum(axis=axes).astype(np.float64), filled.sum(axis=axes), np.square(filled).sum(axis=axes)
         return dict(zip(PARTS, parts, strict=True))
 
+    @property
+    def divisor(self) -> Float64[np.ndarray, "column"]:
+        """Standard deviations; 1 for a constant or never measured column, so that it becomes 0."""
+        return np.where(self.sd > 0, self.sd, 1.0)
+
     def refine(
         self,
         n: Float64[np.ndarray, "column"],

@@ -9,25 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 from shared_model.errors import StudyError
+from shared_model.modalities.registry import open_modalities
+from shared_model.modalities.static import LEVELS, NUMBERS
 from shared_model.model.batch import Batch
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing.centred_sums import CentredSums
-from shared_model.preprocessing.statistics import (
-    GRAY_LEVELS,
-    NUMBERS,
-    StatisticsFrame,
-    ask_until_done,
-    compress_events,
-    sum_features,
-)
-from shared_model.schema import Schema
+from shared_model.preprocessing.statistics import StatisticsFrame, ask_until_done, sum_features
+from shared_model.schema import STATIC, Schema
+
+_BY_MODALITY = ("series_mean", "series_sd", "event_mean", "event_sd", "image_mean", "image_sd", "further")
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Preprocessing:
         series_mean: per series, mean of each channel, in its unit; likewise `series_sd`.
         event_mean: per event set, mean of each compressed item; likewise `event_sd`.
         image_mean: per image, mean gray value on a scale of 0 to 1; likewise `image_sd`.
+        further: per modality of a kind that another package adds, what its class fits.
     """
 
     n: int
@@ -55,10 +53,14 @@ class Preprocessing:
     event_sd: dict[str, list[float]]
     image_mean: dict[str, float]
     image_sd: dict[str, float]
+    further: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Text that `from_json` reads back to the same object, to the last bit."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        content = dataclasses.asdict(self)
+        if not self.further:
+            del content["further"]  # so that studies without such kinds keep their text, and its hash
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
@@ -81,46 +83,21 @@ class Preprocessing:
             rows: indices of the wanted patients.
             schema: the study that `arrays` and this preprocessing belong to.
             device: where the tensors go.
-            without: images that are not needed, for they are the bulk.
+            without: modalities, other than static, whose inputs are not needed: images are the bulk.
         """
-        numbers = arrays.numbers[rows]
-        missing = np.isnan(numbers)
-        filled = np.where(missing, np.asarray(self.number_fill), numbers)
-        standard = (filled - np.asarray(self.number_mean)) / np.asarray(self.number_sd)
-        n_levels = np.array([len(column.levels) for column in schema.categories], dtype=np.int64)
-        levels = arrays.levels[rows]
+        inputs = {
+            key: _tensor(values, device)
+            for name, each in open_modalities(schema).items()
+            if name == STATIC or name not in without
+            for key, values in each.standardise(arrays, rows, self).items()
+        }
         return Batch(
-            numbers=_tensor(np.concatenate([standard, missing], axis=1), device),
-            levels=torch.from_numpy(np.where(levels < 0, n_levels, levels)).to(device),
-            series={name: _tensor(self._series(arrays, rows, name), device) for name in schema.series},
-            events={name: _tensor(self._events(arrays, rows, name, schema), device) for name in schema.events},
-            images={
-                name: _tensor(self._images(arrays, rows, name), device) for name in schema.images if name not in without
-            },
+            numbers=inputs.pop(NUMBERS),
+            levels=inputs.pop(LEVELS),
+            inputs=inputs,
             present={name: torch.from_numpy(arrays.present[name][rows]).to(device) for name in schema.modalities},
-            outcome=_tensor(arrays.outcome[rows], device),
+            outcome=_tensor(arrays.outcome[rows].astype(np.float32), device),
         )
-
-    def _series(self, arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> np.ndarray:
-        values = arrays.series[name][rows]
-        measured = ~np.isnan(values)
-        standard = (values - np.asarray(self.series_mean[name])) / np.asarray(self.series_sd[name])
-        n_steps = values.shape[1]
-        steps = np.arange(n_steps).reshape(1, -1, 1)
-        last = np.maximum.accumulate(np.where(measured, steps, -1), axis=1)
-        gap = np.where(last < 0, n_steps, steps - last) / n_steps
-        inputs = np.concatenate([np.where(measured, standard, 0.0), measured, gap], axis=2)
-        return np.where(arrays.present[name][rows, None, None], inputs, 0.0)
-
-    def _events(self, arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str, schema: Schema) -> np.ndarray:
-        values = compress_events(arrays.events[name][rows], schema.events[name])
-        standard = (values - np.asarray(self.event_mean[name])) / np.asarray(self.event_sd[name])
-        return np.where(arrays.present[name][rows, None], standard, 0.0)
-
-    def _images(self, arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> np.ndarray:
-        gray = arrays.images[name][rows].astype(np.float32) / GRAY_LEVELS
-        standard = (gray - self.image_mean[name]) / self.image_sd[name]
-        return np.where(arrays.present[name][rows, None, None], standard, 0.0)[:, None]
 
 
 def fit_preprocessing(frame: StatisticsFrame, sums: Mapping[str, np.ndarray], schema: Schema) -> Preprocessing:
@@ -140,32 +117,11 @@ def fit_preprocessing(frame: StatisticsFrame, sums: Mapping[str, np.ndarray], sc
             f"training data of all hospitals: expected patients with and without the outcome, got {events} events "
             f"among {n} patients. Check the outcome column and the fold settings."
         )
-    numbers = frame.moments[NUMBERS]
-    # A median lies within one standard deviation of the mean; of few patients the bins are too wide to tell as much.
-    median = np.clip(frame.quartiles.median, numbers.mean - numbers.sd, numbers.mean + numbers.sd)
-    event_moments = {
-        name: _mean_and_sd(sums[f"{name}/present"], sums[f"{name}/sum"], sums[f"{name}/square"])
-        for name in schema.events
-    }
-    image_moments = {
-        name: _mean_and_sd(
-            np.asarray(sums[f"{name}/present"] * images.size**2), sums[f"{name}/sum"], sums[f"{name}/square"]
-        )
-        for name, images in schema.images.items()
-    }
-    return Preprocessing(
-        n=n,
-        events=events,
-        number_mean=numbers.mean.tolist(),
-        number_sd=_divisor(numbers).tolist(),
-        number_fill=np.where(np.isnan(median), numbers.mean, median).tolist(),
-        series_mean={name: frame.moments[name].mean.tolist() for name in schema.series},
-        series_sd={name: _divisor(frame.moments[name]).tolist() for name in schema.series},
-        event_mean={name: moments[0].tolist() for name, moments in event_moments.items()},
-        event_sd={name: moments[1].tolist() for name, moments in event_moments.items()},
-        image_mean={name: float(moments[0]) for name, moments in image_moments.items()},
-        image_sd={name: float(moments[1]) for name, moments in image_moments.items()},
-    )
+    fields: dict[str, Any] = {name: {} for name in _BY_MODALITY}
+    for each in open_modalities(schema).values():
+        for name, value in each.fit(frame, sums).items():
+            fields[name] = {**fields[name], **value} if name in _BY_MODALITY else value
+    return Preprocessing(n=n, events=events, **fields)
 
 
 def pooled_preprocessing(
@@ -185,18 +141,7 @@ def pooled_preprocessing(
     return fit_preprocessing(frame, sums, schema)
 
 
-def _divisor(moments: CentredSums) -> Float64[np.ndarray, "column"]:
-    """Standard deviations; 1 for a constant or never measured column, so that it becomes 0."""
-    return np.where(moments.sd > 0, moments.sd, 1.0)
-
-
-def _mean_and_sd(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moments of values on a scale of about 1; a constant or never measured value gets sd 1, so it becomes 0."""
-    count = np.maximum(n, 1)
-    mean = np.asarray(total / count)
-    sd = np.sqrt(np.maximum(square / count - np.square(mean), 0.0))
-    return mean, np.where(sd > 1e-6, sd, 1.0)
-
-
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+    """Float32; indices stay whole numbers."""
+    whole = np.issubdtype(values.dtype, np.integer)
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64 if whole else np.float32)).to(device)

@@ -11,18 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Int64
 
 from shared_model.errors import ProtocolError
+from shared_model.modalities.registry import open_modalities
+from shared_model.modalities.static import NUMBERS, StaticModality, number_ranges, within
 from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing.centred_sums import PARTS, CentredSums, centred_quantities
 from shared_model.preprocessing.quartiles import N_BINS, QuartileSearch
 from shared_model.protocol.quantities import MAX_PATIENTS, MAX_SITES, Arrays, Quantities, Quantity, check_arrays
-from shared_model.schema import Events, Schema
+from shared_model.schema import STATIC, Schema
 
-NUMBERS, HISTOGRAM = "numbers", "numbers/histogram"
+HISTOGRAM = f"{NUMBERS}/histogram"
 MAX_QUESTIONS = 12
-GRAY_LEVELS = 65_535.0
 
 Sums = dict[str, np.ndarray]
 
@@ -34,7 +35,7 @@ class StatisticsFrame:
     Attributes:
         n_totals: questions answered so far.
         quartiles: of the static numbers.
-        moments: of the static numbers ("numbers") and of each series' channels.
+        moments: of the static numbers ("numbers"), of each series' channels, and of what other kinds have.
     """
 
     n_totals: int
@@ -44,13 +45,9 @@ class StatisticsFrame:
     @classmethod
     def start(cls, schema: Schema) -> StatisticsFrame:
         """Before the first question: everything is as wide as the schema says."""
-        numeric = np.array([column.kind == "numeric" for column in schema.numbers], dtype=bool)
-        ranges = _number_ranges(schema)
-        moments = {NUMBERS: CentredSums.start(ranges, once=~numeric)}
-        for name, series in schema.series.items():
-            limits = np.array([channel.range for channel in series.channels], dtype=np.float64)
-            moments[name] = CentredSums.start(limits, once=np.zeros(len(limits), dtype=bool))
-        return cls(0, QuartileSearch.start(ranges, wanted=numeric), moments)
+        moments = {key: start for each in open_modalities(schema).values() for key, start in each.moments().items()}
+        quartiles = QuartileSearch.start(number_ranges(schema), wanted=StaticModality(STATIC, schema).numeric)
+        return cls(0, quartiles, moments)
 
     @property
     def is_done(self) -> bool:
@@ -112,25 +109,18 @@ def statistics_quantities(schema: Schema, *, first: bool) -> Quantities:
         schema: the study.
         first: the first question counts everything, later ones look closer at numbers and channels.
     """
-    n_numbers = len(schema.numbers)
-    quantities: dict[str, Quantity] = {HISTOGRAM: _count(n_numbers, N_BINS + 2)}
-    columns = {NUMBERS: centred_quantities(n_numbers)}
-    for name, series in schema.series.items():
-        columns[name] = centred_quantities(len(series.channels), cells=series.steps)
-    quantities |= {f"{name}/{part}": quantity for name, parts in columns.items() for part, quantity in parts.items()}
+    quantities: dict[str, Quantity] = {HISTOGRAM: _count(len(schema.numbers), N_BINS + 2)}
+    for each in open_modalities(schema).values():
+        for key, start in each.moments().items():
+            columns = centred_quantities(len(start.wanted), cells=each.cells())
+            quantities |= {f"{key}/{part}": quantity for part, quantity in columns.items()}
     return {**quantities, **(_counted_once(schema) if first else {})}
 
 
 def _counted_once(schema: Schema) -> Quantities:
     quantities: dict[str, Quantity] = {"n": _count(), "events": _count()}
-    quantities |= {f"levels/{column.name}": _count(len(column.levels) + 1) for column in schema.categories}
-    for name, events in schema.events.items():
-        # The logarithm of a count or dose stays below 50 for every finite float a hospital would record.
-        limit = MAX_PATIENTS * 2500.0
-        quantities |= {f"{name}/{part}": Quantity((len(events.items),), limit, 0) for part in ("sum", "square")}
-    for name, images in schema.images.items():
-        pixels = MAX_PATIENTS * images.size**2
-        quantities |= {f"{name}/{part}": Quantity((), pixels, 0) for part in ("sum", "square")}
+    for each in open_modalities(schema).values():
+        quantities |= each.counted_once()
     return quantities | {f"{name}/present": _count() for name in schema.modalities}
 
 
@@ -150,50 +140,22 @@ def sum_features(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: 
     Returns:
         Arrays as `statistics_quantities` lists them; adding those of two hospitals equals pooling their patients.
     """
-    numbers = _within(arrays.numbers[rows], _number_ranges(schema))
-    sums: Sums = {HISTOGRAM: frame.quartiles.count(numbers)}
-    for name, moments in frame.moments.items():
-        if name == NUMBERS:
-            values = numbers
-        elif moments.wanted.any():
-            limits = np.array([channel.range for channel in schema.series[name].channels], dtype=np.float64)
-            values = _within(arrays.series[name][rows], limits)
-        else:
-            values = np.empty((0, len(moments.wanted)))
-        sums |= {f"{name}/{part}": value for part, value in moments.add_up(values).items()}
+    sums: Sums = {HISTOGRAM: frame.quartiles.count(within(arrays.numbers[rows], number_ranges(schema)))}
+    for each in open_modalities(schema).values():
+        for key in each.moments():
+            moments = frame.moments[key]
+            wanted = moments.wanted.any()
+            values = each.moment_values(arrays, rows) if wanted else np.empty((0, len(moments.wanted)))
+            sums |= {f"{key}/{part}": value for part, value in moments.add_up(values).items()}
     return sums | (_count_once(arrays, rows, schema) if not frame.n_totals else {})
 
 
 def _count_once(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], schema: Schema) -> Sums:
     sums: Sums = {"n": np.array(float(len(rows))), "events": arrays.outcome[rows].sum(dtype=np.float64)}
-    for i, column in enumerate(schema.categories):
-        n_levels = len(column.levels)
-        levels = arrays.levels[rows, i]
-        sums[f"levels/{column.name}"] = np.bincount(
-            np.where(levels < 0, n_levels, levels), minlength=n_levels + 1
-        ).astype(np.float64)
-    for name, events in schema.events.items():
-        here = rows[arrays.present[name][rows]]
-        values = compress_events(arrays.events[name][here], events).astype(np.float64)
-        sums[f"{name}/sum"], sums[f"{name}/square"] = values.sum(axis=0), np.square(values).sum(axis=0)
-    for name in schema.images:
-        total, square = _image_sums(arrays, rows, name)
-        sums |= {f"{name}/sum": np.array(total), f"{name}/square": np.array(square)}
+    for each in open_modalities(schema).values():
+        sums |= each.count_once(arrays, rows)
     sums |= {f"{name}/present": arrays.present[name][rows].sum(dtype=np.float64) for name in schema.modalities}
     return {name: np.asarray(value) for name, value in sums.items()}
-
-
-def _image_sums(arrays: PatientArrays, rows: Int64[np.ndarray, "row"], name: str) -> tuple[float, float]:
-    total = square = 0.0
-    for row in rows[arrays.present[name][rows]]:  # one image at a time: a hospital's images do not fit into memory
-        gray = arrays.images[name][row].astype(np.float64) / GRAY_LEVELS
-        total, square = total + float(gray.sum()), square + float(np.square(gray).sum())
-    return total, square
-
-
-def compress_events(values: Float[np.ndarray, "patient item"], events: Events) -> Float[np.ndarray, "patient item"]:
-    """0/1 as it is; counts and doses, which are skewed, as log(1 + x)."""
-    return values if events.aggregate == "any" else np.log1p(values)
 
 
 def stack_totals(totals: Sequence[Arrays], schema: Schema) -> Sums:
@@ -221,13 +183,3 @@ def split_totals(stacked: Arrays, schema: Schema) -> list[Sums]:
     for total in totals:
         check_arrays(total, quantities, where="statistics, totals")
     return totals
-
-
-def _number_ranges(schema: Schema) -> Float64[np.ndarray, "number 2"]:
-    return np.array([column.range or (0.0, 1.0) for column in schema.numbers], dtype=np.float64).reshape(-1, 2)
-
-
-def _within(values: np.ndarray, ranges: Float64[np.ndarray, "value 2"]) -> Float64[np.ndarray, "..."]:
-    """Values in float64; clipped, because float32 can put a value at the range's end just outside it."""
-    clipped: np.ndarray = np.clip(values.astype(np.float64), ranges[:, 0], ranges[:, 1])
-    return clipped

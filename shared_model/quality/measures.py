@@ -8,46 +8,23 @@ have is not told (`hide_few_sites`): what a subtraction leaves still rests on en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from shared_model.modalities.registry import open_modality
 from shared_model.protocol.quantities import MAX_PATIENTS, MAX_SITES, Quantities, Quantity
-from shared_model.schema import STATIC, Range, Schema
+from shared_model.quality.measure import OUTCOME, PRESENCE, Measure
+from shared_model.schema import STATIC, Schema
 
-GRID = 16  # regions of an image along each side
-PIXELS = ("brightness", "contrast", "sharpness", "saturation")
-
-PRESENCE, OUTCOME = "presence", "outcome"
 CORRELATION_SITES, CORRELATION_WEIGHT, CORRELATION_Z = "correlation/sites", "correlation/weight", "correlation/z"
-KNOWN, LEVEL, STILL, INTERVAL, SPAN = "known", "level", "still", "interval", "span"
-PIXEL, THUMBNAIL, THUMBNAIL_EVENTS, THUMBNAIL_OTHERS = "pixels", "thumbnail", "thumbnail-events", "thumbnail-others"
 PARTS = ("sites", "n", "sum", "square")
 
 Z_LIMIT = 4.0  # of Fisher's z: correlations above 0.9993 count as that
-_LOG_LIMIT = 20.0  # of natural logarithms: 2e-9 to 5e8
 
-Measured = dict[str, np.ndarray]
 Sums = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One matrix.
-
-    Attributes:
-        key: name, and first part of the names of its sums.
-        modality: of the study; "" for the outcome.
-        items: names of its columns.
-        limit: largest absolute value of an entry.
-    """
-
-    key: str
-    modality: str
-    items: tuple[str, ...]
-    limit: float = 1.0
 
 
 def list_measures(schema: Schema, chosen: tuple[str, ...]) -> tuple[Measure, ...]:
@@ -56,74 +33,23 @@ def list_measures(schema: Schema, chosen: tuple[str, ...]) -> tuple[Measure, ...
     return (
         Measure(OUTCOME, "", (schema.study.outcome,)),
         Measure(PRESENCE, "", others),
-        *(_static_measures(schema) if STATIC in chosen else ()),
-        *(measure for name in others for measure in _modality_measures(schema, name)),
+        *(measure for name in chosen for measure in open_modality(name, schema).measures()),
     )
 
 
-def _static_measures(schema: Schema) -> Iterator[Measure]:
-    numeric = tuple(column.name for column in schema.numbers if column.kind == "numeric")
-    yield Measure(f"{STATIC}/{KNOWN}", STATIC, tuple(column.name for column in (*schema.numbers, *schema.categories)))
-    yield Measure(f"{STATIC}/{LEVEL}", STATIC, numeric, _LOG_LIMIT)
-
-
-def _modality_measures(schema: Schema, name: str) -> Iterator[Measure]:
-    if name in schema.series:
-        channels = tuple(channel.name for channel in schema.series[name].channels)
-        yield Measure(f"{name}/{KNOWN}", name, channels)
-        yield Measure(f"{name}/{LEVEL}", name, channels, _LOG_LIMIT)
-        yield Measure(f"{name}/{STILL}", name, channels)
-        yield Measure(f"{name}/{INTERVAL}", name, ("",), _LOG_LIMIT)
-        yield Measure(f"{name}/{SPAN}", name, ("",), _LOG_LIMIT)
-    elif name in schema.images:
-        cells = tuple(f"row {row + 1}, column {column + 1} of {GRID}" for row in range(GRID) for column in range(GRID))
-        yield Measure(f"{name}/{PIXEL}", name, PIXELS, _LOG_LIMIT)
-        for part in (THUMBNAIL, THUMBNAIL_EVENTS, THUMBNAIL_OTHERS):
-            yield Measure(f"{name}/{part}", name, cells)
-    elif schema.events[name].aggregate == "dose":
-        yield Measure(f"{name}/{LEVEL}", name, schema.events[name].items, _LOG_LIMIT)
-
-
-def list_features(schema: Schema, chosen: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def list_correlated(schema: Schema, chosen: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Modality and name of everything whose correlations are looked at: numbers, channels' means, items."""
-    names = {STATIC: [column.name for column in schema.numbers]}
-    names |= {name: [channel.name for channel in series.channels] for name, series in schema.series.items()}
-    names |= {name: list(events.items) for name, events in schema.events.items()}
-    return tuple((name, item) for name in chosen for item in names.get(name, ()))
+    return tuple((name, item) for name in chosen for item in open_modality(name, schema).correlated())
 
 
 def list_pairs(schema: Schema, chosen: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Modality of the first and names of both, of each pair of features."""
-    features = list_features(schema, chosen)
+    features = list_correlated(schema, chosen)
     return tuple(
         (name, f"{item} ~ {partner}" if other == name else f"{item} ~ {other} {partner}")
         for i, (name, item) in enumerate(features)
         for other, partner in features[i + 1 :]
     )
-
-
-def is_logarithmic(limits: Range) -> bool:
-    """Whether a variable is compared by its logarithm: a wrong unit is a factor, and a factor shifts a logarithm."""
-    return limits[0] >= 0
-
-
-def to_level(values: np.ndarray, limits: Range) -> Float64[np.ndarray, "..."]:
-    """Values on the scale that is compared: the logarithm of what is positive, or asinh where the range is signed.
-
-    Neither depends on how wide the range is: asinh is straight near 0 and logarithmic far from it.
-
-    Args:
-        values: in the variable's unit, NaN where there is none.
-        limits: the schema's range.
-
-    Returns:
-        NaN also for zeros of a logarithmic variable: a wrong unit does not move them.
-    """
-    numbers = values.astype(np.float64)
-    if not is_logarithmic(limits):
-        return np.clip(np.arcsinh(numbers), -_LOG_LIMIT, _LOG_LIMIT)
-    positive = numbers > 0
-    return np.where(positive, np.clip(np.log(np.where(positive, numbers, 1.0)), -_LOG_LIMIT, _LOG_LIMIT), np.nan)
 
 
 def reference_quantities(schema: Schema, chosen: tuple[str, ...]) -> Quantities:

@@ -9,9 +9,9 @@ import pandas as pd
 import shap
 from jaxtyping import Float64
 
+from shared_model.modalities.feature import Feature, is_known
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.feature_values import FeatureTable
-from shared_model.shapley.features import Feature, is_known
 from shared_model.shapley.game import Rows
 
 PRESENCE = "presence"

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from shared_model.schema import STATIC
+from shared_model.modalities.feature import Feature
 from shared_model.shapley.closed_form import linear_features
-from shared_model.shapley.features import Feature, value_groups
+from shared_model.shapley.features import value_groups
 from shared_model.shapley.game import Background, FusionGame, ModalityGame, Rows, modality_game
 from shared_model.shapley.owen import ColumnGroups, OwenValues, owen_values
 from shared_model.shapley.summary import FeaturePhi, Sums, feature_sums
@@ -173,7 +173,7 @@ def sum_features(
     patients: Rows,
     *,
     features: Features,
-    levels: Mapping[str, Int64[np.ndarray, "patient"]],
+    levels: Mapping[str, Mapping[str, Int64[np.ndarray, "patient"]]],
 ) -> Sums:
     """Sums of feature values over patients.
 
@@ -181,7 +181,7 @@ def sum_features(
         tables: from `attribute_features`.
         patients: who was explained.
         features: of each modality.
-        levels: per category, the index of each patient's level; the one after the last means missing.
+        levels: per modality and category, the index of each patient's level; the one after the last means missing.
     """
     sums: Sums = {"feature-patients": np.array(float(len(patients)))}
     for name, table in tables.items():
@@ -189,7 +189,7 @@ def sum_features(
         groups = value_groups(
             tuple(features[name]),
             embedding=patients.embeddings[name][torch.from_numpy(here)].float().cpu().numpy(),
-            levels={category: index[here] for category, index in levels.items()} if name == STATIC else {},
+            levels={category: index[here] for category, index in levels.get(name, {}).items()},
         )
         found = FeaturePhi(table.phi[here], table.se[here], groups)
         sums |= feature_sums(name, features[name], found, presence=table.presence)

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from shared_model.errors import ProtocolError
+from shared_model.modalities.feature import Feature
 from shared_model.protocol.quantities import MAX_PATIENTS, Quantities, Quantity
 from shared_model.shapley.exact import ModalityValues
-from shared_model.shapley.features import Feature, FeatureValues
+from shared_model.shapley.features import FeatureValues
 from shared_model.shapley.shares import SMALLEST_VARIANCE
 
 MAX_PHI = 32.0  # of one patient; a logit that moves by more is a diverged model

@@ -128,7 +128,7 @@ def patient_features(subject: Subject) -> Callable[[], dict[str, Any]]:
 
     def segments() -> OwenValues:
         compared = _modality_game(game, VITALS, patient, background.select(slice(N_RECORDINGS)))
-        recordings = Recordings.from_inputs(batch.series[VITALS][: N_RECORDINGS + 1])
+        recordings = Recordings.from_inputs(batch.inputs[VITALS][: N_RECORDINGS + 1])
         players = SwitchedCells(
             compared,
             copy.deepcopy(subject.model.encoders[VITALS]).double(),  # type: ignore[arg-type]
@@ -167,8 +167,8 @@ def xray_pixels(subject: Subject) -> Callable[[], dict[str, Any]]:
         found = pixel_values(
             compared,
             subject.model.encoders[name],  # type: ignore[arg-type]
-            image=subject.patients.images[name][0],
-            references=references.images[name],
+            image=subject.patients.inputs[name][0],
+            references=references.inputs[name],
         )
         return {"references": len(references.outcome), "residual": found.residual}
 

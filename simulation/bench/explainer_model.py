@@ -164,10 +164,10 @@ def draw_patients(schema: Schema, n: int, *, rng: np.random.Generator, with_imag
         outcome=(np.arange(n) % 2).astype(np.int8),
         numbers=numbers.astype(np.float64),
         levels=levels,
-        series={VITALS: vitals.astype(np.float64)},
-        events={ITEMS: rng.integers(0, 2, (n, N_ITEMS)).astype(np.float32)},
-        images={
-            name: _draw_images(n, images.size if with_images else 0, rng) for name, images in schema.images.items()
+        raw={
+            VITALS: vitals.astype(np.float64),
+            ITEMS: rng.integers(0, 2, (n, N_ITEMS)).astype(np.float32),
+            **{name: _draw_images(n, images.size if with_images else 0, rng) for name, images in schema.images.items()},
         },
         present={name: np.ones(n, dtype=bool) for name in schema.modalities},
     )
@@ -183,9 +183,7 @@ def select(batch: Batch, rows: Collection[int]) -> Batch:
     return Batch(
         numbers=batch.numbers[index],
         levels=batch.levels[index],
-        series=chosen(batch.series),
-        events=chosen(batch.events),
-        images=chosen(batch.images),
+        inputs=chosen(batch.inputs),
         present=chosen(batch.present),
         outcome=batch.outcome[index],
     )
@@ -195,7 +193,7 @@ def modality_inputs(batch: Batch, name: str) -> tuple[Tensor, ...]:
     """What a modality's encoder takes."""
     if name == STATIC:
         return batch.numbers, batch.levels
-    return ({**batch.series, **batch.events, **batch.images}[name],)
+    return (batch.inputs[name],)
 
 
 @torch.no_grad()
@@ -267,7 +265,7 @@ def _scale(model: EarlyFusionModel, background: Batch) -> None:
     for name in IMAGES:
         encoder = model.encoders[name]
         assert isinstance(encoder, ImageEncoder)  # noqa: S101 - as the schema says
-        embedding = torch.cat([encoder(chunk) for chunk in torch.split(background.images[name], LONGEST_CHUNK)])
+        embedding = torch.cat([encoder(chunk) for chunk in torch.split(background.inputs[name], LONGEST_CHUNK)])
         last: nn.Linear = encoder.projection
         sd = embedding.std(dim=0)
         last.bias.copy_((last.bias - embedding.mean(dim=0)) / sd)

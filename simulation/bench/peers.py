@@ -66,9 +66,7 @@ def mix(own: Batch, other: Batch, taken: set[str]) -> Batch:
     return Batch(
         numbers=source(STATIC).numbers,
         levels=source(STATIC).levels,
-        series={name: source(name).series[name] for name in other.series},
-        events={name: source(name).events[name] for name in other.events},
-        images={name: source(name).images[name] for name in other.images},
+        inputs={name: source(name).inputs[name] for name in other.inputs},
         present={name: source(name).present[name] for name in other.present},
         outcome=other.outcome,
     )

@@ -62,7 +62,7 @@ def _share(phi: Float64[np.ndarray, "patient modality"], index: int) -> float:
 
 def _marked(one: ExplainedSite, place: tuple[slice, slice]) -> np.ndarray:
     """Whether the marker's box of each test patient's image is white all over."""
-    images = one.site.patients.images[IMAGE]
+    images = one.site.patients.raw[IMAGE]
     present = one.site.patients.present[IMAGE]
     return np.array([bool(present[row] and images[row][place].min() > WHITE * images[row].max()) for row in one.rows])
 
@@ -95,8 +95,8 @@ def _map(one: ExplainedSite, patient_id: str) -> Float64[np.ndarray, "height wid
     found = pixel_values(
         compared.game,
         encoder,
-        image=case.own_batch.images[IMAGE][0],
-        references=case.batch(compared.rows).images[IMAGE],
+        image=case.own_batch.inputs[IMAGE][0],
+        references=case.batch(compared.rows).inputs[IMAGE],
     )
     return np.asarray(torch.abs(found.pixels).cpu().numpy())
 

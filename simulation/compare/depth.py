@@ -13,7 +13,7 @@ from torch import nn
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.model.encoders import ImageEncoder
-from shared_model.preprocessing.statistics import GRAY_LEVELS
+from shared_model.quality.image_measures import GRAY_LEVELS
 from shared_model.schema import Schema
 from simulation.compare.style import BLUE, GRAY, plain
 
@@ -39,7 +39,7 @@ def gradient_norms(sites: Sequence[Site], settings: Settings, schema: Schema) ->
         if owner is None:
             continue
         chosen = np.flatnonzero(owner.patients.present[name])[:BATCH]
-        gray = torch.from_numpy(owner.patients.images[name][chosen].astype(np.float32) / GRAY_LEVELS).unsqueeze(1)
+        gray = torch.from_numpy(owner.patients.raw[name][chosen].astype(np.float32) / GRAY_LEVELS).unsqueeze(1)
         images = (gray - gray.mean()) / gray.std().clamp(min=1e-6)
         outcome = torch.from_numpy(owner.patients.outcome[chosen].astype(np.float32))
         for label, skip in (("residual", True), ("plain", False)):

@@ -22,9 +22,9 @@ from sklearn.preprocessing import StandardScaler
 
 from client.site import Site
 from shared_model.config import Settings
+from shared_model.modalities.events import compress_events
 from shared_model.model.encoders.series import summarise_channels
 from shared_model.patient_arrays import PatientArrays
-from shared_model.preprocessing.statistics import compress_events
 from shared_model.schema import Schema
 from shared_model.splits import Split
 from simulation.compare.arms import Kind
@@ -45,11 +45,11 @@ def summary_features(arrays: PatientArrays, schema: Schema) -> Matrix:
         levels = arrays.levels[:, i]
         columns.append((levels[:, None] == np.arange(len(category.levels))).astype(np.float64))
     for name in schema.series:
-        values = torch.from_numpy(np.array(arrays.series[name], dtype=np.float64))
+        values = torch.from_numpy(np.array(arrays.raw[name], dtype=np.float64))
         summaries = summarise_channels(values.nan_to_num(0.0), ~values.isnan()).numpy()
         columns.append(np.where(arrays.present[name][:, None], summaries, np.nan))
     for name, events in schema.events.items():
-        compressed = compress_events(np.asarray(arrays.events[name]), events).astype(np.float64)
+        compressed = compress_events(np.asarray(arrays.raw[name]), events).astype(np.float64)
         columns.append(np.where(arrays.present[name][:, None], compressed, np.nan))
     columns += [arrays.present[name][:, None].astype(np.float64) for name in schema.images]
     return np.concatenate(columns, axis=1)

@@ -163,7 +163,7 @@ def fingerprint_cohort(cohort: Path) -> str:
         patients = site.patients
         digest.update(f"{site.name}{patients.patient_ids}".encode())
         tables = (
-            *patients.events.values(), *patients.series.values(), *patients.present.values(), *patients.images.values()
+            *patients.raw.values(), *patients.present.values()
         )  # fmt: skip
         for table in (patients.outcome, patients.numbers, patients.levels, *tables):
             digest.update(np.ascontiguousarray(table).tobytes())

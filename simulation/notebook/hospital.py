@@ -11,11 +11,12 @@ import shap
 
 from client.patient.explanation import effect_sizes
 from client.worker.explain import sampling_seeds
+from shared_model.modalities.feature import Feature
 from shared_model.pages.blocks import Table, Tile
 from shared_model.pages.numbers import percent
 from shared_model.shapley.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame
 from shared_model.shapley.feature_values import FeatureTable, attribute_features
-from shared_model.shapley.features import Feature, list_features
+from shared_model.shapley.features import list_features
 from shared_model.shapley.game import FusionGame
 from shared_model.shapley.shares import share_of_means
 from simulation.explained import ExplainedSite

@@ -99,9 +99,9 @@ def test_a_hybrid_takes_each_modality_from_where_it_is_told(subject: Subject) ->
     hybrid = peers.mix(own, subject.background, {"static", "hip"})
 
     assert hybrid.levels is own.levels
-    assert hybrid.images["hip"] is own.images["hip"]
-    assert hybrid.images["chest"] is subject.background.images["chest"]
-    assert hybrid.series["vitals"] is subject.background.series["vitals"]
+    assert hybrid.inputs["hip"] is own.inputs["hip"]
+    assert hybrid.inputs["chest"] is subject.background.inputs["chest"]
+    assert hybrid.inputs["vitals"] is subject.background.inputs["vitals"]
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])

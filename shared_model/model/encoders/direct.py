@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from shared_model.model.embedding_widths import FEW_LEVELS
+from shared_model.modalities.static import FEW_LEVELS
 
 
 class StaticEncoder(nn.Module):

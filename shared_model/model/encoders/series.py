@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from shared_model.model.embedding_widths import SUMMARIES
+from shared_model.modalities.series import SUMMARIES
 
 
 class SeriesEncoder(nn.Module):

@@ -79,9 +79,9 @@ def test_load_hospital_decodes_no_image_on_the_second_start(
 def test_load_hospital_maps_series_and_images_instead_of_holding_them(hospital: SmallHospital, cache_dir: Path) -> None:
     for _ in range(2):
         arrays = load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir)
-        assert isinstance(arrays.series["vitals"], np.memmap)
-        assert isinstance(arrays.images["hip"], np.memmap)
-        assert not arrays.images["hip"].flags.writeable
+        assert isinstance(arrays.raw["vitals"], np.memmap)
+        assert isinstance(arrays.raw["hip"], np.memmap)
+        assert not arrays.raw["hip"].flags.writeable
 
 
 def test_open_hospital_remembers_the_notes(hospital: SmallHospital, cache_dir: Path) -> None:
@@ -107,12 +107,12 @@ def test_load_hospital_sees_an_old_image_that_changed_in_place(
     path = hospital.folder / "images" / "p1-hip.bmp.png"
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path, compress_level=0)
     hospital.edit("images.csv", "p1-hip.png", "p1-hip.bmp.png")
-    first = np.array(load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).images["hip"][0])
+    first = np.array(load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).raw["hip"][0])
     time.sleep(0.05)  # the clock of the file system ticks every few milliseconds
     upside_down = Image.fromarray(np.arange(256, dtype=np.uint8)[::-1].reshape(16, 16))
     _keep_times(path, lambda: upside_down.save(path, compress_level=0))
 
-    second = load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).images["hip"][0]
+    second = load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).raw["hip"][0]
 
     np.testing.assert_array_equal(second, first[::-1, ::-1])
 
@@ -148,7 +148,7 @@ def test_load_hospital_reads_again_for_another_schema(hospital: SmallHospital, c
     )
     load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir)
 
-    assert load_hospital(hospital.folder, other, cache_dir=cache_dir).images["hip"].shape == (4, 64, 64)
+    assert load_hospital(hospital.folder, other, cache_dir=cache_dir).raw["hip"].shape == (4, 64, 64)
     assert len(_entries(cache_dir)) == 2
 
 
@@ -189,7 +189,7 @@ def test_load_hospital_opens_its_folders_to_the_owner_only(hospital: SmallHospit
     assert {path.stat().st_mode & 0o777 for path in (cache_dir, entry.parent, entry)} == {0o700}
 
 
-@pytest.mark.parametrize("name", ["entry.json", "numbers.npy", "images.hip.npy"])
+@pytest.mark.parametrize("name", ["entry.json", "numbers.npy", "raw.hip.npy"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x93NUMPY garbage"])
 def test_load_hospital_reads_again_when_an_entry_is_damaged(
     hospital: SmallHospital, cache_dir: Path, name: str, content: bytes
@@ -199,7 +199,7 @@ def test_load_hospital_reads_again_when_an_entry_is_damaged(
     (entry / name).write_bytes(content)
     next(cache_dir.rglob("index.json")).write_bytes(content)
 
-    assert load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).images["hip"].shape == (4, 48, 48)
+    assert load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).raw["hip"].shape == (4, 48, 48)
     assert _entries(cache_dir) == [entry]
     assert (entry / name).read_bytes() != content
 
@@ -237,7 +237,7 @@ def _load_when_all_are_ready(
     hospital: SmallHospital, cache_dir: Path, ready: Barrier, answers: SimpleQueue[float]
 ) -> None:
     ready.wait(timeout=PATIENCE_S)
-    images = [load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).images["hip"] for _ in range(3)]
+    images = [load_hospital(hospital.folder, hospital.schema, cache_dir=cache_dir).raw["hip"] for _ in range(3)]
     answers.put(float(sum(image.sum(dtype=float) for image in images)))
 
 

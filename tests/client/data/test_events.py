@@ -18,7 +18,7 @@ def _drugs(hospital: SmallHospital, aggregate: Literal["any", "count", "dose"]) 
         "drugs": hospital.schema.events["drugs"].model_copy(update={"aggregate": aggregate}),
     }
     schema = hospital.schema.model_copy(update={"events": events})
-    amounts = read_hospital(hospital.folder, schema).arrays.events["drugs"]
+    amounts = read_hospital(hospital.folder, schema).arrays.raw["drugs"]
     assert amounts.dtype == np.float32
     return amounts.tolist()  # type: ignore[no-any-return]
 

@@ -32,11 +32,11 @@ def test_read_hospital_gives_every_modality(hospital: SmallHospital) -> None:
     assert arrays.outcome.tolist() == [0, 1, 0, 0]
     np.testing.assert_array_equal(arrays.numbers, np.array([[81, 1], [92.5, 0], [NAN, NAN], [70, 1]], np.float32))
     assert arrays.levels.tolist() == [[1], [2], [-1], [0]]
-    np.testing.assert_array_equal(arrays.series["vitals"][0], [[85, 98], [70, 97], [NAN, NAN], [NAN, NAN]])
-    np.testing.assert_array_equal(arrays.series["vitals"][1, 3], [60, NAN])
-    assert arrays.events["drugs"].tolist() == [[7.5, 0], [0, 4], [0, 0], [0, 0]]
-    assert arrays.events["procedures"].tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
-    assert {name: values.shape for name, values in arrays.images.items()} == {"hip": (4, 48, 48), "chest": (4, 40, 40)}
+    np.testing.assert_array_equal(arrays.raw["vitals"][0], [[85, 98], [70, 97], [NAN, NAN], [NAN, NAN]])
+    np.testing.assert_array_equal(arrays.raw["vitals"][1, 3], [60, NAN])
+    assert arrays.raw["drugs"].tolist() == [[7.5, 0], [0, 4], [0, 0], [0, 0]]
+    assert arrays.raw["procedures"].tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+    assert {name: arrays.raw[name].shape for name in ("hip", "chest")} == {"hip": (4, 48, 48), "chest": (4, 40, 40)}
 
 
 def test_read_hospital_tells_who_has_what(hospital: SmallHospital) -> None:
@@ -90,9 +90,9 @@ def test_read_hospital_has_no_value_of_an_absent_modality(hospital: SmallHospita
     arrays = read_hospital(hospital.folder, hospital.schema).arrays
 
     assert {name for name, values in arrays.present.items() if values.any()} == {"static"}
-    assert np.isnan(arrays.series["vitals"]).all()
-    assert not arrays.events["drugs"].any()
-    assert not arrays.images["hip"].any()
+    assert np.isnan(arrays.raw["vitals"]).all()
+    assert not arrays.raw["drugs"].any()
+    assert not arrays.raw["hip"].any()
 
 
 def test_read_hospital_needs_no_recorded_column_without_the_events(hospital: SmallHospital) -> None:
@@ -113,9 +113,9 @@ def test_read_hospital_reads_the_same_from_parquet(hospital: SmallHospital) -> N
     assert arrays.patient_ids == expected.patient_ids
     np.testing.assert_array_equal(arrays.numbers, expected.numbers)
     np.testing.assert_array_equal(arrays.levels, expected.levels)
-    np.testing.assert_array_equal(arrays.series["vitals"], expected.series["vitals"])
-    np.testing.assert_array_equal(arrays.events["drugs"], expected.events["drugs"])
-    np.testing.assert_array_equal(arrays.images["hip"], expected.images["hip"])
+    np.testing.assert_array_equal(arrays.raw["vitals"], expected.raw["vitals"])
+    np.testing.assert_array_equal(arrays.raw["drugs"], expected.raw["drugs"])
+    np.testing.assert_array_equal(arrays.raw["hip"], expected.raw["hip"])
 
 
 def test_read_hospital_notes_what_it_left_aside(hospital: SmallHospital) -> None:
@@ -297,12 +297,12 @@ def test_load_hospital_agrees_with_pandas_on_real_vitals_and_medications(tmp_pat
     arrays = load_hospital(folder, schema, cache_dir=tmp_path)
     position = {patient: row for row, patient in enumerate(arrays.patient_ids)}
     vitals = pd.read_parquet(folder / "vitals.parquet")
-    expected = np.full(arrays.series["vitals"].shape, np.nan, dtype=np.float32)
+    expected = np.full(arrays.raw["vitals"].shape, np.nan, dtype=np.float32)
     channels = [channel.name for channel in schema.series["vitals"].channels]
     expected[vitals["patient_id"].map(position), vitals["time"]] = vitals[channels]
 
-    np.testing.assert_array_equal(arrays.series["vitals"].astype(np.float32), expected)
+    np.testing.assert_array_equal(arrays.raw["vitals"].astype(np.float32), expected)
     given = pd.read_csv(folder / "medications.csv").drop_duplicates()
-    assert arrays.events["medications"].sum() == len(given)
+    assert arrays.raw["medications"].sum() == len(given)
     recorded = pd.read_csv(folder / "patients.csv")["medications_recorded"] == 1
     assert arrays.present["medications"].tolist() == recorded.tolist()

@@ -54,7 +54,7 @@ def _problems(hospital: SmallHospital) -> tuple[Problem, ...]:
 def test_ids_that_are_the_same_match(hospital: SmallHospital, ids: tuple[str, ...], other: str) -> None:
     _patients(hospital, *ids, vitals=other)
 
-    assert read_hospital(hospital.folder, hospital.schema).arrays.series["vitals"][0, 0, 0] == 61
+    assert read_hospital(hospital.folder, hospital.schema).arrays.raw["vitals"][0, 0, 0] == 61
 
 
 @pytest.mark.parametrize("pair", [(NFC, NFD), ("a", "a\u200b"), ("a", "\ufeffa"), ("a", "a\u00a0"), ("7", "7.0")])
@@ -187,8 +187,8 @@ def test_ids_match_whatever_types_the_tables_have(hospital: SmallHospital) -> No
 
     arrays = read_hospital(hospital.folder, hospital.schema).arrays
 
-    assert arrays.series["vitals"][:, 0, 0].tolist() == [61, 62]
-    assert arrays.events["procedures"].tolist() == [[1, 0], [0, 1]]
+    assert arrays.raw["vitals"][:, 0, 0].tolist() == [61, 62]
+    assert arrays.raw["procedures"].tolist() == [[1, 0], [0, 1]]
 
 
 def test_levels_items_and_files_match_in_either_form_of_unicode(hospital: SmallHospital) -> None:
@@ -200,7 +200,7 @@ def test_levels_items_and_files_match_in_either_form_of_unicode(hospital: SmallH
 
     arrays = read_hospital(hospital.folder, schema).arrays
 
-    assert arrays.events["procedures"][0].tolist() == [1, 0]
+    assert arrays.raw["procedures"][0].tolist() == [1, 0]
     assert arrays.present["hip"][0]
     assert list_patient_images(hospital.folder, schema, " P1\u200b")["hip"].name == f"{NFD}.png"
 

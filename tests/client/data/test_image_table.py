@@ -96,7 +96,7 @@ def test_read_images_refuses_a_second_file_for_a_patient_and_image(hospital: Sma
 def test_read_images_puts_each_image_at_its_patient(hospital: SmallHospital) -> None:
     hospital.write("images.csv", f"{HEADER}P4,chest,images/p2-hip.png\nP2,hip,images/p1-hip.png\n")
 
-    images = read_hospital(hospital.folder, hospital.schema).arrays.images
+    images = read_hospital(hospital.folder, hospital.schema).arrays.raw
 
     np.testing.assert_array_equal(images["chest"][3], read_image(hospital.folder / "images/p2-hip.png", size=40).pixels)
     np.testing.assert_array_equal(images["hip"][1], read_image(hospital.folder / "images/p1-hip.png", size=48).pixels)
@@ -127,7 +127,7 @@ def test_read_images_ignores_the_table_when_the_study_has_no_images(hospital: Sm
 
     hospital_read = read_hospital(hospital.folder, schema)
 
-    assert hospital_read.arrays.images == {}
+    assert set(hospital_read.arrays.raw) == set(schema.modalities) - {"static"}
     assert hospital_read.notes.ignored_tables == ("images.csv",)
 
 
@@ -142,7 +142,7 @@ def test_read_images_counts_the_row_that_the_schema_says(hospital: SmallHospital
     read = read_hospital(hospital.folder, schema).arrays
 
     chosen = hospital.folder / files[row]
-    np.testing.assert_array_equal(read.images["hip"][0], read_image(chosen, size=48).pixels)
+    np.testing.assert_array_equal(read.raw["hip"][0], read_image(chosen, size=48).pixels)
     assert read.present["hip"].tolist() == [True, True, False, False]
     assert find_image_files(hospital.folder / "images.csv", schema, "P1") == {"hip": chosen}
 

@@ -72,7 +72,7 @@ def test_read_series_shifts_the_grid_by_its_start(hospital: SmallHospital) -> No
     schema = _with_grid(hospital.schema, start=-10.0, step=5.0, steps=3)
     hospital.write("vitals.csv", "patient_id,time,hr,spo2\nP1,-10,50,\nP1,-5.1,70,\nP1,4.9,90,\n")
 
-    series = read_hospital(hospital.folder, schema).arrays.series["vitals"]
+    series = read_hospital(hospital.folder, schema).arrays.raw["vitals"]
 
     np.testing.assert_array_equal(series[0, :, 0], [60, np.nan, 90])
 
@@ -115,7 +115,7 @@ def test_read_series_keeps_numbers_that_float32_cannot_tell_apart(hospital: Smal
     schema = load_schema(hospital.folder / "schema.toml")
     hospital.write("vitals.csv", "patient_id,time,hr,spo2\nP1,0,1700000001,\nP1,5,1700000002,\n")
 
-    hr = read_hospital(hospital.folder, schema).arrays.series["vitals"][0, :2, 0]
+    hr = read_hospital(hospital.folder, schema).arrays.raw["vitals"][0, :2, 0]
 
     assert hr.tolist() == [1_700_000_001, 1_700_000_002]
 

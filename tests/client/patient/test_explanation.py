@@ -88,7 +88,7 @@ def test_features_have_the_values_of_the_patients_row(finished: FinishedRun, exp
 
 def test_summaries_of_vital_signs_are_in_the_channels_unit(finished: FinishedRun, explained: dict[str, Any]) -> None:
     site = finished.site()
-    raw = site.patients.series["vitals"][site.patients.patient_ids.index(PATIENT)]
+    raw = site.patients.raw["vitals"][site.patients.patient_ids.index(PATIENT)]
 
     features = {feature["name"]: feature for feature in _modalities(explained, "common")["vitals"]["features"]}
 

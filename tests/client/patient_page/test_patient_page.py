@@ -229,7 +229,7 @@ def test_values_along_time_are_those_measured(content: dict[str, Any], page: Par
 
 def test_event_that_was_given_is_listed_apart(finished: FinishedRun) -> None:
     site = finished.site()
-    given = site.patients.events["drugs"][:, 0] > 0
+    given = site.patients.raw["drugs"][:, 0] > 0
     patient = site.patients.patient_ids[int(np.flatnonzero(given)[0])]
 
     tables = parse(finished, explain(finished, patient), patient).tables["events-drugs"]

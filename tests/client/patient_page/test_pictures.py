@@ -107,7 +107,7 @@ def test_radiograph_is_shown_as_fine_as_its_file(site: Site) -> None:
 
 def test_radiograph_whose_file_has_changed_is_shown_as_the_model_saw_it(site: Site) -> None:
     row = site.patients.patient_ids.index(PATIENT)
-    seen = np.asarray(site.patients.images["hip"][row])
+    seen = np.asarray(site.patients.raw["hip"][row])
     Image.fromarray(np.eye(90, dtype=np.uint8) * 200).save(site.folder / "hip" / f"{PATIENT}.png")
 
     shown = read_radiographs(site, row)["hip"]

@@ -73,13 +73,13 @@ def found(report: QualityReport | None) -> set[tuple[str, str, str]]:
 
 def with_images(arrays: PatientArrays, name: str, change: Callable[[np.ndarray], np.ndarray]) -> PatientArrays:
     """The images that patients have, changed; gray values on a scale of 0 to 1."""
-    images = np.array(arrays.images[name])
+    images = np.array(arrays.raw[name])
     here = arrays.present[name]
     images[here] = np.rint(np.clip(change(images[here] / 65_535.0), 0, 1) * 65_535).astype(np.uint16)
-    return replace(arrays, images={**arrays.images, name: images})
+    return replace(arrays, raw={**arrays.raw, name: images})
 
 
 def with_series(arrays: PatientArrays, change: Callable[[np.ndarray], np.ndarray]) -> PatientArrays:
     """The vital signs, changed."""
-    values = change(np.array(arrays.series["vitals"])).astype(np.float64)
-    return replace(arrays, series={"vitals": values})
+    values = change(np.array(arrays.raw["vitals"])).astype(np.float64)
+    return replace(arrays, raw={**arrays.raw, "vitals": values})

@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.quality.images import find_blank, find_wrong_way, make_thumbnails, measure_images
+from client.quality.images import find_blank, find_wrong_way
 from client.quality.judging import judge_alone
-from client.quality.measuring import measure_patients, still_share, sum_measures
+from client.quality.measuring import measure_patients, sum_measures
 from client.quality.outcome import region_auc, region_p
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
 from shared_model.protocol.quantities import check_arrays
-from shared_model.quality.measures import GRID, Moments, reference_quantities, subtract_own, to_level
+from shared_model.quality.image_measures import GRID, make_thumbnails, measure_images
+from shared_model.quality.measure import to_level
+from shared_model.quality.measures import Moments, reference_quantities, subtract_own
+from shared_model.quality.series_measures import still_share
 from shared_model.schema import Schema
 
 NAN = np.nan
@@ -39,9 +42,8 @@ def test_recordings_are_measured_by_coverage_level_interval_and_span(small_study
     vitals = np.full((2, 4, 2), NAN, dtype=np.float64)
     vitals[0, :, 0] = [60, NAN, NAN, 90]  # two of four cells, three cells apart
     vitals[1, 2, 1] = 98  # a single value
-    arrays = replace(
-        draw_patients(2), series={"vitals": vitals}, present={**draw_patients(2).present, "vitals": np.ones(2, bool)}
-    )
+    drawn = draw_patients(2)
+    arrays = replace(drawn, raw={**drawn.raw, "vitals": vitals}, present={**drawn.present, "vitals": np.ones(2, bool)})
 
     measured = _measure(arrays, small_study)
 
@@ -197,9 +199,11 @@ def _constant(arrays: PatientArrays) -> PatientArrays:
     return replace(
         arrays,
         numbers=np.ones_like(arrays.numbers),
-        series={"vitals": np.full_like(arrays.series["vitals"], 60)},
-        events={"drugs": np.zeros_like(arrays.events["drugs"])},
-        images={"hip": np.zeros_like(arrays.images["hip"])},
+        raw={
+            "vitals": np.full_like(arrays.raw["vitals"], 60),
+            "drugs": np.zeros_like(arrays.raw["drugs"]),
+            "hip": np.zeros_like(arrays.raw["hip"]),
+        },
         outcome=np.zeros_like(arrays.outcome),
     )
 
@@ -209,7 +213,7 @@ def _all_missing(arrays: PatientArrays) -> PatientArrays:
         arrays,
         numbers=np.full_like(arrays.numbers, NAN),
         levels=np.full_like(arrays.levels, -1),
-        series={"vitals": np.full_like(arrays.series["vitals"], NAN)},
+        raw={**arrays.raw, "vitals": np.full_like(arrays.raw["vitals"], NAN)},
         present={name: np.zeros(len(arrays), dtype=bool) for name in arrays.present},
     )
 
@@ -233,7 +237,8 @@ def test_any_hospital_can_be_judged_alone(
 
 
 def test_constant_recordings_and_black_images_are_red_alone(small_study: Schema, draw_patients: Draw) -> None:
-    long = replace(draw_patients(40), series={"vitals": np.full((40, 6, 2), 60, dtype=np.float64)})
+    drawn = draw_patients(40)
+    long = replace(drawn, raw={**drawn.raw, "vitals": np.full((40, 6, 2), 60, dtype=np.float64)})
 
     report = judge_alone(_constant(long), small_study, rule=SmallCellRule())
 

@@ -107,9 +107,9 @@ def _blank(arrays: PatientArrays) -> PatientArrays:
 
 
 def _grams_for_milligrams(arrays: PatientArrays) -> PatientArrays:
-    doses = arrays.events["medications"].copy()
+    doses = arrays.raw["medications"].copy()
     doses[:, 12] /= 1000  # paracetamol
-    return replace(arrays, events={"medications": doses})
+    return replace(arrays, raw={**arrays.raw, "medications": doses})
 
 
 def _no_albumin(arrays: PatientArrays) -> PatientArrays:

@@ -225,6 +225,6 @@ def test_batch_norm_moments_travel_as_sums_over_patients(image_site: Site) -> No
         schema=image_site.schema,
         device=torch.device("cpu"),
     )
-    first = model.encoders["hip"].network.conv1(batch.images["hip"])  # type: ignore[union-attr,operator]
+    first = model.encoders["hip"].network.conv1(batch.inputs["hip"])  # type: ignore[union-attr,operator]
     np.testing.assert_allclose(mean, 4.5 + 0.1 * first.mean(dim=(0, 2, 3)).detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(variance, 0.9 + 0.1 * first.var(dim=(0, 2, 3)).detach().numpy(), rtol=1e-4)

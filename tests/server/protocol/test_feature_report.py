@@ -11,8 +11,9 @@ import pytest
 from server.protocol.differencing import Band
 from server.protocol.feature_report import describe_features
 from server.protocol.reduce import PlainSum
+from shared_model.modalities.feature import Feature
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.shapley.features import Feature, FeatureValues
+from shared_model.shapley.features import FeatureValues
 from shared_model.shapley.summary import FeaturePhi, feature_quantities, feature_sums
 
 AGE = Feature("age", "years", (0, 1), edges=(-1.0, 1.0), offset=80.0, slope=8.0, missing_flag=1)

@@ -63,7 +63,7 @@ def test_encoder_ends_in_the_components_of_all_hospitals_training_patients(
     for name in ("east", "north", "south"):
         site = Site(name, image_cohort / name, tmp_path / "cache")
         rows = site.split(SETTINGS).train
-        images = preprocessing.batch(site.patients, rows, schema=schema, device=torch.device("cpu")).images["hip"]
+        images = preprocessing.batch(site.patients, rows, schema=schema, device=torch.device("cpu")).inputs["hip"]
         with torch.no_grad():
             features.append(encoder.features(images).numpy())
     weight, bias = principal_components(component_sums({"hip": np.concatenate(features)}), "hip", n_components=3)

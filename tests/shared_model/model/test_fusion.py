@@ -56,9 +56,7 @@ def take(batch: Batch, rows: list[int]) -> Batch:
     return Batch(
         numbers=batch.numbers[rows],
         levels=batch.levels[rows],
-        series={name: value[rows] for name, value in batch.series.items()},
-        events={name: value[rows] for name, value in batch.events.items()},
-        images={name: value[rows] for name, value in batch.images.items()},
+        inputs={name: value[rows] for name, value in batch.inputs.items()},
         present={name: value[rows] for name, value in batch.present.items()},
         outcome=batch.outcome[rows],
     )
@@ -67,11 +65,9 @@ def take(batch: Batch, rows: list[int]) -> Batch:
 def spoil(batch: Batch, modality: str, *, present: bool) -> Batch:
     """Other inputs of one modality for the patients who have it (present) or lack it."""
     rows = batch.present[modality] == present
-    series, events, images = dict(batch.series), dict(batch.events), dict(batch.images)
-    kind = next(kind for kind in (series, events, images) if modality in kind)
-    kind[modality] = kind[modality].clone()
-    kind[modality][rows] = 3.0 if present else math.nan
-    return dataclasses.replace(batch, series=series, events=events, images=images)
+    spoiled = batch.inputs[modality].clone()
+    spoiled[rows] = 3.0 if present else math.nan
+    return dataclasses.replace(batch, inputs={**batch.inputs, modality: spoiled})
 
 
 @both_fusions
@@ -163,7 +159,7 @@ def test_early_fusion_concatenates_in_the_order_of_the_study(build: Build, twelv
     with torch.no_grad():
         model.head.linear.weight.copy_(torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0, 10]]))
         model.absent["drugs"].fill_(0.5)
-    insulin = torch.where(twelve.present["drugs"], twelve.events["drugs"][:, 1], 0.5)
+    insulin = torch.where(twelve.present["drugs"], twelve.inputs["drugs"][:, 1], 0.5)
     assert torch.allclose(model(twelve), twelve.numbers[:, 0] + 10 * insulin)
 
 

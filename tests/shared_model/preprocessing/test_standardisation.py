@@ -50,9 +50,11 @@ def four_patients() -> PatientArrays:
         outcome=np.array([0, 1, 0, 0], dtype=np.int8),
         numbers=np.array([[80, 1], [90, NAN], [NAN, 0], [70, 1]], dtype=np.float64),
         levels=np.array([[0], [2], [-1], [0]]),
-        series={"vitals": np.stack([np.array(hr), np.array(spo2)], axis=2).astype(np.float64)},
-        events={"drugs": np.array([[np.e - 1, 0], [0, 0], [0, 0], [np.e**4 - 1, 0]], dtype=np.float32)},
-        images={"hip": images},
+        raw={
+            "vitals": np.stack([np.array(hr), np.array(spo2)], axis=2).astype(np.float64),
+            "drugs": np.array([[np.e - 1, 0], [0, 0], [0, 0], [np.e**4 - 1, 0]], dtype=np.float32),
+            "hip": images,
+        },
         present={
             "static": np.ones(4, dtype=bool),
             "vitals": np.array([True, True, False, True]),
@@ -164,7 +166,7 @@ def test_batch_gives_a_missing_level_the_last_index(small_study: Schema) -> None
 def test_batch_holds_series_as_value_measured_flag_and_gap(small_study: Schema) -> None:
     arrays = four_patients()
     value, measured, gap = torch.split(
-        batch(fit(arrays, small_study), arrays, small_study, 0).series["vitals"][0], 2, dim=1
+        batch(fit(arrays, small_study), arrays, small_study, 0).inputs["vitals"][0], 2, dim=1
     )
     sd = (800 / 3) ** 0.5
     assert value[:, 0].tolist() == pytest.approx([0, 0, 20 / sd, 0], abs=1e-6)
@@ -175,14 +177,14 @@ def test_batch_holds_series_as_value_measured_flag_and_gap(small_study: Schema) 
 
 def test_batch_holds_standard_log_doses(small_study: Schema) -> None:
     arrays = four_patients()
-    drugs = batch(fit(arrays, small_study), arrays, small_study, 0, 3).events["drugs"]
+    drugs = batch(fit(arrays, small_study), arrays, small_study, 0, 3).inputs["drugs"]
     sd = (26 / 9) ** 0.5
     assert drugs.tolist() == [pytest.approx([(1 - 5 / 3) / sd, 0]), pytest.approx([(4 - 5 / 3) / sd, 0])]
 
 
 def test_batch_holds_standard_gray_values(small_study: Schema) -> None:
     arrays = four_patients()
-    hip = batch(fit(arrays, small_study), arrays, small_study, 0, 1).images["hip"]
+    hip = batch(fit(arrays, small_study), arrays, small_study, 0, 1).inputs["hip"]
     assert hip.shape == (2, 1, 33, 33)
     assert torch.allclose(hip[0], torch.ones(1, 33, 33))
     assert torch.allclose(hip[1], -torch.ones(1, 33, 33))
@@ -192,11 +194,11 @@ def test_batch_is_zero_where_a_modality_is_absent(small_study: Schema) -> None:
     arrays = four_patients()
     made = batch(fit(arrays, small_study), arrays, small_study, 1, 2)
     assert made.present["drugs"].tolist() == [False, True]
-    assert made.events["drugs"][0].tolist() == [0, 0]
+    assert made.inputs["drugs"][0].tolist() == [0, 0]
     assert made.present["hip"].tolist() == [True, False]
-    assert not made.images["hip"][1].any()
+    assert not made.inputs["hip"][1].any()
     assert made.present["vitals"].tolist() == [True, False]
-    assert not made.series["vitals"][1].any()
+    assert not made.inputs["vitals"][1].any()
 
 
 def test_batch_of_a_patient_does_not_depend_on_the_others(small_study: Schema, draw_patients: Draw) -> None:
@@ -286,8 +288,7 @@ def pool(cohort: Cohort) -> PatientArrays:
             outcome=arrays.outcome[kept],
             numbers=arrays.numbers[kept],
             levels=arrays.levels[kept],
-            series={name: value[kept] for name, value in arrays.series.items()},
-            events={name: value[kept] for name, value in arrays.events.items()},
+            raw={name: value[kept] for name, value in arrays.raw.items()},
             present={name: value[kept] for name, value in arrays.present.items()},
         )
         for arrays, kept in zip(parts, rows, strict=True)
@@ -297,9 +298,7 @@ def pool(cohort: Cohort) -> PatientArrays:
         outcome=np.concatenate([arrays.outcome for arrays in taken]),
         numbers=np.concatenate([arrays.numbers for arrays in taken]),
         levels=np.concatenate([arrays.levels for arrays in taken]),
-        series=join([arrays.series for arrays in taken]),
-        events=join([arrays.events for arrays in taken]),
-        images={},
+        raw=join([arrays.raw for arrays in taken]),
         present=join([arrays.present for arrays in taken]),
     )
 
@@ -373,11 +372,11 @@ def test_real_batch_has_mean_0_and_sd_1_over_all_hospitals(cohort: Cohort, feder
         assert float(known.mean()) == pytest.approx(0, abs=1e-5), column.name
         varies = bool((known != known[0]).any())  # AIDS is so rare that no training patient has it
         assert float(known.std(correction=0)) == pytest.approx(float(varies), abs=1e-5), column.name
-    signs, measured, _ = made.series["vitals"].double().chunk(3, dim=2)
+    signs, measured, _ = made.inputs["vitals"].double().chunk(3, dim=2)
     for i in range(signs.shape[2]):
         known = signs[..., i][measured[..., i] == 1]
         assert float(known.mean()) == pytest.approx(0, abs=1e-5)
         assert float(known.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    items = made.events["medications"][made.present["medications"]].double()
+    items = made.inputs["medications"][made.present["medications"]].double()
     assert items.mean(dim=0).tolist() == pytest.approx([0] * items.shape[1], abs=1e-5)
     assert items.std(dim=0, correction=0).tolist() == pytest.approx([1] * items.shape[1], abs=1e-5)

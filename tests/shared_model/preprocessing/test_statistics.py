@@ -44,9 +44,7 @@ def patients(values: Sequence[float] | np.ndarray) -> PatientArrays:
         outcome=(np.arange(n) % 2).astype(np.int8),
         numbers=column[:, None],
         levels=np.zeros((n, 0), dtype=np.int64),
-        series={"v": np.stack([column, np.full(n, NAN)], axis=1)[:, :, None]},
-        events={},
-        images={},
+        raw={"v": np.stack([column, np.full(n, NAN)], axis=1)[:, :, None]},
         present={"static": np.ones(n, dtype=bool), "v": ~np.isnan(column)},
     )
 
@@ -232,9 +230,7 @@ def test_value_at_the_end_of_its_range_counts_though_float32_puts_it_outside(val
         outcome=np.array([0, 1], dtype=np.int8),
         numbers=np.full((2, 1), value, dtype=np.float32).astype(np.float64),
         levels=np.zeros((2, 0), dtype=np.int64),
-        series={},
-        events={},
-        images={},
+        raw={},
         present={"static": np.ones(2, dtype=bool)},
     )
     sums = sum_features(arrays, np.arange(2), schema, StatisticsFrame.start(schema))

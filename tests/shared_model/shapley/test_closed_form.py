@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from shared_model.config import Scalar
+from shared_model.modalities.feature import Feature
 from shared_model.model.fusion import MultimodalModel
 from shared_model.shapley.exact import ModalityValues, explain_modalities
 from shared_model.shapley.feature_values import FeatureTable, affordable_patients, attribute_features, share_out
-from shared_model.shapley.features import Feature
 from shared_model.shapley.game import Background, FusionGame, Rows
 from shared_model.training.epochs import seeded_rng
 from tests.shared_model.shapley.small_games import (

@@ -6,9 +6,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from shared_model.modalities.feature import Feature
 from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.feature_values import FeatureTable, attribute_features
-from shared_model.shapley.features import Feature
 from shared_model.shapley.game import Background, FusionGame, Rows
 from tests.shared_model.shapley.small_games import explain, make_model, make_rows
 

@@ -113,9 +113,7 @@ def _hybrid(batch: Batch, pairs: list[tuple[int, int]], members: frozenset[str],
     return Batch(
         numbers=batch.numbers[rows_of("static")],
         levels=batch.levels[rows_of("static")],
-        series={name: value[rows_of(name)] for name, value in batch.series.items()},
-        events={name: value[rows_of(name)] for name, value in batch.events.items()},
-        images={name: value[rows_of(name)] for name, value in batch.images.items()},
+        inputs={name: value[rows_of(name)] for name, value in batch.inputs.items()},
         present={name: batch.present[name][rows_of(name)] for name in schema.modalities},
         outcome=batch.outcome[first],
     )

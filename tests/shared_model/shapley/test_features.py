@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from shared_model.config import parse_settings
+from shared_model.modalities.feature import Feature, is_known
 from shared_model.model.fusion import MultimodalModel, build_model
 from shared_model.patient_arrays import PatientArrays
 from shared_model.preprocessing.standardisation import Preprocessing, pooled_preprocessing
 from shared_model.schema import Schema
 from shared_model.shapley.exact import explain_modalities
 from shared_model.shapley.feature_values import attribute_features, sum_features
-from shared_model.shapley.features import Feature, is_known, list_features, value_groups
+from shared_model.shapley.features import list_features, value_groups
 from shared_model.shapley.game import Background, FusionGame, Rows
 from shared_model.shapley.summary import Sums
 from tests.shared_model.shapley.small_games import scramble
@@ -115,13 +116,13 @@ def test_column_in_the_unit_is_the_value_that_the_hospital_measured(
         feature, here = by_name(features[modality], name), arrays.present[modality]
         return feature.in_unit(embeddings[modality][here, feature.columns[0]].astype(np.float64))
 
-    hr = arrays.series["vitals"][arrays.present["vitals"], :, 0]
+    hr = arrays.raw["vitals"][arrays.present["vitals"], :, 0]
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(in_unit("vitals", "hr mean"), np.nanmean(hr, axis=1), rtol=1e-5)
         np.testing.assert_allclose(in_unit("vitals", "hr min"), np.nanmin(hr, axis=1), rtol=1e-5)
         np.testing.assert_allclose(in_unit("vitals", "hr sd"), np.nanstd(hr, axis=1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(in_unit("vitals", "hr measured"), (~np.isnan(hr)).mean(axis=1), rtol=1e-6)
-    dose = arrays.events["drugs"][arrays.present["drugs"], 0]
+    dose = arrays.raw["drugs"][arrays.present["drugs"], 0]
     np.testing.assert_allclose(in_unit("drugs", "opioid"), dose, atol=1e-5)
     measured = ~np.isnan(arrays.numbers[:, 0])
     np.testing.assert_allclose(in_unit("static", "age")[measured], arrays.numbers[measured, 0], rtol=1e-5)
@@ -184,7 +185,7 @@ def explain_some(
 ) -> Sums:
     features, game = list_features(model, schema, preprocessing), FusionGame(model)
     tables = attribute_features(game, patients, Background(background, "b"), features=features, seeds=list(ids))
-    levels = {"asa": np.zeros(len(patients), dtype=np.int64)}
+    levels = {"static": {"asa": np.zeros(len(patients), dtype=np.int64)}}
     return sum_features(tables, patients, features=features, levels=levels)
 
 

@@ -78,7 +78,7 @@ def test_time_since_measured_is_what_preprocessing_computes(
     rows = np.arange(30)
     preprocessing = pooled_preprocessing(arrays, rows, small_study)
     batch = preprocessing.batch(arrays, rows, schema=small_study, device=torch.device("cpu"))
-    inputs = batch.series[NAME][batch.present[NAME]]
+    inputs = batch.inputs[NAME][batch.present[NAME]]
 
     recordings = Recordings.from_inputs(inputs)
 

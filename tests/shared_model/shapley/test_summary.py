@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from shared_model.modalities.feature import Feature
 from shared_model.protocol.quantities import check_arrays
 from shared_model.shapley.exact import ModalityValues
-from shared_model.shapley.features import Feature, FeatureValues
+from shared_model.shapley.features import FeatureValues
 from shared_model.shapley.summary import (
     PHI_EDGES,
     FeaturePhi,

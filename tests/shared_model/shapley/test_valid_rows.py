@@ -131,14 +131,14 @@ def test_doses_and_counts_are_never_below_zero(aggregate: str, small_study: Sche
     assert amount.min() >= -1e-6
     if aggregate == "count":
         np.testing.assert_allclose(amount, np.rint(amount), atol=1e-5)
-    patients = found.patients.events["drugs"][found.present["drugs"]]
+    patients = found.patients.raw["drugs"][found.present["drugs"]]
     np.testing.assert_allclose((amount < 1e-6).mean(axis=0), (patients == 0).mean(axis=0), atol=0.02)
 
 
 def test_item_was_given_or_not(small_study: Schema, draw_patients: Draw) -> None:
     arrays = draw_patients(300)
     schema = with_drugs(small_study, "any")
-    given = dataclasses.replace(arrays, events={"drugs": (arrays.events["drugs"] > 2).astype(np.float32)})
+    given = dataclasses.replace(arrays, raw={**arrays.raw, "drugs": (arrays.raw["drugs"] > 2).astype(np.float32)})
 
     found = draw_valid(schema, given)
 
@@ -150,7 +150,7 @@ def test_item_was_given_or_not(small_study: Schema, draw_patients: Draw) -> None
 
 def test_item_that_nobody_was_given_stays_at_zero(small_study: Schema, draw_patients: Draw) -> None:
     arrays = draw_patients(100)
-    arrays.events["drugs"][:, 1] = 0.0
+    arrays.raw["drugs"][:, 1] = 0.0
 
     found = draw_valid(small_study, arrays)
 

@@ -196,7 +196,7 @@ def test_reference_sees_every_column_and_absent_as_missing(cohort: Path) -> None
     assert features.shape == (60, 2 + 3 + 6 + 2)  # age and sex, three ASA classes, six summaries, two drugs
     np.testing.assert_array_equal(features[:, :2], site.patients.numbers)
     assert (features[:, 2:5].sum(axis=1) == 1).all()
-    mean_rate = np.nanmean(site.patients.series["vitals"][:, :, 0], axis=1)
+    mean_rate = np.nanmean(site.patients.raw["vitals"][:, :, 0], axis=1)
     np.testing.assert_allclose(features[:, 5], mean_rate, rtol=1e-5)
 
 

@@ -45,9 +45,7 @@ def patients(rows: list[tuple[float, float, int]]) -> PatientArrays:
         outcome=np.zeros(n, dtype=np.int8),
         numbers=np.array([row[:2] for row in rows], dtype=np.float64),
         levels=np.array([[row[2]] for row in rows], dtype=np.int64),
-        series={},
-        events={},
-        images={},
+        raw={},
         present={"static": np.ones(n, dtype=bool)},
     )
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shared_model.config import Scalar, parse_settings
-from shared_model.model.embedding_widths import embedding_width
+from shared_model.modalities.registry import open_modality
 from shared_model.model.fusion import empty_model
 from shared_model.schema import Schema
 
@@ -23,6 +23,8 @@ def test_widths_are_those_of_the_model(small_study: Schema, changes: dict[str, S
     settings = parse_settings(changes)
     model = empty_model(small_study, settings, device=torch.device("meta"))
 
-    widths = {name: embedding_width(name, small_study, settings) for name in settings.chosen_modalities(small_study)}
+    widths = {
+        name: open_modality(name, small_study).width(settings) for name in settings.chosen_modalities(small_study)
+    }
 
     assert widths == model.widths

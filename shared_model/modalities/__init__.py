@@ -1,0 +1,1 @@
+"""Kinds of modality: one class each, with everything that depends on the kind, and a registry by kind."""

@@ -1,0 +1,34 @@
+"""The modalities of a study as objects: one look-up by kind, for those of hipfed and of other packages alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared_model.modalities.events import EventsModality
+from shared_model.modalities.images import ImageModality
+from shared_model.modalities.kinds import load_kind
+from shared_model.modalities.modality import Modality
+from shared_model.modalities.series import SeriesModality
+from shared_model.modalities.static import StaticModality
+from shared_model.schema import Schema
+
+_KINDS: Mapping[str, type[Modality]] = {
+    known.kind: known for known in (StaticModality, SeriesModality, EventsModality, ImageModality)
+}
+
+
+def open_modality(name: str, schema: Schema) -> Modality:
+    """One modality of a study.
+
+    Raises:
+        SchemaError: its kind is of a package that is not installed.
+        KeyError: the study has no such modality.
+    """
+    kind = schema.kinds[name]
+    found: type[Modality] = _KINDS.get(kind) or load_kind(kind)
+    return found(name, schema)
+
+
+def open_modalities(schema: Schema) -> dict[str, Modality]:
+    """All modalities of a study by name, in schema order."""
+    return {name: open_modality(name, schema) for name in schema.modalities}
