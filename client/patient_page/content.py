@@ -46,12 +46,12 @@ class FeatureEffect:
 
 
 @dataclass(frozen=True)
-class Modality:
+class ModalityEffect:
     """One modality against one background; log odds where not said otherwise.
 
     Attributes:
         name: as the schema spells it.
-        kind: static, series, image, or how events are counted.
+        kind: static, series, image, how events are counted, or a kind that another package adds.
         present: whether the patient has it; else phi is the effect of not having it.
         phi: exact Shapley value.
         share: of the sum of all |phi|.
@@ -62,7 +62,7 @@ class Modality:
     """
 
     name: str
-    kind: Literal["static", "series", "image", "any", "count", "dose"]
+    kind: str
     present: bool
     phi: float
     share: float | None
@@ -80,7 +80,7 @@ class View:
     rows: int
     base_probability: float
     base_logit: float
-    modalities: tuple[Modality, ...]
+    modalities: tuple[ModalityEffect, ...]
 
 
 @dataclass(frozen=True)

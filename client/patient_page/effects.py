@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from client.patient_page.content import Explained, Modality
+from client.patient_page.content import Explained, ModalityEffect
 
 PART = 0.01  # of the sum of all |phi| of the prediction
 LEAST = 0.01  # log odds
@@ -40,7 +40,7 @@ class Scale:
         """Whether any of some effects reaches the unit."""
         return any(abs(one) >= self.unit for one in phi)
 
-    def share(self, modality: Modality) -> float:
+    def share(self, modality: ModalityEffect) -> float:
         """Part of the prediction's attribution."""
         return abs(modality.phi) / self.total if self.total else 0.0
 

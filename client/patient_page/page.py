@@ -13,6 +13,7 @@ from client.patient_page.rows import Row
 from client.patient_page.sections.cohort import describe_cohort
 from client.patient_page.sections.events import describe_events
 from client.patient_page.sections.features import describe_features
+from client.patient_page.sections.further import describe_further
 from client.patient_page.sections.images import describe_images
 from client.patient_page.sections.missing import describe_missing
 from client.patient_page.sections.modalities import describe_modalities
@@ -115,6 +116,7 @@ def _list_sections(explained: Explained, pictures: Mapping[str, Radiograph], wor
         describe_images(explained, pictures, words),
         describe_series(explained, words),
         *describe_events(explained, words),
+        *describe_further(explained, words),
         describe_missing(explained, words),
         describe_reading(explained, words),
     )

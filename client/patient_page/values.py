@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.patient_page.content import FeatureEffect, Modality, Reference
+from client.patient_page.content import FeatureEffect, ModalityEffect, Reference
 from shared_model.pages.numbers import percent, significant
 from shared_model.pages.wording import Words
 
@@ -73,7 +73,7 @@ def _show_quartiles(reference: Reference, unit: str, words: Words) -> str:
     return words("value.quartiles", median=with_unit(reference.median, unit), low=ends[0], high=ends[1])
 
 
-def name_of(modality: Modality, feature: FeatureEffect, words: Words) -> str:
+def name_of(modality: ModalityEffect, feature: FeatureEffect, words: Words) -> str:
     """How a feature is called where features of several modalities stand together.
 
     What has no value of its own (an image, the pattern in time) is called after its modality.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.patient_page.content import Explained, FeatureEffect, Modality, View
+from client.patient_page.content import Explained, FeatureEffect, ModalityEffect, View
 from client.patient_page.values import name_of, show_reference, show_value
 from shared_model.errors import StudyError
 from shared_model.pages.wording import Words
@@ -106,6 +106,6 @@ def list_steps(view: View, words: Words) -> Iterator[Step]:
             yield Step(label, words("value.having"), words("value.some_lack"), modality.presence, None)
 
 
-def _step_of(modality: Modality, feature: FeatureEffect, words: Words) -> Step:
+def _step_of(modality: ModalityEffect, feature: FeatureEffect, words: Words) -> Step:
     value, reference = show_value(feature, words), show_reference(feature, words)
     return Step(name_of(modality, feature, words), value, reference, feature.phi, feature.se)

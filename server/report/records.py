@@ -58,6 +58,7 @@ class StudySchema:
     series: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
     events: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
     images: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
+    further: Mapping[str, Mapping[str, Mapping[str, object]]] = Field(default_factory=dict)
 
 
 @_record

@@ -63,9 +63,9 @@ class Modality(ABC):
     def empty(self, n_patients: int) -> Shaped[np.ndarray, "patient ..."]:
         """Values of patients who all lack it."""
 
-    def having(self, arrays: PatientArrays, rows: Rows) -> Rows:
+    def having(self, arrays: PatientArrays, rows: Rows) -> Int64[np.ndarray, " here"]:
         """Those of these patients who have it."""
-        here: Rows = rows[arrays.present[self.name][rows]]
+        here: Int64[np.ndarray, " here"] = rows[arrays.present[self.name][rows]]
         return here
 
     # ------------------------------------------------------------------------------------------- statistics and scaling

@@ -121,12 +121,18 @@ def test_schema_is_refused_when_outcome_and_patient_id_are_one_column() -> None:
     [
         pytest.param(WHOLE + 'colour = "red"', "static.2.colour", id="column"),
         pytest.param(WHOLE.replace("size = 64", "size = 64\ndepth = 8"), "images.hip.depth", id="image"),
-        pytest.param("[server]\nport = 1\n" + WHOLE, "server", id="section"),
     ],
 )
 def test_schema_is_refused_when_it_has_an_unknown_key(text: str, place: str) -> None:
     with pytest.raises(SchemaError, match=f"schema.toml: {place}: Extra inputs are not permitted"):
         parse(text)
+
+
+def test_schema_is_refused_when_it_has_a_section_of_no_kind_of_modality() -> None:
+    with pytest.raises(
+        SchemaError, match=r"section 'server': expected a kind of modality that is installed \(static, "
+    ):
+        parse("[server]\nport = 1\n" + WHOLE)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.patient_page.content import Explained, FeatureEffect, Modality
+from client.patient_page.content import Explained, FeatureEffect, ModalityEffect
 from client.patient_page.effects import Scale
 from client.patient_page.values import show_reference
 from shared_model.pages.blocks import Block, Cell, Folded, Section, Table, Text
@@ -21,7 +21,7 @@ def describe_events(explained: Explained, words: Words) -> tuple[Section, ...]:
     )
 
 
-def _describe(modality: Modality, words: Words, *, scale: Scale) -> tuple[Block, ...]:
+def _describe(modality: ModalityEffect, words: Words, *, scale: Scale) -> tuple[Block, ...]:
     if not modality.present:
         return (Text(words("events.lacking", name=modality.name)),)
     ordered = sorted(modality.features, key=lambda feature: -abs(feature.phi))
@@ -40,7 +40,7 @@ def _describe(modality: Modality, words: Words, *, scale: Scale) -> tuple[Block,
     return tuple(blocks)
 
 
-def _table(modality: Modality, features: list[FeatureEffect], caption: str, words: Words) -> Table:
+def _table(modality: ModalityEffect, features: list[FeatureEffect], caption: str, words: Words) -> Table:
     return Table(
         caption=caption,
         columns=tuple(words(f"events.{key}") for key in ("item", modality.kind, "reference", "phi", "se")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from client.patient_page.content import Explained, Modality, View
+from client.patient_page.content import Explained, ModalityEffect, View
 from client.patient_page.figures import risk_of
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.evaluation.metric_intervals import Z_95
@@ -35,12 +35,12 @@ def list_views(explained: Explained) -> list[tuple[Literal["common", "local"], V
     return [(name, explained.views[name]) for name in VIEWS if name in explained.views]
 
 
-def label_of(modality: Modality, words: Words) -> str:
+def label_of(modality: ModalityEffect, words: Words) -> str:
     """The modality, or that the patient lacks it."""
     return modality.name if modality.present else words("step.without", modality=modality.name)
 
 
-def by_size(view: View) -> list[Modality]:
+def by_size(view: View) -> list[ModalityEffect]:
     """The largest effect first."""
     return sorted(view.modalities, key=lambda modality: -abs(modality.phi))
 
@@ -103,12 +103,12 @@ def _draw(explained: Explained, words: Words) -> Figure:
     )
 
 
-def _interval(modality: Modality) -> tuple[float, float]:
+def _interval(modality: ModalityEffect) -> tuple[float, float]:
     half = Z_95 * modality.se_background
     return modality.phi - half, modality.phi + half
 
 
-def _table(explained: Explained, order: list[Modality], words: Words) -> Table:
+def _table(explained: Explained, order: list[ModalityEffect], words: Words) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for entry in order:
         for name, view in list_views(explained):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.patient_page.content import Evidence, Explained, Modality, QualityNote, Test
+from client.patient_page.content import Evidence, Explained, ModalityEffect, QualityNote, Test
 from client.patient_page.effects import Scale
+from client.patient_page.sections.events import EVENTS
 from shared_model.pages.blocks import Mark
 from shared_model.pages.numbers import interval, number, percent
 from shared_model.pages.wording import Words
@@ -72,7 +73,7 @@ def _doubt_of(test: Test) -> str:
     return "extreme" if high < RIGHT_SLOPE else "alike" if low > RIGHT_SLOPE else ""
 
 
-def _modality_of(finding: QualityNote, explained: Explained) -> Modality | None:
+def _modality_of(finding: QualityNote, explained: Explained) -> ModalityEffect | None:
     return next((one for one in explained.views["common"].modalities if one.name == finding.modality), None)
 
 
@@ -111,9 +112,10 @@ def _place(finding: QualityNote, explained: Explained) -> str:
     return "here" if finding.hospital == explained.evidence.site else "elsewhere"
 
 
-def name_data(modality: Modality, words: Words) -> str:
+def name_data(modality: ModalityEffect, words: Words) -> str:
     """A kind of data as a sentence names it."""
-    return words(f"kind.{modality.kind}", name=modality.name)
+    known = modality.kind in {"static", "series", "image", *EVENTS}
+    return words(f"kind.{modality.kind if known else 'further'}", name=modality.name)
 
 
 def _quality_of_the_model(explained: Explained, words: Words) -> Iterator[str]:

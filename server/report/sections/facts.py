@@ -68,6 +68,7 @@ def tell_inputs(content: RunContent, words: Words) -> str:
     parts += [words("facts.series", name=name, n=_count(own, "channels")) for name, own in schema.series.items()]
     parts += [words("facts.events", name=name, n=_count(own, "items")) for name, own in schema.events.items()]
     parts += [words("facts.image", name=name) for name in schema.images]
+    parts += [words("facts.further", kind=kind, name=name) for kind, own in schema.further.items() for name in own]
     return words("facts.inputs", parts="; ".join(parts))
 
 
