@@ -1,4 +1,4 @@
-"""How a hospital reads and summarises modalities, by kind: one table each, named after the modality.
+"""Readers and summaries of modalities by kind: one table each, named after the modality.
 
 Static columns and images have tables of their own for all together (`patients`, `image_table`). A package that adds a
 kind of modality names its reader by an entry point of the group `hipfed.readers`: its name is the kind, its object a
