@@ -77,6 +77,7 @@ def test_study_with_a_kind_of_its_own_package_is_checked_trained_explained_and_r
     fitted = json.loads(json.loads((run.path / "model.json").read_text())["preprocessing"])
     assert len(fitted["further"]["notes"]["mean"]) == 8
 
+    run.write_json("status.json", {"state": "completed", "reason": ""})
     write_report(run.path, tmp_path / "report.html")
     assert "text notes" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
