@@ -6,12 +6,13 @@ The same keys are used by `hipfed-sim run --set KEY=VALUE`, by Flower's run conf
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Literal, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from shared_model import extensions
 from shared_model.errors import SettingsError
 from shared_model.schema import Schema
 
@@ -19,10 +20,23 @@ Phase = Literal["unimodal", "fusion", "joint"]
 PHASES: tuple[Phase, ...] = ("unimodal", "fusion", "joint")
 Scalar = str | int | float | bool
 MOST_REFITS = 1000
+IMAGE_ENCODERS = ("resnet18", "resnet50")
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton")
 
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _one_of(built_in: Sequence[str], group: str) -> Callable[[str], str]:
+    """A check that a name is one of hipfed's or of an installed package's."""
+
+    def check(name: str) -> str:
+        if name not in built_in and name not in (known := extensions.known_names(group, built_in)):
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return name
+
+    return check
 
 
 class Settings(BaseModel):
@@ -41,7 +55,7 @@ class Settings(BaseModel):
 
     fusion: Literal["early", "late"] = "early"
     modalities: str = Field("", description="comma-separated subset of the study's modalities; empty = all")
-    image_encoder: Literal["resnet18", "resnet50"] = "resnet18"
+    image_encoder: Annotated[str, AfterValidator(_one_of(IMAGE_ENCODERS, extensions.IMAGE_ENCODERS))] = "resnet18"
     image_weights: str = Field("", description="torchvision state dict on the coordinator's disk; empty = random start")
     image_training: Literal["fixed", "trained"] = Field(
         "fixed", description="of image encoders: stay as they start, ending in principal components, or train"
@@ -54,7 +68,7 @@ class Settings(BaseModel):
     head_norm: Literal["none", "layer"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "newton"] = Field(
+    strategy: Annotated[str, AfterValidator(_one_of(STRATEGIES, extensions.STRATEGIES))] = Field(
         "newton", description="newton: Newton steps where a linear head is fitted (see `uses_newton`), fedavg elsewhere"
     )
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")

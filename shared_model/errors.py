@@ -3,6 +3,7 @@
 HipfedError
   SettingsError     a run setting is unknown, out of range, or does not fit the study
   SchemaError       schema.toml is not a valid study description
+  ExtensionError    a package that a study asks for is not installed, or cannot be used
   DataError         a hospital's folder breaks the data contract; carries every Problem found
   SiteError         the hospital's own machine is in the way; stays at the hospital
     KeyFileError      a key file is missing, readable by others, or not the key that it should be
@@ -47,6 +48,15 @@ class SchemaError(HipfedError):
     def public_reason(self) -> str:
         """That it is so."""
         return "schema.toml: not a valid study at the hospital; see its worker log"
+
+
+class ExtensionError(HipfedError):
+    """A package that a study asks for is not installed, or cannot be used; the text may name paths."""
+
+    @property
+    def public_reason(self) -> str:
+        """That it is so."""
+        return "a package that the study asks for cannot be used at the hospital; see its worker log"
 
 
 class SiteError(HipfedError):

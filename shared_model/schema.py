@@ -26,11 +26,12 @@ from pydantic import (
     model_validator,
 )
 
+from shared_model import extensions
 from shared_model.errors import SchemaError
-from shared_model.modalities.kinds import load_kind
 from shared_model.plain_text import plain_text
 
 STATIC = "static"
+KINDS = (STATIC, "series", "events", "images")
 
 
 def _plain(value: object) -> object:
@@ -223,10 +224,13 @@ def _read_section(kind: str, section: Any) -> dict[str, Any]:
     Raises:
         ValueError: no package has the kind, or it is not a table of modalities.
     """
-    try:
-        part_type = load_kind(kind).part_type
-    except SchemaError as error:
-        raise ValueError(str(error)) from error
+    known = extensions.known_names(extensions.MODALITIES, KINDS)
+    if kind not in known:
+        raise ValueError(
+            f"section {kind!r}: expected a kind of modality that is installed ({', '.join(known)}), got another. "
+            "Correct its name, or install the package that adds it."
+        )
+    part_type = extensions.load(extensions.MODALITIES, kind).part_type
     if not isinstance(section, dict):
         raise ValueError(f"{kind}: expected one section a modality, such as [{kind}.notes]")  # noqa: TRY004 - pydantic
     return {name: part_type.model_validate(value) for name, value in section.items()}

@@ -16,12 +16,9 @@ from jaxtyping import Bool, Shaped
 from client.data.events import read_events
 from client.data.series import read_series
 from client.data.variable_summary import VariableSummary, summarise_events, summarise_series
-from shared_model.errors import SchemaError
-from shared_model.modalities.kinds import entry_points_of
+from shared_model import extensions
 from shared_model.patient_arrays import PatientArrays
 from shared_model.schema import Schema
-
-GROUP = "hipfed.readers"
 
 TableRead = tuple[Shaped[np.ndarray, "patient ..."], Bool[np.ndarray, " patient"], tuple[str, ...]]
 
@@ -50,15 +47,7 @@ def find_reader(kind: str) -> KindOfTable:
     """How modalities of a kind are read.
 
     Raises:
-        SchemaError: no installed package reads them.
+        ExtensionError: no installed package reads them.
     """
-    if kind in _KINDS:
-        return _KINDS[kind]
-    found = entry_points_of(GROUP)
-    if kind not in found:
-        raise SchemaError(
-            f"modalities of kind {kind}: expected a package that reads them (entry point {GROUP}), got none. "
-            "Install it."
-        )
-    reader: KindOfTable = found[kind].load()
-    return reader
+    found: KindOfTable = _KINDS.get(kind) or extensions.load(extensions.READERS, kind)
+    return found

@@ -2,16 +2,22 @@
 
 FedAvg: McMahan et al. 2017. FedProx (Li et al. 2020) differs at the hospital only. FedAdam and FedYogi: Reddi et al.
 2021, algorithm 2, without bias correction, as there. SCAFFOLD: `shared_model.training.scaffold`.
+
+A package adds a strategy by an entry point of the group `hipfed.strategies`, whose object makes a `Strategy` (`Build`).
+It sees totals over hospitals and no single hospital's update; hospitals train as under FedAvg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from shared_model import extensions
 from shared_model.config import Settings
+from shared_model.errors import ExtensionError
 from shared_model.training.scaffold import CONTROL, controlled_names
 from shared_model.training.updates import Weights, is_moment, mean_change
 
@@ -122,16 +128,69 @@ class Scaffold(Strategy):
         return super().advance(weights, total)
 
 
+class Build(Protocol):
+    """What makes a strategy at the first round of a phase, or from a checkpoint."""
+
+    def __call__(self, settings: Settings, *, n_train: int, state: Mapping[str, np.ndarray] | None) -> Strategy:
+        """The strategy.
+
+        Args:
+            settings: of the run.
+            n_train: training patients of all hospitals together.
+            state: of a checkpoint; what the strategy kept in `state` comes back here.
+        """
+
+
+def _build_average(
+    settings: Settings,  # noqa: ARG001
+    *,
+    n_train: int,  # noqa: ARG001
+    state: Mapping[str, np.ndarray] | None,
+) -> Strategy:
+    return Strategy(state)
+
+
+def _build_adaptive(
+    settings: Settings,
+    *,
+    n_train: int,  # noqa: ARG001
+    state: Mapping[str, np.ndarray] | None,
+) -> Strategy:
+    return FedAdaptive(settings, yogi=settings.strategy == "fedyogi", state=state)
+
+
+def _build_scaffold(
+    settings: Settings,  # noqa: ARG001
+    *,
+    n_train: int,
+    state: Mapping[str, np.ndarray] | None,
+) -> Strategy:
+    return Scaffold(n_train=n_train, state=state)
+
+
+_BUILT_IN: Mapping[str, Build] = {
+    **dict.fromkeys(("fedavg", "fedprox", "newton"), _build_average),  # Newton's own steps: `training.choose_strategy`
+    **dict.fromkeys(("fedadam", "fedyogi"), _build_adaptive),
+    "scaffold": _build_scaffold,
+}
+
+
 def build_strategy(settings: Settings, *, n_train: int, state: Mapping[str, np.ndarray] | None = None) -> Strategy:
-    """The strategy that the settings name.
+    """The strategy that the settings name, hipfed's or another package's.
 
     Args:
         settings: of the run.
         n_train: training patients of all hospitals together.
         state: of a checkpoint, to continue from.
+
+    Raises:
+        ExtensionError: the package's object makes no strategy.
     """
-    if settings.strategy == "scaffold":
-        return Scaffold(n_train=n_train, state=state)
-    if settings.strategy in {"fedavg", "fedprox", "newton"}:
-        return Strategy(state)
-    return FedAdaptive(settings, yogi=settings.strategy == "fedyogi", state=state)
+    build = _BUILT_IN.get(settings.strategy) or extensions.load(extensions.STRATEGIES, settings.strategy)
+    built = build(settings, n_train=n_train, state=state)
+    if not isinstance(built, Strategy):
+        raise ExtensionError(
+            f"strategy={settings.strategy}: expected a subclass of server.protocol.strategy.Strategy, got "
+            f"{type(built).__name__}. Mend the package that adds it."
+        )
+    return built

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared_model import extensions
 from shared_model.modalities.events import EventsModality
 from shared_model.modalities.images import ImageModality
-from shared_model.modalities.kinds import load_kind
 from shared_model.modalities.modality import Modality
 from shared_model.modalities.series import SeriesModality
 from shared_model.modalities.static import StaticModality
@@ -21,11 +21,11 @@ def open_modality(name: str, schema: Schema) -> Modality:
     """One modality of a study.
 
     Raises:
-        SchemaError: its kind is of a package that is not installed.
+        ExtensionError: its kind is of a package that cannot be used.
         KeyError: the study has no such modality.
     """
     kind = schema.kinds[name]
-    found: type[Modality] = _KINDS.get(kind) or load_kind(kind)
+    found: type[Modality] = _KINDS.get(kind) or extensions.load(extensions.MODALITIES, kind)
     return found(name, schema)
 
 

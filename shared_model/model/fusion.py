@@ -179,7 +179,8 @@ class MultimodalModel(nn.Module, ABC):
         """Put values into some parameters and BatchNorm moments; fixed networks get a place on the device first."""
         for name in self.fixed:
             encoder, prefix = self.image_encoders()[name], f"encoders.{name}.network."
-            if encoder.network.conv1.weight.is_meta and any(key.startswith(prefix) for key in weights):
+            is_empty = any(parameter.is_meta for parameter in encoder.network.parameters())
+            if is_empty and any(key.startswith(prefix) for key in weights):
                 encoder.network = copy.deepcopy(encoder.network).to_empty(device=self.device)
                 _forget(encoder.network)
         state = self.state_dict()

@@ -22,7 +22,7 @@ from client.patient_page.page import render_patient
 from client.site import Site
 from server.report.writing import write_report
 from shared_model.errors import SchemaError
-from shared_model.modalities.kinds import entry_points_of
+from shared_model.extensions import entry_points_of
 from shared_model.schema import load_schema, parse_schema
 from tests.packages import install
 from tests.server.explained_study import read_explanations

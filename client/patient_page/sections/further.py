@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from client.patient_page.content import Explained, ModalityEffect
-from shared_model.modalities.kinds import entry_points_of
+from shared_model import extensions
 from shared_model.pages.blocks import Section
 from shared_model.pages.wording import Words
-
-GROUP = "hipfed.page_parts"
 
 PagePart = Callable[[ModalityEffect, Words], Section]
 
 
 def describe_further(explained: Explained, words: Words) -> tuple[Section, ...]:
     """A section for each modality whose package has one."""
-    parts = entry_points_of(GROUP)
+    parts = extensions.entry_points_of(extensions.PAGE_PARTS)
     found: list[Section] = []
     for modality in explained.views["common"].modalities:
         if modality.kind in parts:
-            part: PagePart = parts[modality.kind].load()
+            part: PagePart = extensions.load(extensions.PAGE_PARTS, modality.kind)
             found.append(part(modality, words))
     return tuple(found)

@@ -1,9 +1,17 @@
-"""X-rays: a ResNet with a one-channel stem."""
+"""X-rays: a ResNet with a one-channel stem, or a network of another package.
+
+A package adds a network by an entry point of the group `hipfed.image_encoders`: a callable without arguments that gives
+an `nn.Module` with random weights from standardised images [patient, 1, height, width] to [patient, n_features], with
+an attribute `n_features`. For attributions to pixels every leaf must be a module that the rescale rule passes: ReLU,
+MaxPool2d, or one that is linear for each row (shapley/rescale.py, `ROW_WISE_LINEAR`); without, a patient's page says
+that there are none. BatchNorm2d keeps patients apart in eval mode, GroupNorm is not linear.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shared_model.errors import SettingsError
+from shared_model import extensions
+from shared_model.config import IMAGE_ENCODERS
+from shared_model.errors import ExtensionError, SettingsError
 from shared_model.model.encoders.resnet import ResNet
 
 
@@ -26,17 +36,20 @@ class ImageEncoder(nn.Module):
         """A random network.
 
         Args:
-            architecture: resnet18 or resnet50.
+            architecture: resnet18, resnet50, or the name under which a package adds a network.
             width: of the embedding.
-            skip: whether blocks add their input to their output; without, it is the plain network of the same depth.
+            skip: whether blocks of a ResNet add their input to their output; without, it is the plain network of the
+                same depth.
         """
         super().__init__()
-        self.network = ResNet(architecture, skip=skip)
-        self.n_features = self.network.n_features
-        self.network.fc = nn.Identity()
+        # Any: a ResNet, or a module of which only its outputs' width is known.
+        self.network: Any = ResNet(architecture, skip=skip) if architecture in IMAGE_ENCODERS else _load(architecture)
+        self.n_features = int(self.network.n_features)
         self.projection = nn.Linear(self.n_features, width)
-        self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(self.network, ResNet):
+            self.network.fc = nn.Identity()
+            self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.width = width
 
     def forward(self, image: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch {self.width}"]:
@@ -83,7 +96,22 @@ class ImageEncoder(nn.Module):
         wrong = [key for key in needed if key not in kept or kept[key].shape != own[key].shape]
         if wrong:
             raise SettingsError(
-                f"image-weights at {path}: expected the layers of this ResNet, got none or another shape for "
+                f"image-weights at {path}: expected the layers of this network, got none or another shape for "
                 f"{wrong[0]} and {len(wrong) - 1} more. Choose the file that fits image-encoder."
             )
         self.network.load_state_dict({**own, **{key: kept[key] for key in own if key in kept}})
+
+
+def _load(architecture: str) -> Any:
+    """A network of another package.
+
+    Raises:
+        ExtensionError: it is none.
+    """
+    network = extensions.load(extensions.IMAGE_ENCODERS, architecture)()
+    if not isinstance(network, nn.Module) or not isinstance(getattr(network, "n_features", None), int):
+        raise ExtensionError(
+            f"image-encoder={architecture}: expected an nn.Module with an attribute n_features, got "
+            f"{type(network).__name__}. Mend the package that adds it."
+        )
+    return network

@@ -233,7 +233,7 @@ def test_pretrained_encoder_takes_weights_with_one_channel_as_they_are(tmp_path:
 
 def test_pretrained_weights_are_refused_when_they_are_of_another_architecture(tmp_path: Path) -> None:
     torch.save(resnet50(weights=None).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(SettingsError, match=r"expected the layers of this ResNet.*Choose the file that fits"):
+    with pytest.raises(SettingsError, match=r"expected the layers of this network.*Choose the file that fits"):
         ImageEncoder(architecture="resnet18", width=2).load_pretrained(tmp_path / "weights.pth")
 
 
