@@ -70,7 +70,7 @@ def test_load_hospital_decodes_no_image_on_the_second_start(
     assert second.patient_ids == first.patient_ids
     for name in ("outcome", "numbers", "levels"):
         np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
-    for name in ("series", "events", "images", "present"):
+    for name in ("raw", "present"):
         assert getattr(second, name).keys() == getattr(first, name).keys()
         for key, values in getattr(first, name).items():
             np.testing.assert_array_equal(getattr(second, name)[key], values)
