@@ -13,13 +13,14 @@ from client.commands.deployment import start, status, stop
 from client.commands.doctor import doctor
 from client.commands.enrolment import keygen, request
 from client.commands.explain import explain
+from client.commands.predict import predict
 from client.commands.viewer import viewer
 from client.commands.worker import worker
 from shared_model.process.command_refusal import plain_refusal
 from shared_model.process.command_version import Version
 
 app = typer.Typer(name="hipfed-client", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _command in (keygen, request, approve, doctor, start, status, stop, worker, explain, viewer):
+for _command in (keygen, request, approve, doctor, start, status, stop, worker, explain, viewer, predict):
     app.command()(plain_refusal("hipfed-client")(_command))
 
 

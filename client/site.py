@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from client.data import find_schema, load_hospital
+from client.data import find_schema, load_hospital, read_hospital
 from shared_model.config import Settings
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
@@ -24,12 +24,14 @@ class Site:
         folder: its data folder, as client/README.md describes it.
         cache_dir: where decoded data and state live; private to the hospital.
         rule: the hospital's own small-cell rule; a run may ask for a stricter one, never for a looser.
+        with_outcome: every patient's outcome must be known; False where patients are to be scored and nothing else.
     """
 
     name: str
     folder: Path
     cache_dir: Path
     rule: SmallCellRule = field(default_factory=SmallCellRule)
+    with_outcome: bool = True
 
     @cached_property
     def schema(self) -> Schema:
@@ -47,6 +49,8 @@ class Site:
         Raises:
             DataError: the folder breaks the data contract.
         """
+        if not self.with_outcome:  # not from the cache, whose patients are trained on
+            return read_hospital(self.folder, self.schema, with_outcome=False).arrays
         return load_hospital(self.folder, self.schema, cache_dir=self.cache_dir)
 
     def image_hash(self, name: str) -> str:

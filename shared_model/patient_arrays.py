@@ -15,7 +15,7 @@ class PatientArrays:
 
     Attributes:
         patient_ids: unique, in the order of patients.*.
-        outcome: 0 or 1.
+        outcome: 0 or 1; -1 = not known, only where a hospital was read to score its patients.
         numbers: numeric and binary static columns in schema order; NaN = missing.
         levels: index of the level per categorical static column in schema order; -1 = missing.
         raw: of every other modality, as its kind has them; may be memory-mapped. Of a series values on the grid

@@ -109,3 +109,33 @@ def run(
             with _stopped_plainly(out):
                 run_cohort(cohort, out, assignments=assignments, resume=resume, console=console)
             print_run(out, console)
+
+
+@app.command()
+def validate(
+    *,
+    run: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a finished run.")],
+    cohort: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, help="One folder a hospital, none of which the model has seen."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write (.json); must not exist.")] = None,
+) -> None:
+    """Score a finished model on all patients of hospitals that it never saw: external validation."""
+    import json
+
+    from shared_model.errors import SettingsError
+    from shared_model.process.files import replace_file
+    from simulation.decoded import decoded_beside
+    from simulation.finished.validation import print_validation, validate_run
+
+    console = Console()
+    with plain_refusal("hipfed-sim"):
+        if out is not None and (out.exists() or out.suffix != ".json" or not out.resolve().parent.is_dir()):
+            raise SettingsError(f"--out at {out}: expected a new .json file in a folder that exists, got another.")
+        with decoded_beside(cohort, run) as cache_dir:
+            content = validate_run(run, cohort, cache_dir=cache_dir)
+        print_validation(content, console)
+        if out is not None:
+            replace_file(out, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+            console.print(f"written to {out}", markup=False, soft_wrap=True)

@@ -123,13 +123,17 @@ def list_patient_images(folder: Path, schema: Schema, patient_id: str) -> dict[s
     return {} if table is None else find_image_files(table, schema, patient_id)
 
 
-def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = None) -> HospitalData:
+def read_hospital(
+    folder: Path, schema: Schema, *, progress: Progress | None = None, with_outcome: bool = True
+) -> HospitalData:
     """A hospital read from its files, without a cache.
 
     Args:
         folder: the hospital's folder.
         schema: the study.
         progress: told (done, in all) after each image.
+        with_outcome: every patient's outcome must be there; False also reads patients of whom it is not known (-1), who
+            can be scored and nothing else.
 
     Raises:
         DataError: the folder breaks the data contract; holds every problem.
@@ -140,7 +144,7 @@ def read_hospital(folder: Path, schema: Schema, *, progress: Progress | None = N
     log = ProblemLog()
     tables = {name: find_table(folder, name, log=log) for name in schema.tables}
     event_sets = tuple(name for name in schema.events if tables[name] is not None)
-    patients = read_patients(folder, schema, event_sets=event_sets, log=log)
+    patients = read_patients(folder, schema, event_sets=event_sets, log=log, with_outcome=with_outcome)
     parts = _Parts()
     _read_tables(parts, tables, schema, patients, log=log)
     images_table = find_table(folder, IMAGES, log=log) if schema.images else None

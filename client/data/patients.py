@@ -27,7 +27,7 @@ class PatientRows:
 
     Attributes:
         ids: patient ids; unique unless a problem was reported.
-        outcome: 0 or 1.
+        outcome: 0 or 1; -1 = not known, only where patients are read without it.
         numbers: numeric and binary predictors in schema order; NaN = missing.
         levels: index of the level per categorical predictor in schema order; -1 = missing.
         recorded: per event set with a `recorded` column that the file has, whether it was recorded.
@@ -60,7 +60,9 @@ def no_patients(schema: Schema) -> PatientRows:
     )
 
 
-def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], log: ProblemLog) -> PatientRows:
+def read_patients(
+    folder: Path, schema: Schema, *, event_sets: tuple[str, ...], log: ProblemLog, with_outcome: bool = True
+) -> PatientRows:
     """The patients of a hospital.
 
     Args:
@@ -68,6 +70,7 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
         schema: the study.
         event_sets: event sets whose file the hospital has: only these need their `recorded` column.
         log: receives every problem.
+        with_outcome: every patient's outcome must be there; False also reads patients of whom it is not known.
     """
     path = find_table(folder, PATIENTS, log=log)
     if path is None:
@@ -81,7 +84,9 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     recorded = {name: column for name in event_sets if (column := schema.events[name].recorded)}
     study = schema.study
     wanted = [study.patient_id, study.outcome, *(column.name for column in schema.static), *recorded.values()]
-    table = read_table(path, wanted=list(dict.fromkeys(wanted)), log=log)
+    optional = () if with_outcome else (study.outcome,)
+    needed = [name for name in dict.fromkeys(wanted) if name not in optional]
+    table = read_table(path, wanted=needed, log=log, optional=optional)
     if table is None:
         return no_patients(schema)
     table = without_asides(table, study.patient_id)
@@ -95,7 +100,9 @@ def read_patients(folder: Path, schema: Schema, *, event_sets: tuple[str, ...], 
     used_later = {events.recorded for events in schema.events.values()}
     return PatientRows(
         ids=tuple(ids),
-        outcome=_read_outcome(table, study.outcome, id_column=study.patient_id),
+        outcome=_read_outcome(table, study.outcome, id_column=study.patient_id)
+        if with_outcome
+        else _read_known_outcome(table, study.outcome),
         numbers=_stack([_read_number(table, schema, column.name) for column in schema.numbers], len(table)),
         levels=_stack([read_levels(table, c.name, levels=c.levels) for c in schema.categories], len(table), np.int64),
         recorded={name: _read_recorded(table, column) for name, column in recorded.items() if column in table},
@@ -155,6 +162,13 @@ def _read_outcome(table: TableCells, column: str, *, id_column: str) -> Int8[np.
                 )
                 table.log.add(table.file, column=column, rule=rule, detail=detail)
     outcome: Int8[np.ndarray, " patient"] = np.nan_to_num(values).astype(np.int8)
+    return outcome
+
+
+def _read_known_outcome(table: TableCells, column: str) -> Int8[np.ndarray, " patient"]:
+    """The outcome of patients of whom it is known; -1 of the others."""
+    values = read_flags(table, column, rule="outcome-not-0-1") if column in table else np.full(len(table), np.nan)
+    outcome: Int8[np.ndarray, " patient"] = np.where(np.isnan(values), -1, values).astype(np.int8)
     return outcome
 
 

@@ -141,7 +141,9 @@ def leaves_folder(path: Path) -> bool:
     return not path.resolve().is_relative_to(path.parent.resolve())
 
 
-def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> TableCells | None:
+def read_table(
+    path: Path, *, wanted: Sequence[str], log: ProblemLog, optional: Sequence[str] = ()
+) -> TableCells | None:
     """The wanted columns of a table.
 
     Args:
@@ -149,12 +151,14 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> TableCe
         wanted: columns that must be there.
         log: receives every fault of form: encoding, delimiter, ragged rows, duplicate or missing columns; and a note
             if there is a header only.
+        optional: columns that are read where the file has them.
 
     Returns:
         The table, or None where its form is so broken that no cell can be trusted (reported).
     """
+    named = [*wanted, *optional]
     try:
-        content = _read_parquet(path, log=log) if path.suffix == ".parquet" else read_csv(path, wanted=wanted, log=log)
+        content = _read_parquet(path, log=log) if path.suffix == ".parquet" else read_csv(path, wanted=named, log=log)
     except OSError as error:
         detail = fault(expected="a readable file", got=error.strerror or "an error", remedy="Check its permissions")
         log.add(path.name, rule="unreadable-file", detail=detail)
@@ -176,8 +180,8 @@ def read_table(path: Path, *, wanted: Sequence[str], log: ProblemLog) -> TableCe
     return TableCells(
         file=path.name,
         lines=content.lines,
-        columns={name: content.column(content.header.index(name)) for name in wanted if counts[name] == 1},
-        ignored=tuple(name for name in content.header if name and name not in wanted),
+        columns={name: content.column(content.header.index(name)) for name in named if counts[name] == 1},
+        ignored=tuple(name for name in content.header if name and name not in named),
         complete=content.complete,
         log=log,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from client.patient.run_model import RunModel
+from client.patient.run_model import ExplainedRunModel
 from client.site import Site
 from client.worker.encoding import encode_patients
 from shared_model.errors import SettingsError
@@ -37,7 +37,7 @@ class Case:
         local_rows: its rows in the hospital's arrays.
     """
 
-    run: RunModel
+    run: ExplainedRunModel
     site: Site
     game: FusionGame
     patient_id: str
@@ -77,7 +77,7 @@ class Case:
         return seeded_rng(self.run.settings.seed, self.patient_id, *purpose)
 
 
-def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
+def open_case(run: ExplainedRunModel, site: Site, patient_id: str) -> Case:
     """One patient of a hospital.
 
     Raises:
@@ -105,7 +105,7 @@ def open_case(run: RunModel, site: Site, patient_id: str) -> Case:
     )
 
 
-def _local_rows(run: RunModel, site: Site, patient: int) -> Int64[np.ndarray, "background"]:
+def _local_rows(run: ExplainedRunModel, site: Site, patient: int) -> Int64[np.ndarray, "background"]:
     """The other patients whom the run's split puts in training, a sample where they are many.
 
     Whether training saw them is known only where `RunModel.knows` the hospital: a patient more moves others.
@@ -118,7 +118,7 @@ def _local_rows(run: RunModel, site: Site, patient: int) -> Int64[np.ndarray, "b
     return rows
 
 
-def _local_background(run: RunModel, site: Site, rows: Int64[np.ndarray, "background"]) -> Background:
+def _local_background(run: ExplainedRunModel, site: Site, rows: Int64[np.ndarray, "background"]) -> Background:
     encoded = _encode(run, site, rows)
     names = run.model.modalities
     embeddings = {name: encoded.embeddings[name].float().cpu().numpy() for name in names}
@@ -127,13 +127,13 @@ def _local_background(run: RunModel, site: Site, rows: Int64[np.ndarray, "backgr
     return Background(Rows(encoded.embeddings, encoded.present), background_id)
 
 
-def _encode(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Encoded:
+def _encode(run: ExplainedRunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Encoded:
     return encode_patients(site, run.model, run.preprocessing, rows, networks_sha256=run.networks_sha256)
 
 
-def _batch(run: RunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Batch:
+def _batch(run: ExplainedRunModel, site: Site, rows: Int64[np.ndarray, "row"]) -> Batch:
     return run.preprocessing.batch(site.patients, rows, schema=site.schema, device=_device(run))
 
 
-def _device(run: RunModel) -> torch.device:
+def _device(run: ExplainedRunModel) -> torch.device:
     return run.model.device

@@ -18,7 +18,7 @@ from client.patient.case import Case, open_case
 from client.patient.cohort_risks import CohortRisks, parts_of_run
 from client.patient.details import describe_images, describe_series
 from client.patient.reference import describe_reference, feature_kind
-from client.patient.run_model import RunModel
+from client.patient.run_model import ExplainedRunModel
 from client.site import Site
 from shared_model.evaluation.score_sums import sigmoid
 from shared_model.modalities.feature import Feature, is_known
@@ -35,7 +35,7 @@ NOTICE = "Research use only; not a medical device. This file describes a patient
 
 
 def explain_patient(
-    run: RunModel,
+    run: ExplainedRunModel,
     site: Site,
     patient_id: str,
     *,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,6 @@ class RunModel:
         networks_sha256: hash of the networks that stayed fixed.
         event_weight: that the logits are to be corrected for.
         phase: which prediction counts.
-        background: the common one.
         rounds: that made the weights, and ranges of rounds whose weights were dropped.
     """
 
@@ -52,7 +53,6 @@ class RunModel:
     networks_sha256: str
     event_weight: float
     phase: Phase
-    background: Background
     rounds: tuple[int, tuple[tuple[int, int], ...]]
 
     def knows(self, site: Site) -> bool:
@@ -62,31 +62,54 @@ class RunModel:
         return RunState.of(site.state_dir, self.run_id).has_embeddings("test", key)
 
 
-def open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
-    """The model of a run folder, to be used on this hospital's patients.
+@dataclass(frozen=True)
+class ExplainedRunModel(RunModel):
+    """What a finished and explained run left.
+
+    Attributes:
+        background: the common one.
+    """
+
+    background: Background
+
+
+def open_model(run: Path, site: Site, *, device: torch.device) -> RunModel:
+    """The model of a run folder, to score this hospital's patients with.
+
+    Raises:
+        StudyError: the folder is not that of a finished run, or its files do not fit together.
+        SettingsError: the run is of another study than the hospital's data, or keeps layers that are not here.
+    """
+    with _files_of(run, "finished run"):
+        return _open_model(run, site, device=device)
+
+
+def open_run(run: Path, site: Site, *, device: torch.device) -> ExplainedRunModel:
+    """The model of a run folder and its common background, to explain this hospital's patients with.
 
     Raises:
         StudyError: the folder is not that of a finished, explained run, or its files do not fit together.
         SettingsError: the run is of another study than the hospital's data, or keeps layers that are not here.
     """
+    with _files_of(run, "finished and explained run", "; a run with explain=none cannot be used"):
+        explanations = _read_json(run / "explanations.json", of="finished and explained run (explain is not none)")
+        model = _open_model(run, site, device=device)
+        background = _read_background(run, model.model_hash, explanations, device=device)
+        return ExplainedRunModel(**vars(model), background=background)
+
+
+@contextmanager
+def _files_of(run: Path, what: str, remark: str = "") -> Iterator[None]:
     try:
-        return _open_run(run, site, device=device)
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise StudyError(
-            f"{run}: expected the files of a finished and explained run, got others ({type(error).__name__}). Copy it "
-            "again; a run with explain=none cannot be used."
+            f"{run}: expected the files of a {what}, got others ({type(error).__name__}). Copy it again{remark}."
         ) from error
 
 
-def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
-    """As `open_run`.
-
-    Raises:
-        StudyError: the folder is not that of a finished, explained run, or its files do not fit together.
-        SettingsError: the run is of another study than the hospital's data, or keeps layers that are not here.
-    """
+def _open_model(run: Path, site: Site, *, device: torch.device) -> RunModel:
     description, config = _read_json(run / "model.json"), _read_json(run / "config.json")
-    explanations = _read_json(run / "explanations.json")
     if description["schema_sha256"] != site.schema.sha256:
         raise SettingsError(
             f"schema: expected the study of {run}, got another beside the data. Use the run's own schema.toml."
@@ -108,18 +131,15 @@ def _open_run(run: Path, site: Site, *, device: torch.device) -> RunModel:
         networks_sha256=hash_weights({name: weights[name] for name in model.fixed_networks()}),
         event_weight=description["event_weight"],
         phase=settings.phases[-1],
-        background=_read_background(run, description, explanations, device=device),
         rounds=(int(description["rounds"]), _spans(description)),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *, of: str = "finished run") -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(
-            f"{path}: expected a file of a finished and explained run (explain is not none), got: {error}."
-        ) from error
+        raise StudyError(f"{path}: expected a file of a {of}, got: {error}.") from error
     return content
 
 
@@ -150,9 +170,7 @@ def _spans(description: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     return tuple((int(after), int(last)) for after, last in description["discarded_rounds"])
 
 
-def _read_background(
-    run: Path, description: dict[str, Any], explanations: dict[str, Any], *, device: torch.device
-) -> Background:
+def _read_background(run: Path, model_hash: str, explanations: dict[str, Any], *, device: torch.device) -> Background:
     path = run / "background.safetensors"
     try:
         arrays = load_file(path)
@@ -162,7 +180,7 @@ def _read_background(
     for key, value in arrays.items():
         kind, _, name = key.partition("/")
         parts[kind][name] = value if kind == "embedding" else value.astype(bool)
-    found = hash_background(description["weights_sha256"], parts["embedding"], parts["present"])
+    found = hash_background(model_hash, parts["embedding"], parts["present"])
     if found != explanations["background_id"]:
         raise StudyError(
             f"{path}: expected the background {explanations['background_id'][:12]} of explanations.json, got "

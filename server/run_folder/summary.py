@@ -116,13 +116,14 @@ def print_quality(quality: Mapping[str, Any], console: Console) -> None:
         console.print(f"data quality: green: {', '.join(green)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str) -> None:
-    """The test part: all patients together, then each hospital that released its row.
+def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str, title: str = "test part") -> None:
+    """Metrics of all patients together, then of each hospital that released its row.
 
     Args:
         metrics: of metrics.json.
         console: where to.
         events: heading of their column.
+        title: heading of the groups.
     """
     test, rows = metrics["test"], []
     for name, row in {"all hospitals": test["pooled"], **test["sites"]}.items():
@@ -132,7 +133,7 @@ def print_metrics(metrics: Mapping[str, Any], console: Console, *, events: str) 
         ci = "-".join(_number(end) for end in row["auc_ci"] or ())
         figures = (_number(row[key]) for key in ("log_loss", "calibration_slope"))
         rows.append((name, str(row["n"]), str(row["events"]), _number(row["auc"]), ci, *figures))
-    print_table(console, ("test part", "n", events, "AUC", "95 % CI", "log loss", "slope"), rows)
+    print_table(console, (title, "n", events, "AUC", "95 % CI", "log loss", "slope"), rows)
     if test["pooled"].get("auc_within") is not None:
         within = _number(test["pooled"]["auc_within"])
         console.print(f"AUC within hospitals {within}: patients compared with those of their own", highlight=False)

@@ -21,7 +21,7 @@ from simulation.bench.shortcut import find_shortcut
 from simulation.bench.weights_and_order import deletion_curves, randomised_weights
 from simulation.cohort import write_cohort
 from simulation.cohort.truth import parse_truth
-from simulation.explained import ExplainedSite, explain_site, explain_sites, pooled_background, run_in_process
+from simulation.finished.explained import ExplainedSite, explain_site, explain_sites, pooled_background, run_in_process
 from simulation.in_process import accept_all
 
 IMAGES = ("hip", "chest")

@@ -12,7 +12,7 @@ from client.cohort_folder import list_hospitals
 from server.run_folder.folder import RunFolder
 from shared_model.config import Scalar, parse_settings
 from simulation.cohort import write_cohort
-from simulation.explained import run_in_process
+from simulation.finished.explained import run_in_process
 from simulation.in_process import accept_all
 
 Line = dict[str, Any]

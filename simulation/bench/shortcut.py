@@ -15,7 +15,7 @@ from client.patient.details import compare
 from shared_model.model.encoders import ImageEncoder
 from shared_model.shapley.pixels import pixel_values
 from simulation.cohort.truth import parse_truth
-from simulation.explained import ExplainedSite
+from simulation.finished.explained import ExplainedSite
 
 IMAGE = "hip"
 MOST_PATIENTS = 30

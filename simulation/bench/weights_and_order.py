@@ -20,7 +20,7 @@ from shared_model.shapley.feature_values import attribute_features
 from shared_model.shapley.features import list_features
 from shared_model.shapley.game import Background, FusionGame, Rows
 from shared_model.training.epochs import seeded_rng
-from simulation.explained import ExplainedSite, explain_site
+from simulation.finished.explained import ExplainedSite, explain_site
 
 MOST_PATIENTS = 60
 BACKGROUND_ROWS = 50

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import shap
 
 from server.report.explained import PRESENCE, Explanation, FeatureEntry
 from server.report.records import Ends
@@ -15,6 +15,9 @@ from server.report.shares import tell_interval_meaning, tell_range, tell_share
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import Cell, Table
 from simulation.notebook.showing import WORDS, Of, Shown, check_of
+
+if TYPE_CHECKING:
+    import shap
 
 TOP = 10  # features that an object shows of itself; the table holds all
 
@@ -60,6 +63,8 @@ class FederationExplanations:
         """
         frame = self.to_frame(of).dropna(subset="mean_abs")
         names = frame["modality"] if of == "modalities" else frame["modality"] + ": " + frame["feature"]
+        import shap  # noqa: PLC0415 - slow, and an extra
+
         means = shap.Explanation(values=frame[["mean_abs"]].to_numpy(dtype=np.float64).T, feature_names=names.tolist())
         return means.abs.mean(0)  # of one row: the same numbers, and shap calls them what they are
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import shap
 
 from client.patient.explanation import effect_sizes
 from client.worker.explain import sampling_seeds
 from shared_model.modalities.feature import Feature
 from shared_model.pages.blocks import Table, Tile
 from shared_model.pages.numbers import percent
-from shared_model.shapley.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame
 from shared_model.shapley.feature_values import FeatureTable, attribute_features
 from shared_model.shapley.features import list_features
 from shared_model.shapley.game import FusionGame
 from shared_model.shapley.shares import share_of_means
-from simulation.explained import ExplainedSite
+from simulation.finished.explained import ExplainedSite
+from simulation.notebook.conversion import feature_explanation, feature_frame, modality_explanation, modality_frame
 from simulation.notebook.showing import WORDS, Of, Shown, check_of
+
+if TYPE_CHECKING:
+    import shap
 
 
 @dataclass(frozen=True)

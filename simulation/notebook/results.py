@@ -16,7 +16,7 @@ from server.report.content import RunContent, read_run
 from server.report.first_screen import describe_first_screen
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import Table
-from simulation.explained import explain_site
+from simulation.finished.explained import explain_site
 from simulation.notebook.federation import FederationExplanations
 from simulation.notebook.hospital import HospitalExplanations
 from simulation.notebook.showing import WORDS, Shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from client.patient.run_model import RunModel, open_run
+from client.patient.run_model import ExplainedRunModel, open_run
 from client.site import Site
 from shared_model.config import Scalar
 from tests.server.small_cohort import run_small_study, small_settings, write_small_cohort
@@ -31,7 +31,7 @@ class FinishedRun:
     def site(self, name: str = "east") -> Site:
         return Site(name, self.cohort / name, self.cache)
 
-    def model(self, name: str = "east") -> RunModel:
+    def model(self, name: str = "east") -> ExplainedRunModel:
         return open_run(self.run, self.site(name), device=torch.device("cpu"))
 
 

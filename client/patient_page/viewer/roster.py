@@ -11,7 +11,7 @@ import numpy as np
 from client.patient.cohort_risks import UNSEEN, CohortRisks, parts_of_run, predict_risks
 from client.patient.explanation import explain_patient
 from client.patient.run_evidence import gather_evidence
-from client.patient.run_model import RunModel
+from client.patient.run_model import ExplainedRunModel
 from client.patient_page.content import read_evidence
 from client.patient_page.page import render_patient
 from client.patient_page.pictures import read_radiographs
@@ -43,7 +43,7 @@ class PatientList:
         with_outcomes: whether rows tell what happened.
     """
 
-    def __init__(self, run: RunModel, site: Site, *, references: References, with_outcomes: bool) -> None:
+    def __init__(self, run: ExplainedRunModel, site: Site, *, references: References, with_outcomes: bool) -> None:
         self._run, self._site, self._references = run, site, references
         self._lock = threading.Lock()
         self._pages: OrderedDict[int, str] = OrderedDict()

@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # shap's own imports
     import shap
 
-    from shared_model.shapley.conversion import (
+    from simulation.notebook.conversion import (
         feature_explanation,
         feature_frame,
         modality_explanation,

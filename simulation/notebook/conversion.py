@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import shap
 from jaxtyping import Float64
 
 from shared_model.modalities.feature import Feature, is_known
@@ -14,11 +14,16 @@ from shared_model.shapley.exact import ModalityValues
 from shared_model.shapley.feature_values import FeatureTable
 from shared_model.shapley.game import Rows
 
+if TYPE_CHECKING:
+    import shap
+
 PRESENCE = "presence"
 
 
 def modality_explanation(values: ModalityValues) -> shap.Explanation:
     """Exact modality values (log odds) for shap's bar, beeswarm and waterfall plots; data is 1 where present."""
+    import shap  # noqa: PLC0415 - slow, and an extra
+
     return shap.Explanation(
         values=values.phi,
         base_values=np.full(len(values), values.base_logit),
@@ -47,6 +52,8 @@ def feature_explanation(
         names.append(f"{name}: {PRESENCE}")
         phi.append(table.presence)
         data.append(present.astype(np.float64))
+    import shap  # noqa: PLC0415 - slow, and an extra
+
     return shap.Explanation(
         values=np.stack(phi, axis=1),
         base_values=np.full(len(values), values.base_logit),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 
 from client.cohort_folder import list_hospitals
-from client.patient.run_model import RunModel, open_run
+from client.patient.run_model import ExplainedRunModel, open_run
 from client.site import Site
 from client.worker.answering import Worker
 from client.worker.encoding import encode_patients
@@ -44,7 +44,7 @@ class ExplainedSite:
     """
 
     site: Site
-    run: RunModel
+    run: ExplainedRunModel
     rows: Int64[np.ndarray, "patient"]
     patients: Rows
     found: ModalityValues
@@ -90,7 +90,7 @@ def explain_sites(run: Path, sites: Sequence[Site], *, background: Background | 
     return explained
 
 
-def explain_site(model: RunModel, site: Site, background: Background) -> ExplainedSite:
+def explain_site(model: ExplainedRunModel, site: Site, background: Background) -> ExplainedSite:
     """Values of one hospital's test patients.
 
     Raises:
