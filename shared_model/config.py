@@ -49,47 +49,68 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=_kebab, populate_by_name=True
     )
 
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of weights, batches, splits and samples: the same seed, the same run"
+    )
     fold: int = Field(0, ge=0, description="the fold held out as test part; the next one is the validation part")
-    folds: int = Field(5, ge=3, le=20)
+    folds: int = Field(5, ge=3, le=20, description="parts that patients are divided into")
 
-    fusion: Literal["early", "late"] = "early"
+    fusion: Literal["early", "late"] = Field(
+        "early", description="early: embeddings side by side; late: mean of the modalities' own predictions, to compare"
+    )
     modalities: str = Field("", description="comma-separated subset of the study's modalities; empty = all")
-    image_encoder: Annotated[str, AfterValidator(_one_of(IMAGE_ENCODERS, extensions.IMAGE_ENCODERS))] = "resnet18"
+    image_encoder: Annotated[str, AfterValidator(_one_of(IMAGE_ENCODERS, extensions.IMAGE_ENCODERS))] = Field(
+        "resnet18", description="network of X-rays; packages can add others"
+    )
     image_weights: str = Field("", description="torchvision state dict on the coordinator's disk; empty = random start")
     image_training: Literal["fixed", "trained"] = Field(
         "fixed", description="of image encoders: stay as they start, ending in principal components, or train"
     )
-    image_embedding: int = Field(16, ge=1, le=2048)
+    image_embedding: int = Field(16, ge=1, le=2048, description="columns of an image's embedding")
     image_skip: bool = Field(default=True, description="skip connections; false = a plain network, for comparison")
     series_embedding: int = Field(16, ge=0, le=512, description="state of the LSTM; 0 = none, only summaries")
     series_summaries: bool = Field(default=True, description="of each channel, beside the LSTM")
     head: str = Field("", description="comma-separated hidden widths of the fusion head; empty = a linear head")
-    head_norm: Literal["none", "layer"] = "none"
-    dropout: float = Field(0.0, ge=0, lt=1)
+    head_norm: Literal["none", "layer"] = Field(
+        "none", description="layer: LayerNorm after each hidden layer of the head"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="in the hidden layers of the head")
 
     strategy: Annotated[str, AfterValidator(_one_of(STRATEGIES, extensions.STRATEGIES))] = Field(
-        "newton", description="newton: Newton steps where a linear head is fitted (see `uses_newton`), fedavg elsewhere"
+        "newton",
+        description="newton: Newton's steps where a linear head is fitted, fedavg elsewhere; packages can add others",
     )
     local_norm: bool = Field(default=False, description="FedBN: BatchNorm stays at the hospital")
     local_head: bool = Field(default=False, description="FedPer: the fusion head stays at the hospital")
     aggregation: Literal["patients", "modalities"] = Field(
         "patients", description="who counts in the average of a modality's encoder: all patients, or those who have it"
     )
-    proximal_mu: float = Field(0.01, ge=0)
-    server_learning_rate: float = Field(0.01, gt=0)
-    server_beta_1: float = Field(0.9, ge=0, lt=1)
-    server_beta_2: float = Field(0.99, ge=0, lt=1)
-    server_tau: float = Field(1e-3, gt=0)
-    rounds_unimodal: int = Field(5, ge=0, le=10_000, description="0 skips the phase")
-    rounds_fusion: int = Field(40, ge=0, le=10_000, description="0 skips the phase")
-    rounds_joint: int = Field(0, ge=0, le=10_000, description="0 skips the phase")
+    proximal_mu: float = Field(0.01, ge=0, description="fedprox: pull towards the round's first weights")
+    server_learning_rate: float = Field(0.01, gt=0, description="fedadam, fedyogi: step size")
+    server_beta_1: float = Field(0.9, ge=0, lt=1, description="fedadam, fedyogi: decay of the mean")
+    server_beta_2: float = Field(0.99, ge=0, lt=1, description="fedadam, fedyogi: decay of the mean square")
+    server_tau: float = Field(1e-3, gt=0, description="fedadam, fedyogi: added to the root of the mean square")
+    rounds_unimodal: int = Field(
+        5,
+        ge=0,
+        le=10_000,
+        description="most rounds in which each modality's encoder trains on its own; 0 = no such phase",
+    )
+    rounds_fusion: int = Field(
+        40,
+        ge=0,
+        le=10_000,
+        description="most rounds in which the fusion trains on encoders that stay; 0 = no such phase",
+    )
+    rounds_joint: int = Field(
+        0, ge=0, le=10_000, description="most rounds in which encoders and fusion train together; 0 = no such phase"
+    )
     patience: int = Field(10, ge=1, description="rounds without a better validation log loss before a phase ends")
-    local_epochs: int = Field(1, ge=1, le=100)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(0.1, gt=0)
+    local_epochs: int = Field(1, ge=1, le=100, description="passes over a hospital's patients in a round")
+    batch_size: int = Field(32, ge=2, description="patients in a gradient step")
+    learning_rate: float = Field(0.1, gt=0, description="of all but image encoders")
     image_learning_rate: float = Field(0.01, gt=0, description="of image encoders")
-    momentum: float = Field(0.0, ge=0, lt=1)
+    momentum: float = Field(0.0, ge=0, lt=1, description="of the gradient steps")
     weight_decay: float = Field(1e-4, ge=0, description="of the weights, not the biases and norms, of all encoders")
     head_penalty: float = Field(
         70.0, ge=0, description="of the weights of all heads: half their squared norm, beside the summed log loss"
@@ -98,10 +119,14 @@ class Settings(BaseModel):
         default=True,
         description="newton: a penalty for each modality, by evidence (with class-weight=none); else head-penalty",
     )
-    max_gradient_norm: float = Field(5.0, gt=0)
-    class_weight: Literal["none", "balanced"] = "none"
+    max_gradient_norm: float = Field(5.0, gt=0, description="longer gradients are cut to it")
+    class_weight: Literal["none", "balanced"] = Field(
+        "none", description="balanced: deaths weigh in the loss as much as survivors; predictions are corrected for it"
+    )
 
-    explain: Literal["none", "modalities", "features"] = "features"
+    explain: Literal["none", "modalities", "features"] = Field(
+        "features", description="how far Shapley values are shared out"
+    )
     explain_every: int = Field(0, ge=0, description="explain the model of every K-th round; 0 = the final model only")
     background_rows: int = Field(500, ge=2, le=10_000, description="synthetic reference patients")
     share_refits: int = Field(
@@ -113,9 +138,9 @@ class Settings(BaseModel):
 
     min_sites: int = Field(3, ge=1, description="fewest hospitals in any aggregate, and the quorum of a round")
     expected_sites: int = Field(0, ge=0, description="hospitals to wait for at the start; 0 = min-sites")
-    min_patients: int = Field(10, ge=1)
-    min_events: int = Field(5, ge=1)
-    min_non_events: int = Field(5, ge=1)
+    min_patients: int = Field(10, ge=1, description="fewest patients in any group of which something is told")
+    min_events: int = Field(5, ge=1, description="fewest of them with the outcome")
+    min_non_events: int = Field(5, ge=1, description="fewest of them without")
     accept_red: str = Field(
         "", description="comma-separated hospitals that take part although their data quality is red"
     )
@@ -126,7 +151,9 @@ class Settings(BaseModel):
     wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
     deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="of each hospital's training; auto = a GPU if there is one"
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of each hospital's training")
 
     @model_validator(mode="after")

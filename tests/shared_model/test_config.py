@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from shared_model.config import parse_assignments, parse_settings
+from shared_model.config import Settings, parse_assignments, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.schema import Schema
+from tests.shared_model.settings_table import GUIDE, with_table
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PLACES = {"cohort", "schema", "out", "resume", "enrolled"}
@@ -118,6 +119,13 @@ def test_flower_config_is_the_defaults_and_the_places_of_a_run() -> None:
     assert {key: (type(value), value) for key, value in config.items() if key not in PLACES} == {
         key: (type(value), value) for key, value in defaults.items()
     }
+
+
+def test_table_of_settings_in_the_guide_is_made_from_them() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+
+    assert text == with_table(text), "run python -m tests.shared_model.settings_table"
+    assert all(field.description for field in Settings.model_fields.values())
 
 
 def test_assignments_are_split_at_the_first_equals_sign_and_the_last_one_wins() -> None:
