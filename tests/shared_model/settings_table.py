@@ -1,4 +1,4 @@
-"""Table of all settings in simulation/README.md, made from config.py by `python -m tests.shared_model.settings_table`."""
+"""Settings table of simulation/README.md, made from config.py: `python -m tests.shared_model.settings_table`."""
 
 from __future__ import annotations
 
