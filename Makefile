@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[research,bench,dev]'
 	touch $@
 
 # Newest versions that fit pyproject.toml; names and versions only, no addresses.

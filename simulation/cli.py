@@ -21,7 +21,7 @@ from simulation.scenarios import SCENARIOS
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 app.add_typer(bench, name="bench")
-app.command()(compare)
+app.command()(plain_refusal("hipfed-sim")(compare))
 ROUNDS = tuple(f"rounds-{phase}" for phase in PHASES)
 _SCENARIO_HELP = "; ".join(f"{name}: {text}" for name, text in SCENARIOS.items())
 

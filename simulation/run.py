@@ -28,7 +28,7 @@ from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.process.folder_lock import hold_lock
 from shared_model.schema import load_schema
 from simulation.decoded import decoded_beside
-from simulation.flower.engine import check_temporary_folder, run_on_flower
+from simulation.flower.engine import check_temporary_folder, require_ray, run_on_flower
 
 FOLD = "fold"
 
@@ -60,6 +60,7 @@ def run_cohort(cohort: Path, out: Path, *, assignments: Mapping[str, str], resum
         refuse_idle_settings(schema, plans[0])
         refuse_unknown_names(plans[0], [path.name for path in list_hospitals(cohort)])
     n_sites = _count_hospitals(cohort, plans[0])
+    require_ray()
     check_temporary_folder()
     check_out(out, resume=resume)
     run_fold = partial(_run_fold, cohort, n_sites=n_sites, resume=resume, console=console)

@@ -106,8 +106,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
     own, extras = project["dependencies"], project["optional-dependencies"]
     declared = {
         **dict.fromkeys(("client", "server", "shared_model"), _declared(*own)),
-        "simulation": _declared(*own, *extras["bench"]),
-        "tests": _declared(*own, *extras["bench"], *extras["dev"]),
+        "simulation": _declared(*own, *extras["research"], *extras["bench"]),
+        "tests": _declared(*own, *extras["research"], *extras["bench"], *extras["dev"]),
     }
     distributions = packages_distributions()
     missing = {

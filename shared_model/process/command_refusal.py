@@ -11,10 +11,13 @@ from rich.console import Console
 from shared_model.errors import HipfedError
 from shared_model.process.files import is_forbidden, is_full
 
+RESEARCH = ("matplotlib", "ray", "shap", "sklearn")
+"""Packages of the extra `research`, which hospitals and coordinators install without."""
+
 
 @contextmanager
 def plain_refusal(command: str) -> Iterator[None]:
-    """Print what hipfed refuses within, or that a disk is full or closed, without a traceback, and exit with 1.
+    """Print what hipfed refuses within, a missing extra, or a full or closed disk, without a traceback, and exit with 1.
 
     Args:
         command: the program's name, before the text.
@@ -23,6 +26,11 @@ def plain_refusal(command: str) -> Iterator[None]:
         yield
     except HipfedError as error:
         _tell(f"{command}: {error}")
+        raise typer.Exit(1) from error
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in RESEARCH:
+            raise
+        _tell(f'{command}: expected the package {error.name}, got none. Install it: pip install "hipfed[research]"')
         raise typer.Exit(1) from error
     except OSError as error:
         if not is_full(error) and not is_forbidden(error):

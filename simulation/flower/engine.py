@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -46,6 +47,16 @@ _RAY_TIMED_OUT = b"The current node timed out during startup"
 # Ray, on which Flower simulates, makes sockets there; a longer path is no address of a socket (sun_path).
 _RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 LONGEST_TEMPORARY_FOLDER = (107 if sys.platform == "linux" else 103) - len(_RAY_SOCKET)
+
+
+def require_ray() -> None:
+    """Say before anything starts that Ray is missing: Flower would only say that its simulation failed.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if find_spec("ray") is None:
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 
 def check_temporary_folder(environment: Mapping[str, str] = os.environ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -78,3 +80,16 @@ def test_rounds_says_which_phases_it_sets_and_leaves_those_that_are_named(
 
     assert given == [{"rounds-fusion": "7", "rounds-unimodal": "2"}]
     assert "--rounds 7: rounds-unimodal=2, rounds-fusion=7, rounds-joint=0" in result.output
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
+def test_command_says_which_package_of_an_extra_it_lacks(package: str, tmp_path: Path) -> None:
+    command = ["compare", "--cohort", ".", "--out", "out"]
+    hidden = f"import sys; sys.modules[{package!r}] = None\nfrom simulation.cli import app\napp({command!r})"
+
+    done = subprocess.run([sys.executable, "-c", hidden], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert f"hipfed-sim: expected the package {package}" in done.stderr
+    assert 'pip install "hipfed[research]"' in done.stderr
+    assert "Traceback" not in done.stderr
