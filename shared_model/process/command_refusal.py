@@ -17,7 +17,7 @@ RESEARCH = ("matplotlib", "ray", "shap", "sklearn")
 
 @contextmanager
 def plain_refusal(command: str) -> Iterator[None]:
-    """Print what hipfed refuses within, a missing extra, or a full or closed disk, without a traceback, and exit with 1.
+    """Print what hipfed refuses within, an extra that is missing, or a full or closed disk, and exit with 1.
 
     Args:
         command: the program's name, before the text.
