@@ -27,7 +27,7 @@ class RoundTotal:
     """What a round's answers add up to.
 
     Attributes:
-        sums: over the hospitals that answered, by the names of `reply_quantities`.
+        sums: over the hospitals that answered, by the names that the question lists.
         answered: their names.
         round_number: rounds done over all phases, with this one.
     """
