@@ -26,6 +26,7 @@ from client.data.image_table import Progress
 from client.data.problems import fault
 from shared_model.errors import DataError, Problem, SiteError
 from shared_model.patient_arrays import PatientArrays
+from shared_model.process.files import replace_file
 from shared_model.schema import STATIC, Schema
 
 CACHE_VARIABLE = "HIPFED_CACHE"
@@ -143,10 +144,8 @@ def _read_index(shelf: Path) -> dict[str, FileStamp]:
 
 
 def _write_index(shelf: Path, stamps: Mapping[str, FileStamp]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=shelf, prefix=_UNFINISHED)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({name: asdict(stamp) for name, stamp in stamps.items()}, file)
-    Path(temporary).replace(shelf / _INDEX)
+    content = json.dumps({name: asdict(stamp) for name, stamp in stamps.items()})
+    replace_file(shelf / _INDEX, content.encode(), mode=0o600)
 
 
 def _arrays_by_file(arrays: PatientArrays) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ import getpass
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared_model.config import parse_settings
 from shared_model.errors import ApprovalError, SiteError, StudyFileError
+from shared_model.process.files import replace_file
 from shared_model.process.folder_lock import hold_lock
 from shared_model.protocol.messages import PROTOCOL_VERSION
 from shared_model.protocol.study_hash import SHOWN_DIGITS, StudyFile
@@ -145,16 +145,7 @@ class Approvals:
     def _write(self, approvals: Sequence[Approval]) -> None:
         text = json.dumps(_Content(approvals=tuple(approvals)).model_dump(mode="json"), indent=1, allow_nan=False)
         try:
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".approvals-")  # mode 0600
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            replace_file(self.path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
             raise SiteError(
                 f"{self.path}: expected a file that can be written, got: {error.strerror}. Nothing was changed; make "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from client.patient_page.page import page_words
 from client.patient_page.sections.verdict import describe_verdict
 from shared_model.errors import SiteError
 from shared_model.pages.screen_table import print_table
+from shared_model.process.files import replace_file
 
 N_FEATURES = 8
 
@@ -59,17 +58,6 @@ def write_private(path: Path, text: str) -> None:
         SiteError: the disk or the folder's permissions do not let it.
     """
     try:
-        _replace(path, text)
+        replace_file(path, text.encode(), mode=0o600)
     except OSError as error:
         raise SiteError(f"{path}: expected a place to write to, got: {error.strerror}. Choose another.") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

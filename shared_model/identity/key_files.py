@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from shared_model.errors import KeyFileError
+from shared_model.process.files import replace_file, sync_folder, write_beside
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
 
@@ -89,7 +89,7 @@ def write_new(path: Path, content: bytes, *, private: bool) -> None:
             path.hardlink_to(temporary)
         finally:
             temporary.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise KeyFileError(
             f"{path}: expected no such file, got one that exists. It is never overwritten: move it away first if it is "
@@ -111,13 +111,8 @@ def replace_whole(path: Path, content: bytes, *, private: bool) -> None:
         KeyFileError: it cannot be written.
     """
     try:
-        temporary = _write_beside(path, content, private=private)
-        try:
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink()
-            raise
-        _sync_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(path, content, mode=0o600 if private else 0o644)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -239,26 +234,7 @@ def _refuse_others(path: Path, state: os.stat_result) -> None:
 
 def _write_beside(path: Path, content: bytes, *, private: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o600 if private else 0o644)
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return Path(name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the folder's entry of a new file last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return write_beside(path, content, mode=0o600 if private else 0o644)
 
 
 def _unwritable(path: Path, error: OSError) -> KeyFileError:

@@ -1,4 +1,4 @@
-"""Rows of hospitals beside the row of all, by cases worked out by hand: 10 patients, 5 deaths and 5 survivors at least."""
+"""Rows of hospitals beside the row of all, worked out by hand: at least 10 patients, 5 deaths and 5 survivors."""
 
 from __future__ import annotations
 
