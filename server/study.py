@@ -48,10 +48,11 @@ from shared_model.protocol.messages import PROTOCOL_VERSION, StudyReference
 from shared_model.schema import Schema
 from shared_model.training.losses import balanced_event_weight
 from shared_model.training.updates import hash_weights, to_arrays
+from shared_model.version import own_version
 
 log = logging.getLogger("hipfed.server")
 
-_PACKAGES = ("hipfed", "flwr", "torch", "numpy", "pandas")
+_PACKAGES = ("flwr", "torch", "numpy", "pandas")
 
 
 def run_study(
@@ -252,7 +253,7 @@ def describe_run(hospitals: Hospitals, roster: Roster) -> dict[str, Any]:
         ],
         "excluded": roster.excluded,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"hipfed": own_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
 

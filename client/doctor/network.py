@@ -8,7 +8,6 @@ import ssl
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from shared_model.identity.coordinator_status import (
 )
 from shared_model.identity.tls import trusting
 from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.version import own_version
 
 TIMEOUT_S = 5.0
 
@@ -187,14 +187,17 @@ def _judge_clock(ahead_s: float) -> CheckResult:
 
 
 def _judge_protocol(status: CoordinatorStatus) -> CheckResult:
-    """The SuperNode's questions are refused where versions differ, and a study is one version's."""
-    here = (version("hipfed"), PROTOCOL_VERSION)
-    if (status.hipfed, status.protocol) != here:
+    """Questions are refused where the protocols differ; hipfed's own versions may."""
+    here = own_version()
+    if status.protocol != PROTOCOL_VERSION:
         return CheckResult(
             "versions",
             "fault",
-            f"coordinator hipfed {status.hipfed} protocol {status.protocol}, this hospital hipfed {here[0]} protocol "
-            f"{here[1]}",
+            f"coordinator hipfed {status.hipfed} protocol {status.protocol}, this hospital hipfed {here} protocol "
+            f"{PROTOCOL_VERSION}",
             f"Install hipfed {status.hipfed}, then approve the study again.",
         )
-    return CheckResult("versions", "fine", f"hipfed {here[0]}, protocol {here[1]}, as the coordinator")
+    if status.hipfed != here:
+        detail = f"protocol {PROTOCOL_VERSION}, as the coordinator; hipfed {here}, there {status.hipfed}"
+        return CheckResult("versions", "fine", detail)
+    return CheckResult("versions", "fine", f"hipfed {here}, protocol {PROTOCOL_VERSION}, as the coordinator")

@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,7 @@ from shared_model.process.files import replace_file
 from shared_model.process.folder_lock import hold_lock
 from shared_model.protocol.messages import PROTOCOL_VERSION
 from shared_model.protocol.study_hash import SHOWN_DIGITS, StudyFile
+from shared_model.version import own_version
 
 APPROVALS_FILE = "approvals.json"
 _LOCK = ".approvals.lock"
@@ -74,7 +74,7 @@ class Approvals:
                 self._check_modes(os.fstat(file.fileno()))
                 content = _Content.model_validate_json(file.read())
             for approval in content.approvals:
-                if approval.study.hipfed == version("hipfed"):  # no question has the hash of another version
+                if approval.study.protocol == PROTOCOL_VERSION:  # no question has the hash of another
                     approval.study.check(source=self.path.name)
         except FileNotFoundError:
             return ()
@@ -102,7 +102,7 @@ class Approvals:
         """Approve a study; False if it was approved before.
 
         Raises:
-            ApprovalError: the study is for another version than this hospital's.
+            ApprovalError: the study is for another protocol than this hospital's.
             SettingsError: its settings are wrong.
             SiteError: the file cannot be trusted or written.
             LockedError: another command changes it.
@@ -157,15 +157,15 @@ def check_fit(study: StudyFile) -> None:
     """The study is one that this hospital's version can run: others never have the hash of a question here.
 
     Raises:
-        ApprovalError: another version, or settings that are not complete.
+        ApprovalError: another protocol, or settings that are not complete.
         SettingsError: settings that are wrong.
     """
-    asked, here = (study.hipfed, study.protocol), (version("hipfed"), PROTOCOL_VERSION)
     what = f"study {study.sha256[:SHOWN_DIGITS]}"
-    if asked != here:
+    if study.protocol != PROTOCOL_VERSION:
         raise ApprovalError(
-            f"{what}: expected one for hipfed {here[0]} with protocol {here[1]}, which this hospital has, got one for "
-            f"{asked[0]} with protocol {asked[1]}. Install that version, or ask the coordinator for a new file."
+            f"{what}: expected one for protocol {PROTOCOL_VERSION}, which this hospital's hipfed {own_version()} has, "
+            f"got one for protocol {study.protocol} of hipfed {study.hipfed}. Install that version, or ask the "
+            "coordinator for a new file."
         )
     settings = parse_settings(study.settings)
     if settings.to_config() != study.settings:

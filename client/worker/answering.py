@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
 from typing import Any, Literal
 
@@ -39,6 +38,7 @@ from shared_model.protocol.messages import (
 )
 from shared_model.protocol.questions import QUESTIONS, Question
 from shared_model.protocol.study_hash import study_hash
+from shared_model.version import own_version
 
 AnswerFunction = Callable[[Site, Settings, Any, Gate], Message]
 
@@ -159,18 +159,17 @@ class Worker:
 
 
 def _refuse_other_versions(record: RecordDict) -> None:
-    """Both sides have the same hipfed: what a study asks for, and its hash, are one version's.
+    """Both sides have the same protocol: it decides what a study asks for, and its hash. hipfed's versions may differ.
 
     Raises:
         ProtocolError: the coordinator has another; the text names both, and what to install.
     """
     hipfed, protocol = told_protocol(record) or ("", PROTOCOL_VERSION)
-    here = version("hipfed")
-    if protocol != PROTOCOL_VERSION or hipfed not in {"", here}:
+    if protocol != PROTOCOL_VERSION:
         raise ProtocolError(
-            f"versions: coordinator {hipfed or 'of an unknown version'} protocol {protocol}, this hospital {here} "
-            f"protocol {PROTOCOL_VERSION}: install hipfed {hipfed or 'of the same version on both sides'}, and approve "
-            "the study again."
+            f"versions: coordinator {hipfed or 'of an unknown version'} protocol {protocol}, this hospital "
+            f"{own_version()} protocol {PROTOCOL_VERSION}: install hipfed "
+            f"{hipfed or 'of the same protocol on both sides'}, and approve the study again."
         )
 
 
@@ -182,7 +181,7 @@ def _answer_handshake(site: Site, settings: Settings, request: HandshakeRequest,
         )
     return HandshakeReply(
         site=site.name,
-        version=version("hipfed"),
+        version=own_version(),
         modalities=[name for name in site.schema.modalities if bool(patients.present[name].any())],
     )
 

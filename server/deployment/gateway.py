@@ -32,7 +32,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ from shared_model.errors import HipfedError
 from shared_model.identity.coordinator_status import STATUS_PATH
 from shared_model.identity.tls import trusting
 from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.version import own_version
 
 MAX_BODY_BYTES = 128 * 2**20  # Flower cuts arrays into pieces of 5 MiB; its largest other body is a bundle of 10 MiB
 GAP_S = 30.0  # longest wait for the next piece of a body, and for a client to take one
@@ -314,7 +314,7 @@ def _kind_of(body: bytes) -> str:
 
 async def _send_status(send: Send, exchange: _Exchange) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    body = json.dumps({"hipfed": version("hipfed"), "protocol": PROTOCOL_VERSION, "time": now}).encode()
+    body = json.dumps({"hipfed": own_version(), "protocol": PROTOCOL_VERSION, "time": now}).encode()
     exchange.status, exchange.bytes_out = 200, len(body)
     headers = [
         (b"content-type", b"application/json"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 
 from server.protocol.hospitals import Hospitals
 from server.protocol.link import Link
@@ -13,6 +13,9 @@ from server.protocol.quorum import require_quorum
 from shared_model.config import Settings
 from shared_model.errors import StudyError
 from shared_model.protocol.messages import HandshakeReply, HandshakeRequest
+from shared_model.version import own_version
+
+log = logging.getLogger("hipfed.server")
 
 _LATE = "its SuperNode was not connected at the handshake, nor within wait-s (see `hipfed-server status`)"
 
@@ -77,7 +80,7 @@ def shake_hands(hospitals: Hospitals, *, enrolled: Mapping[int, str] | None = No
     """
     settings = hospitals.settings
     nodes = wait_for_nodes(hospitals.link, settings, wanted=None if enrolled is None else frozenset(enrolled))
-    request = HandshakeRequest(study=hospitals.study, hipfed=version("hipfed"))
+    request = HandshakeRequest(study=hospitals.study, hipfed=own_version())
     answers = replace(hospitals, names=enrolled or {}).ask(request, nodes=nodes)
     attendance, agreed = answers.attendance, dict[int, HandshakeReply]()
     attendance.failed |= {name: _LATE for node, name in (enrolled or {}).items() if node not in nodes}
@@ -89,6 +92,9 @@ def shake_hands(hospitals: Hospitals, *, enrolled: Mapping[int, str] | None = No
         else:
             agreed[node] = reply
     require_quorum(attendance, min_sites=settings.min_sites, step="handshake")
+    others = sorted(reply.site for reply in agreed.values() if reply.version != own_version())
+    if others:
+        log.info("hipfed here is %s; another version of the same protocol: %s", own_version(), ", ".join(others))
     ordered = sorted(agreed.items(), key=lambda item: item[1].site)
     return Roster(
         names={node: reply.site for node, reply in ordered},

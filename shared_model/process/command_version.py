@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from shared_model.version import own_version
+
 
 def _print_version(asked: bool) -> bool:  # noqa: FBT001 - typer's callback; its value becomes the parameter's
     if asked:
-        typer.echo(f"hipfed {version('hipfed')}")
+        typer.echo(f"hipfed {own_version()}")
         raise typer.Exit
     return asked
 

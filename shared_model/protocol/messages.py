@@ -19,7 +19,7 @@ from shared_model.config import Phase
 from shared_model.errors import ProtocolError
 from shared_model.protocol.quantities import MAX_SITES
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"

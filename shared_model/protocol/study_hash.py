@@ -1,8 +1,9 @@
 """The hash by which a hospital approves a study: over all that decides it.
 
-The hash covers the schema, every setting (defaults filled in, so also seed and fold: each fold is a study of its own),
-hipfed's version and the protocol's. The name of a run is no part of it: a run that is resumed or repeated is the same
-study. STUDY.json carries all of this from the coordinator to the hospital, to be read by people.
+The hash covers the schema, every setting (defaults filled in, so also seed and fold: each fold is a study of its own)
+and the protocol's version, which decides what a study asks for; hipfed's own version is no part of it. The name of a
+run is none either: a run that is resumed or repeated is the same study. STUDY.json carries all of this from the
+coordinator to the hospital, to be read by people.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,21 +19,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared_model.config import Scalar, Settings, parse_settings
 from shared_model.errors import StudyFileError
 from shared_model.schema import Schema
+from shared_model.version import own_version
 
 SHOWN_DIGITS = 12
 
 
-def study_hash(*, schema_sha256: str, settings: Mapping[str, Scalar], protocol: int, hipfed: str | None = None) -> str:
+def study_hash(*, schema_sha256: str, settings: Mapping[str, Scalar], protocol: int) -> str:
     """SHA-256 of a study, in hex.
 
     Args:
         schema_sha256: of the schema.
         settings: all of them, as `Settings.to_config` gives them.
         protocol: version of the protocol.
-        hipfed: version; the installed one, if not given.
     """
     content = {
-        "hipfed": hipfed or version("hipfed"),
         "protocol": protocol,
         "schema_sha256": schema_sha256,
         "settings": dict(settings),
@@ -47,8 +46,8 @@ class StudyFile(BaseModel):
 
     Attributes:
         format: of this file.
-        hipfed: version that the study is for.
-        protocol: likewise.
+        hipfed: version that wrote the file.
+        protocol: version that the study is for.
         study: the schema.
         settings: all of them, by kebab-case key.
         sha256: `study_hash` of the rest.
@@ -68,7 +67,7 @@ class StudyFile(BaseModel):
         """The file of a study for the installed version."""
         values = settings.to_config()
         sha256 = study_hash(schema_sha256=schema.sha256, settings=values, protocol=protocol)
-        return cls(hipfed=version("hipfed"), protocol=protocol, study=schema, settings=values, sha256=sha256)
+        return cls(hipfed=own_version(), protocol=protocol, study=schema, settings=values, sha256=sha256)
 
     def changed_settings(self) -> dict[str, Scalar]:
         """The settings that differ from the defaults."""
@@ -76,16 +75,16 @@ class StudyFile(BaseModel):
         return {key: value for key, value in self.settings.items() if value != defaults.get(key)}
 
     def check_version(self, *, protocol: int) -> None:
-        """The study is for the hipfed that is installed here: another one would ask for another study.
+        """The study is for the protocol that is installed here: another one would ask for other things.
 
         Raises:
             StudyFileError: it is not.
         """
-        here = (version("hipfed"), protocol)
-        if (self.hipfed, self.protocol) != here:
+        if self.protocol != protocol:
             raise StudyFileError(
-                f"study {self.sha256[:SHOWN_DIGITS]}: expected one for hipfed {here[0]}, protocol {here[1]}, got one "
-                f"for {self.hipfed}, protocol {self.protocol}. Make a new one, and have it approved."
+                f"study {self.sha256[:SHOWN_DIGITS]}: expected one for protocol {protocol}, which hipfed "
+                f"{own_version()} has, got one for protocol {self.protocol} of hipfed {self.hipfed}. Make a new one, "
+                "and have it approved."
             )
 
     def to_json(self) -> str:
@@ -98,9 +97,7 @@ class StudyFile(BaseModel):
         Raises:
             StudyFileError: it is not.
         """
-        found = study_hash(
-            schema_sha256=self.study.sha256, settings=self.settings, protocol=self.protocol, hipfed=self.hipfed
-        )
+        found = study_hash(schema_sha256=self.study.sha256, settings=self.settings, protocol=self.protocol)
         if found != self.sha256:
             raise StudyFileError(
                 f"{source}: expected the hash {found[:SHOWN_DIGITS]} of its content, got {self.sha256[:SHOWN_DIGITS]}. "

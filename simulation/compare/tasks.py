@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from shared_model.config import parse_settings
 from shared_model.errors import HipfedError
 from shared_model.process.files import replace_file
 from shared_model.schema import load_schema
+from shared_model.version import own_version
 from simulation.compare.arms import Arm
 from simulation.compare.network import train_networks
 from simulation.compare.points import load_points
@@ -70,7 +70,7 @@ class Task:
             "points": points,
             "image_weights": hashlib.sha256(weights).hexdigest(),
         }
-        return {"version": version("hipfed"), **identity}
+        return {"version": own_version(), **identity}
 
     @property
     def predictions_path(self) -> Path:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,14 @@ import simulation.cli
 import simulation.run
 from server.run_folder.folder import RunFolder
 from server.stopping import Stopped
+from shared_model.version import own_version
 
 
 @pytest.mark.parametrize("app", [simulation.cli.app, server.cli.app, client.cli.app])
 def test_every_command_tells_its_version(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["--version"])
 
-    assert (result.exit_code, result.output) == (0, f"hipfed {version('hipfed')}\n")
+    assert (result.exit_code, result.output) == (0, f"hipfed {own_version()}\n")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from client.doctor import network
 from client.doctor.finding import CheckResult
 from client.doctor.network import check_network, check_port, check_proxy
 from shared_model.protocol.messages import PROTOCOL_VERSION
+from shared_model.version import own_version
 from tests.client.doctor.coordinator_double import serve_status, status_of
 
 HOST = "127.0.0.1"
@@ -84,9 +84,17 @@ def test_other_protocol_version_is_a_fault_that_names_both(coordinator: Path) ->
     assert found["versions"].grade == "fault"
     assert found["versions"].detail == (
         f"coordinator hipfed 9.9 protocol {PROTOCOL_VERSION + 1}, "
-        f"this hospital hipfed {version('hipfed')} protocol {PROTOCOL_VERSION}"
+        f"this hospital hipfed {own_version()} protocol {PROTOCOL_VERSION}"
     )
     assert "Install hipfed 9.9" in found["versions"].remedy
+
+
+def test_other_version_with_the_same_protocol_is_told_and_no_fault(coordinator: Path) -> None:
+    found = _look(coordinator, hipfed="9.9")
+    assert found["versions"].grade == "fine"
+    assert found["versions"].detail == (
+        f"protocol {PROTOCOL_VERSION}, as the coordinator; hipfed {own_version()}, there 9.9"
+    )
 
 
 def test_another_programs_answer_is_a_fault(coordinator: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 
 import pytest
 from flwr.app import RecordDict
@@ -13,11 +12,13 @@ from client.worker.answering import Worker
 from shared_model.protocol.messages import (
     HANDSHAKE,
     PROTOCOL_VERSION,
+    HandshakeReply,
     HandshakeRequest,
     Refusal,
     StudyReference,
     is_message,
 )
+from shared_model.version import own_version
 from tests.server.small_cohort import describe_study, small_settings
 
 
@@ -34,8 +35,7 @@ def _study(site: Site, **changes: object) -> StudyReference:
     ("changes", "hipfed", "coordinator", "install"),
     [
         ({"protocol": 99}, "9.9", "9.9 protocol 99", "9.9"),
-        ({}, "9.9", f"9.9 protocol {PROTOCOL_VERSION}", "9.9"),
-        ({"protocol": 99}, "", "of an unknown version protocol 99", "of the same version on both sides"),
+        ({"protocol": 99}, "", "of an unknown version protocol 99", "of the same protocol on both sides"),
     ],
 )
 def test_worker_names_both_versions_where_they_differ(
@@ -46,9 +46,15 @@ def test_worker_names_both_versions_where_they_differ(
     refusal = _refusal(Worker(small_site).answer(HANDSHAKE, HandshakeRequest(study=study, hipfed=hipfed).to_record()))
 
     assert refusal.reason == (
-        f"versions: coordinator {coordinator}, this hospital {version('hipfed')} protocol {PROTOCOL_VERSION}: install "
+        f"versions: coordinator {coordinator}, this hospital {own_version()} protocol {PROTOCOL_VERSION}: install "
         f"hipfed {install}, and approve the study again."
     )
+
+
+def test_worker_answers_another_version_with_the_same_protocol_and_tells_its_own(small_site: Site) -> None:
+    reply = Worker(small_site).answer(HANDSHAKE, HandshakeRequest(study=_study(small_site), hipfed="9.9").to_record())
+
+    assert HandshakeReply.from_record(reply).version == own_version()
 
 
 def test_worker_names_versions_also_of_a_question_with_fields_that_it_does_not_know(small_site: Site) -> None:

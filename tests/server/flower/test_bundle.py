@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from server.flower.bundle import stage_app
+from shared_model.version import own_version
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -43,3 +46,18 @@ def test_staged_are_the_apps_files_and_nothing_else(checkout: Path, tmp_path: Pa
         assert names == set(bundle.namelist()) - {".info/CONTENT"}
     assert {"pyproject.toml", "LICENSE", "client/app.py", "server/app.py", "shared_model/schema.py"} <= names
     assert not any(name.startswith(("tests/", ".venv/", "runs/")) for name in names)
+
+
+def test_bundle_tells_the_commit_that_it_is_of(tmp_path: Path) -> None:
+    folder = stage_app(ROOT, tmp_path / "hipfed")
+
+    code = "from shared_model.version import own_version; print(own_version())"
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == own_version()

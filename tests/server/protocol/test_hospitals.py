@@ -13,6 +13,7 @@ from server.protocol.link import Answer
 from shared_model.config import Settings
 from shared_model.protocol.messages import (
     KINDS,
+    PROTOCOL_VERSION,
     HandshakeReply,
     HandshakeRequest,
     ReferenceRequest,
@@ -29,7 +30,7 @@ from tests.server.small_cohort import STATIC_SCHEMA, small_settings
 NAMES = {0: "east", 1: "north", 2: "south"}
 SCHEMA = parse_schema(STATIC_SCHEMA, source="schema.toml")
 SETTINGS = small_settings(strategy="fedavg")
-STUDY = StudyReference(run_id="run", protocol=7, schema_sha256=SCHEMA.sha256, settings={})
+STUDY = StudyReference(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=SCHEMA.sha256, settings={})
 REQUEST = ReferenceRequest(study=STUDY)
 QUANTITIES = QUESTIONS["query.reference"].quantities(REQUEST, SCHEMA, SETTINGS)
 SUMS = {name: np.ones(quantity.shape) for name, quantity in QUANTITIES.items()}

@@ -17,15 +17,15 @@ SCHEMA = parse_schema(SMALL_STUDY, source="schema.toml")
 DEFAULTS = parse_settings({})
 
 
-def _hash(settings: Settings = DEFAULTS, *, schema: str = "a" * 64, protocol: int = 3, hipfed: str = "1.0") -> str:
-    return study_hash(schema_sha256=schema, settings=settings.to_config(), protocol=protocol, hipfed=hipfed)
+def _hash(settings: Settings = DEFAULTS, *, schema: str = "a" * 64, protocol: int = 3) -> str:
+    return study_hash(schema_sha256=schema, settings=settings.to_config(), protocol=protocol)
 
 
 def test_hash_is_that_of_the_sorted_json_of_the_study() -> None:
-    # printf '%s' '{"hipfed":"1.0","protocol":3,"schema_sha256":"ab","settings":{"b":1,"\u00e9":0.5}}' | sha256sum
-    found = study_hash(schema_sha256="ab", settings={"é": 0.5, "b": 1}, protocol=3, hipfed="1.0")
+    # printf '%s' '{"protocol":3,"schema_sha256":"ab","settings":{"b":1,"\u00e9":0.5}}' | sha256sum
+    found = study_hash(schema_sha256="ab", settings={"é": 0.5, "b": 1}, protocol=3)
 
-    assert found == "5f4d5d3b27416dfcc9dbfe13188309652ed2c76b8ad09234e01f4398b33f5380"
+    assert found == "90f53dab21f25ccc2b5c2fbc9c5d201ce13fc59e5648f7257259eab515929775"
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS.to_config()))
@@ -34,15 +34,24 @@ def test_hash_changes_with_every_setting(key: str) -> None:
     value = changed[key]
     changed[key] = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "other"
 
-    changed_hash = study_hash(schema_sha256="a" * 64, settings=changed, protocol=3, hipfed="1.0")
+    changed_hash = study_hash(schema_sha256="a" * 64, settings=changed, protocol=3)
 
     assert changed_hash != _hash()
 
 
-def test_hash_changes_with_schema_protocol_and_version() -> None:
-    hashes = {_hash(), _hash(schema="b" * 64), _hash(protocol=4), _hash(hipfed="1.1")}
+def test_hash_changes_with_schema_and_protocol() -> None:
+    assert len({_hash(), _hash(schema="b" * 64), _hash(protocol=4)}) == 3
 
-    assert len(hashes) == 4
+
+def test_study_of_another_version_with_this_protocol_is_the_same_study(tmp_path: Path) -> None:
+    file = StudyFile.of(SCHEMA, DEFAULTS, protocol=3).model_copy(update={"hipfed": "9.9"})
+    path = tmp_path / "STUDY.json"
+    path.write_text(file.to_json(), encoding="utf-8")
+
+    assert read_study(path).sha256 == StudyFile.of(SCHEMA, DEFAULTS, protocol=3).sha256
+    file.check_version(protocol=3)
+    with pytest.raises(StudyFileError, match=r"expected one for protocol 4, .* got one for protocol 3 of hipfed 9\.9"):
+        file.check_version(protocol=4)
 
 
 def test_hash_is_the_same_whether_defaults_are_written_out_or_not() -> None:
@@ -73,7 +82,6 @@ def test_file_says_which_settings_differ_from_the_defaults() -> None:
     [
         ({"sha256": "f" * 64}, "of its content, got ffffffffffff"),
         ({"protocol": 4}, "The file was changed by hand"),
-        ({"hipfed": "9.9"}, "The file was changed by hand"),
         ({"hipfed": "<b>"}, "got faults at hipfed"),
         ({"format": 2}, "got faults at format"),
         ({"study": {}}, "got faults at study"),
