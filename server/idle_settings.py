@@ -226,7 +226,7 @@ def _trained_by_steps(settings: Settings, model: MultimodalModel) -> set[str]:
 
 
 def _is_useful(phase: Phase, model: MultimodalModel, settings: Settings) -> bool:
-    """Whether a phase changes what the fusion sees; unimodal heads do so in late fusion only."""
+    """True if a phase changes what the fusion sees; unimodal heads do so in late fusion only."""
     of_encoders = any(name.startswith("encoders.") for name in model.trained_in("unimodal"))
     return phase != "unimodal" or settings.fusion == "late" or of_encoders
 

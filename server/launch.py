@@ -27,7 +27,7 @@ def parse_plan(values: Mapping[str, Scalar]) -> Settings:
 
 
 def is_done(path: Path, settings: Settings, *, schema_sha256: str) -> bool:
-    """Whether the folder holds the finished run of these settings and this schema.
+    """True if the folder holds the finished run of these settings and this schema.
 
     Raises:
         SettingsError: it holds a run with others, finished or not.

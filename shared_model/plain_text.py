@@ -26,5 +26,5 @@ def plain_text(text: str) -> str:
 
 
 def is_unseen(letter: str) -> bool:
-    """Whether plain text has another letter, or none, in place of one that nobody sees or that looks like a space."""
+    """True if plain text has another letter, or none, in place of one that nobody sees or that looks like a space."""
     return bool(_INVISIBLE.match(letter) or _SPACE.match(letter))

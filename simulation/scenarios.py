@@ -75,7 +75,7 @@ class Scenario:
 
     @property
     def affects_one_hospital(self) -> bool:
-        """Whether the change is made at one hospital only."""
+        """True if the change is made at one hospital only."""
         return any(
             (self.scanner, self.without_image, self.flat_series, self.marker, self.creatinine_factor is not None)
         )

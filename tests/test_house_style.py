@@ -101,6 +101,18 @@ def _declared(*requirements: str) -> set[str]:
     return {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
 
 
+def test_no_functions_docstring_begins_with_whether() -> None:
+    """A predicate says when it is true; a reason says what it is."""
+    riddles = {
+        f"{place}, {node.name}"
+        for place, source in _modules("client", "server", "shared_model", "simulation").items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and (ast.get_docstring(node) or "").startswith("Whether ")
+    }
+
+    assert riddles == set()
+
+
 def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     own, extras = project["dependencies"], project["optional-dependencies"]

@@ -34,7 +34,7 @@ def find_hospitals(folder: Path) -> list[Path]:
 
 
 def check_hospital(folder: Path, schema_file: Path | None, *, cache_dir: Path | None, quality: bool) -> bool:
-    """Whether a hospital is fine; prints its problems, or its summary and where asked its data quality."""
+    """True if a hospital is fine; prints its problems, or its summary and where asked its data quality."""
     console, name = Console(), named_folder(folder).name
     try:
         schema = load_schema(schema_file or find_schema(folder))

@@ -97,7 +97,7 @@ def _refuse_inexact(table: TableCells, column: str, values: Float64[np.ndarray, 
 
 
 def _is_measured(text: str) -> bool:
-    """Whether a number is written with an exponent, and no more digits than any float64 keeps."""
+    """True if a number is written with an exponent, and no more digits than any float64 keeps."""
     mantissa, _, exponent = text.lower().partition("e")
     return bool(exponent) and len(mantissa.replace(".", "").strip("+-0")) <= _SURE_DIGITS
 
@@ -174,7 +174,7 @@ def read_levels(
 
 
 def _are_flags(cells: ColumnCells) -> bool:
-    """Whether a column holds true and false and nothing else."""
+    """True if a column holds true and false and nothing else."""
     words = {text.casefold() for text in cells.distinct} - {""}
     return bool(words) and words <= set(_WORDS)
 
@@ -186,7 +186,7 @@ def _word_values(cells: ColumnCells) -> Float64[np.ndarray, " row"]:
 
 
 def _take_flags(levels: Sequence[str]) -> bool:
-    """Whether both true and false are, or stand for, a level."""
+    """True if both true and false are, or stand for, a level."""
     return all(_find_level(word, levels, "flag") >= 0 for word in _WORDS)
 
 

@@ -172,7 +172,7 @@ def _likely_delimiter(lines: Sequence[str]) -> str:
 
 
 def _is_data(cells: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether what should be a header is a row of data: as wide as one, no name of it, and numbers in it."""
+    """True if what should be a header is a row of data: as wide as one, no name of it, and numbers in it."""
     return len(cells) > 1 and not _hits(cells, wanted) and any(re.fullmatch(NUMBER, cell) for cell in cells)
 
 

@@ -94,7 +94,7 @@ def find_schema(folder: Path) -> Path:
 
 
 def is_hospital(folder: Path) -> bool:
-    """Whether a folder holds patients.* itself; a folder that may not be looked into is none."""
+    """True if a folder holds patients.* itself; a folder that may not be looked into is none."""
     try:
         return bool(candidates(folder, PATIENTS))
     except PermissionError:

@@ -118,7 +118,7 @@ def read_ids(table: TableCells, column: str, *, defines: bool = False) -> pd.Ser
 
 
 def refuse_ids(table: TableCells, column: str, *, defines: bool = False) -> bool:
-    """Whether an id column has ids that cannot be read; these are reported, and rows without an id."""
+    """True if an id column has ids that cannot be read; these are reported, and rows without an id."""
     if column not in table:
         return False
     cells = table.columns[column]

@@ -57,7 +57,7 @@ def _within(words: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def is_table(file: str) -> bool:
-    """Whether a file's name is that of a table, in a form that is read or in another."""
+    """True if a file's name is that of a table, in a form that is read or in another."""
     return _TABLE.fullmatch(file) is not None
 
 

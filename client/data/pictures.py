@@ -33,7 +33,7 @@ _DARKEST_WHITE = 4096  # 16 bits that hold 12 only, without saying so
 
 
 def looks_like_picture(start: bytes) -> bool:
-    """Whether a file's first bytes are those of PNG or JPEG."""
+    """True if a file's first bytes are those of PNG or JPEG."""
     return start.startswith((_PNG, _JPEG))
 
 

@@ -137,7 +137,7 @@ def find_table(folder: Path, name: str, *, log: ProblemLog) -> Path | None:
 
 
 def leaves_folder(path: Path) -> bool:
-    """Whether a file is a link to one outside its folder."""
+    """True if a file is a link to one outside its folder."""
     return not path.resolve().is_relative_to(path.parent.resolve())
 
 

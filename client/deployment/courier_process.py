@@ -95,7 +95,7 @@ class CourierPart(Part):
         return self._separate(command, port)
 
     def is_ready(self) -> bool:
-        """Whether the coordinator took it in."""
+        """True if the coordinator took it in."""
         return self.connected_since is not None
 
     def trouble(self) -> str:

@@ -85,7 +85,7 @@ class WorkerPart(Part):
         return f"the worker refuses all studies: {self._data_fault}. See: hipfed-client check {self._settings.data}"
 
     def is_ready(self) -> bool:
-        """Whether the socket accepts."""
+        """True if the socket accepts."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)
             try:

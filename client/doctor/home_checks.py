@@ -25,7 +25,7 @@ SOON = timedelta(days=30)
 
 
 def check_keys(home: HospitalHome) -> CheckResult:
-    """Whether both private keys are there, closed to others, and fit their public halves."""
+    """Check that both private keys are there, closed to others, and fit their public halves."""
     try:
         keys: dict[Path, EllipticCurvePrivateKey | Ed25519PrivateKey] = {
             home.node_key: read_node_key(home.node_key),
@@ -43,7 +43,7 @@ def check_keys(home: HospitalHome) -> CheckResult:
 
 
 def check_certificate(home: HospitalHome, *, now: datetime) -> CheckResult:
-    """Whether the coordinator's CA certificate is there and valid."""
+    """Check that the coordinator's CA certificate is there and valid."""
     subject, path = "ca.crt", home.authority
     remedy = "Ask the coordinator for ca.crt, and compare its fingerprint by telephone."
     try:
@@ -66,7 +66,7 @@ def check_certificate(home: HospitalHome, *, now: datetime) -> CheckResult:
 
 
 def check_data(folder: Path) -> CheckResult:
-    """Whether the data folder is there, holds patients, fits the study but for its images, and is closed to others."""
+    """Check that the data folder is there, holds patients, fits the study but for images, and is closed to others."""
     subject = "data folder"
     if not folder.is_dir():
         return CheckResult(subject, "fault", f"{folder}: no such folder", "Mount it, or mend `data` in hospital.toml.")
@@ -107,7 +107,7 @@ def check_worker(home: HospitalHome) -> list[CheckResult]:
 
 
 def check_schema(folder: Path) -> CheckResult:
-    """Whether the study's schema is there and valid."""
+    """Check that the study's schema is there and valid."""
     try:
         schema = load_schema(find_schema(folder))
     except HipfedError as error:

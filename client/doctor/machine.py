@@ -20,7 +20,7 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def check_python() -> CheckResult:
-    """Whether this Python is one that hipfed runs on."""
+    """Check that this Python is one that hipfed runs on."""
     found, oldest = platform.python_version(), ".".join(map(str, OLDEST_PYTHON))
     if sys.version_info[:2] < OLDEST_PYTHON:
         return CheckResult("Python", "fault", f"{found}, older than {oldest}", f"Install Python {oldest} or newer.")
@@ -28,7 +28,7 @@ def check_python() -> CheckResult:
 
 
 def check_packages() -> CheckResult:
-    """Whether the packages that hipfed names are there in versions that it names."""
+    """Check that the packages that hipfed names are there in versions that it names."""
     wrong = sorted(_wrong_packages())
     if wrong:
         remedy = "Install hipfed again in this environment: pip install --editable CHECKOUT."
@@ -53,7 +53,7 @@ def _wrong_packages() -> Iterator[str]:
 
 
 def check_gpu() -> CheckResult:
-    """Whether torch can use the GPU that the machine has."""
+    """Check that torch can use the GPU that the machine has."""
     import torch  # noqa: PLC0415 - seconds, which the other checks need not wait for
 
     if torch.cuda.is_available():
@@ -83,7 +83,7 @@ def _read_driver(path: Path) -> str:
 
 
 def check_disk(folder: Path, subject: str) -> CheckResult:
-    """Whether there is room where the hospital writes.
+    """Check that there is room where the hospital writes.
 
     Args:
         folder: it need not exist yet.

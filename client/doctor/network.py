@@ -78,7 +78,7 @@ def _name_proxy(address: str) -> str:
 
 
 def check_name(host: str) -> CheckResult:
-    """Whether the coordinator's name is known here."""
+    """Check that the coordinator's name is known here."""
     try:
         found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except OSError as error:
@@ -88,7 +88,7 @@ def check_name(host: str) -> CheckResult:
 
 
 def check_port(host: str, port: int) -> CheckResult:
-    """Whether something listens there and a firewall lets this machine through."""
+    """Check that something listens there and a firewall lets this machine through."""
     try:
         socket.create_connection((host, port), timeout=TIMEOUT_S).close()
     except ConnectionRefusedError:
@@ -112,7 +112,7 @@ def check_port(host: str, port: int) -> CheckResult:
 
 
 def check_tls(host: str, port: int, ca: Path) -> CheckResult:
-    """Whether the other end is the coordinator, by our CA certificate."""
+    """Check that the other end is the coordinator, by our CA certificate."""
     try:
         context = trusting(ca)
     except (OSError, ssl.SSLError):

@@ -58,7 +58,7 @@ class Case:
         return self.batch(np.array([self.row]))
 
     def has(self, name: str) -> bool:
-        """Whether the patient has a modality."""
+        """True if the patient has a modality."""
         return bool(self.rows.present[name][0])
 
     def modality_game(self, name: str, background: Background) -> ModalityGame:

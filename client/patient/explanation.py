@@ -184,6 +184,6 @@ def _describe_missing(view: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _part_of_run(case: Case) -> str | None:
-    """Whether the model was trained on this patient; None where it cannot be known."""
+    """Part of the run that this patient was in; None where it cannot be known."""
     parts = parts_of_run(case.run, case.site)
     return None if parts is None else parts[case.row]

@@ -100,6 +100,6 @@ def _of_the_hospital(quality: Mapping[str, Any], site: Site) -> Iterator[tuple[s
 
 
 def _is_unused(entry: Mapping[str, Any]) -> bool:
-    """Whether a kind of data moved no prediction of the test patients."""
+    """True if a kind of data moved no prediction of the test patients."""
     share = entry.get("share")
     return (share is not None and share < SMALLEST_SHARE) or entry.get("mean_abs") == 0

@@ -56,7 +56,7 @@ class RunModel:
     rounds: tuple[int, tuple[tuple[int, int], ...]]
 
     def knows(self, site: Site) -> bool:
-        """Whether the hospital's state shows that it took part in the run with the patients that its folder holds."""
+        """True if the hospital's state shows that it took part in the run with the patients that its folder holds."""
         weights = (self.model_hash, *self.rounds)
         key = embedding_key(site, self.preprocessing, encoders=self.model.modalities, weights=weights)
         return RunState.of(site.state_dir, self.run_id).has_embeddings("test", key)

@@ -20,7 +20,7 @@ N_FEATURES = 8
 
 
 def print_explanation(console: Console, content: Mapping[str, Any]) -> None:
-    """Whether to trust it, then risk, modalities and the largest features, against the common background."""
+    """Reasons to trust it or not, then risk, modalities and the largest features, against the common background."""
     verdict = describe_verdict(read_explanation(content), page_words())
     console.print(Text(verdict.headline, style="bold"))
     view = content["views"]["common"]

@@ -37,7 +37,7 @@ class Scale:
         return max(LEAST, PART * self.total)
 
     def has_effect(self, *phi: float) -> bool:
-        """Whether any of some effects reaches the unit."""
+        """True if any of some effects reaches the unit."""
         return any(abs(one) >= self.unit for one in phi)
 
     def share(self, modality: ModalityEffect) -> float:

@@ -36,7 +36,7 @@ class Radiograph:
 
     @property
     def is_sharp(self) -> bool:
-        """Whether it is finer than what the model saw."""
+        """True if it is finer than what the model saw."""
         return len(self.gray) > self.size
 
 

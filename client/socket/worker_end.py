@@ -76,7 +76,7 @@ class Door:
     frame_timeout_s: float = FRAME_TIMEOUT_S
 
     def lets_in(self, peer: Peer) -> bool:
-        """Whether this process may ask."""
+        """True if this process may ask."""
         courier = set() if self.courier is None else {self.courier.pw_uid}
         return peer.uid in {os.geteuid(), 0} | courier
 

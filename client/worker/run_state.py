@@ -49,7 +49,7 @@ class RunState:
             return None
 
     def has_embeddings(self, part: str, key: str) -> bool:
-        """Whether embeddings are kept under this key."""
+        """True if embeddings are kept under this key."""
         return self._embeddings(part, key).exists()
 
     def save_embeddings(self, part: str, key: str, encoded: Encoded) -> None:

@@ -142,7 +142,7 @@ def _refuse_body(headers: Headers, *, most: int) -> Response | None:
 
 
 def _is_foreign(scope: Scope, headers: Headers) -> bool:
-    """Whether another site makes the request. Opening one of our pages from elsewhere is no harm; the rest is."""
+    """True if another site makes the request. Opening one of our pages from elsewhere is no harm; the rest is."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if scope["method"] == "POST":
         # Under no-referrer a browser's own form sends the origin "null", but says that it is of the same site.

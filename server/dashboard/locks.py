@@ -37,6 +37,6 @@ def _parse_inode(line: str) -> int | None:
 
 
 def is_worked_on(run: Path, locked: Collection[int]) -> bool:
-    """Whether a process holds one of a run folder's locks."""
+    """True if a process holds one of a run folder's locks."""
     states = (find_file(run / name) for name in LOCKS)
     return any(state is not None and state.st_ino in locked for state in states)

@@ -43,7 +43,7 @@ class ListenAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it.
+        """True if only this machine reaches it.
 
         Raises:
             SettingsError: it is no IP address.

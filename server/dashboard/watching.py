@@ -86,7 +86,7 @@ class Watcher:
 
     @property
     def is_looking(self) -> bool:
-        """Whether anything is being watched."""
+        """True if anything is being watched."""
         return self._task is not None and not self._task.done()
 
     async def listen(self, topic: str, *, seen: str = "", until: float | None = None) -> AsyncGenerator[bytes, None]:

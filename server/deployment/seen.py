@@ -38,7 +38,7 @@ class Sighting:
     asked: datetime | None = None
 
     def is_connected(self, now: datetime) -> bool:
-        """Whether it is there, as far as can be told."""
+        """True if it is there, as far as can be told."""
         return not self.left and now - self.last < SILENT
 
 

@@ -73,7 +73,7 @@ class SuperLinkPart(_ListeningPart):
         ]
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections."""
+        """True if it accepts connections."""
         return is_listening(self.port)
 
     def made_ready(self) -> str:
@@ -99,7 +99,7 @@ class GatewayPart(_ListeningPart):
         return [sys.executable, "-P", "-m", "server.deployment.gateway_process", str(self._home.folder)]
 
     def is_ready(self) -> bool:
-        """Whether it answers with its certificate."""
+        """True if it answers with its certificate."""
         listen = self._home.settings.listen
         try:
             fetch_status(REACHED.get(listen, listen), self.port, self._home.ca, named=False)

@@ -121,7 +121,7 @@ def _describe_certificate(label: str, file: Path, now: datetime) -> str:
 
 
 def judge_served(home: CoordinatorHome, now: datetime) -> tuple[bool, str]:
-    """Whether the port itself shows a valid certificate, and what is to be said of it; "" if nothing is.
+    """True if the port itself shows a valid certificate, and what is to be said of it; "" if nothing is.
 
     The gateway serves the certificate that it read when it started, whatever the file holds since.
     """

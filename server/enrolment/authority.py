@@ -230,7 +230,7 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def verify_signature(certificate: x509.Certificate, content: bytes, signature: bytes) -> bool:
-    """Whether the authority with this certificate signed it (`Authority.sign`)."""
+    """True if the authority with this certificate signed it (`Authority.sign`)."""
     key = certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
         return False

@@ -37,7 +37,7 @@ class EnrolledHospital:
 
     @property
     def is_active(self) -> bool:
-        """Whether it may take part."""
+        """True if it may take part."""
         return not self.revoked
 
     @property

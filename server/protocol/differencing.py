@@ -17,7 +17,7 @@ class Band:
 
 
 def reveal_few(first: Sequence[Band], second: Sequence[Band], *, fewest: int) -> bool:
-    """Whether subtracting bands of one grouping from neighbouring bands of the other leaves a group that is too small.
+    """True if subtracting bands of one grouping from neighbouring bands of the other leaves a group that is too small.
 
     Args:
         first: the shown bands of one, ascending; hidden ones are left out.

@@ -23,7 +23,7 @@ TOP = 2
 
 
 def explains_round(settings: Settings, phase: Phase, round_number: int) -> bool:
-    """Whether the model that this round made is to be explained; in phase `unimodal` nothing is fused yet."""
+    """True if the model that this round made is to be explained; in phase `unimodal` nothing is fused yet."""
     every = settings.explain_every
     return settings.explain != "none" and every > 0 and phase != "unimodal" and round_number % every == 0
 

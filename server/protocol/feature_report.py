@@ -61,7 +61,7 @@ def describe_features(
 def _is_crossed(
     name: str, feature: Feature, j: int, total: Sums, rule: SmallCellRule, bands: Mapping[str, Sequence[Band]]
 ) -> bool:
-    """Whether the groups of a feature's values, beside other groups of the same patients, would reveal a few."""
+    """True if the groups of a feature's values, beside other groups of the same patients, would reveal a few."""
     if feature.name not in bands or not feature.edges or int(total["feature-patients"]) != int(total["n"][0]):
         return False  # of a sample of the patients nothing can be subtracted
     histogram = total[f"{name}/histogram"][j, : feature.n_groups]

@@ -93,12 +93,12 @@ class NewtonStep(Strategy):
         return objective > float(self.state[_OBJECTIVE]) + _ROUNDING
 
     def _same_answered(self, answered: Sequence[str]) -> bool:
-        """Whether these hospitals made the last accepted step; not before the first."""
+        """True if these hospitals made the last accepted step; not before the first."""
         return _ANSWERED in self.state and np.array_equal(self.state[_ANSWERED], _as_array(answered))
 
 
 def is_converged(state: Mapping[str, np.ndarray]) -> bool:
-    """Whether the strategy of this state has nothing left to gain; never so of others than Newton's."""
+    """True if the strategy of this state has nothing left to gain; never so of others than Newton's."""
     return bool(state.get(_CONVERGED, False))
 
 

@@ -56,7 +56,7 @@ class RunContent:
 
     @property
     def counts_deaths(self) -> bool:
-        """Whether the outcome is death, see `names_deaths`."""
+        """True if the outcome is death, see `names_deaths`."""
         if self.config is None:
             return False
         study = self.config.schema_.study
@@ -83,7 +83,7 @@ class RunContent:
 
 
 def names_deaths(*, title: str, outcome: str) -> bool:
-    """Whether a study's outcome is clearly death: its column says so, or the title where the column says nothing.
+    """True if a study's outcome is clearly death: its column says so, or the title where the column says nothing.
 
     Whole words count. A word that may turn the meaning, as in `death or readmission`, makes it unclear.
     """

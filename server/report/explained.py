@@ -42,12 +42,12 @@ class ModalityEntry:
 
     @property
     def is_unused(self) -> bool:
-        """Whether the model does not use the modality: its share would be written as 0.0%."""
+        """True if the model does not use the modality: its share would be written as 0.0%."""
         return self.share is not None and self.share < SMALLEST_SHARE
 
     @property
     def lacks_evidence(self) -> bool:
-        """Whether the training patients gave no evidence that it helps: refits tell, or that it is not used."""
+        """True if the training patients gave no evidence that it helps: refits tell, or that it is not used."""
         return self.is_unused if self.evidence is None else not self.evidence
 
     @property
@@ -173,12 +173,12 @@ class Explanation:
 
     @property
     def is_single(self) -> bool:
-        """Whether there is one modality, so that its share is 1 by construction, everywhere."""
+        """True if there is one modality, so that its share is 1 by construction, everywhere."""
         return len(self.modalities) == 1
 
     @property
     def uses_nothing(self) -> bool:
-        """Whether no modality moves any prediction, so that no share is defined."""
+        """True if no modality moves any prediction, so that no share is defined."""
         return bool(self.modalities) and all(
             entry.share is None and entry.mean_abs == 0 for entry in self.modalities.values()
         )

@@ -117,7 +117,7 @@ class Round:
 
 
 def only_validates(rounds: Sequence[Round], i: int) -> bool:
-    """Whether a line is the last of its phase: it trains nothing, and has the number of the round that it validates."""
+    """True if a line is the last of its phase: it trains nothing, and has the number of the round that it validates."""
     one = rounds[i]
     return i > 0 and one.train_loss is None and (rounds[i - 1].round, rounds[i - 1].phase) == (one.round, one.phase)
 

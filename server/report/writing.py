@@ -102,7 +102,7 @@ def write_at_end(path: Path, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def reported(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Whether the run within completes or fails, its report is written; not if it was refused or stopped.
+    """A run whose report is written when it completes or fails, and not if it was refused or stopped.
 
     Args:
         path: the run folder.
@@ -119,6 +119,6 @@ def reported(path: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _is_current(path: Path) -> bool:
-    """Whether the report was written after the run had ended."""
+    """True if the report was written after the run had ended."""
     report, status = path / REPORT, path / "status.json"
     return report.exists() and report.stat().st_mtime_ns >= status.stat().st_mtime_ns

@@ -118,7 +118,7 @@ def load_progress(folder: Path) -> Progress:
 
 
 def has_progress(folder: Path) -> bool:
-    """Whether a checkpoint was ever written there."""
+    """True if a checkpoint was ever written there."""
     return (folder / FILE).exists()
 
 

@@ -81,7 +81,7 @@ class Watch(ABC):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _is_new(self, name: str) -> bool:
-        """Whether a file of the run folder was written since the last look at it."""
+        """True if a file of the run folder was written since the last look at it."""
         before, self._changed_ns[name] = self._changed_ns[name], _changed_ns(self._folder.path / name)
         return self._changed_ns[name] != before
 

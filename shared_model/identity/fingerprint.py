@@ -23,7 +23,7 @@ def spoken_fingerprint(content: bytes) -> str:
 
 
 def same_fingerprint(one: str, other: str) -> bool:
-    """Whether two fingerprints agree, however they are spaced, hyphenated or capitalised."""
+    """True if two fingerprints agree, however they are spaced, hyphenated or capitalised."""
     return _digits(one) == _digits(other)
 
 

@@ -44,12 +44,12 @@ class Feature:
 
     @property
     def has_value(self) -> bool:
-        """Whether there is a value to set the attribution against."""
+        """True if there is a value to set the attribution against."""
         return bool(self.levels or self.edges)
 
     @property
     def has_few_values(self) -> bool:
-        """Whether many patients share a value: levels and counts."""
+        """True if many patients share a value: levels and counts."""
         return bool(self.levels) or self.logarithmic
 
     @property
@@ -69,7 +69,7 @@ class Feature:
 
 
 def is_known(feature: Feature, embedding: Float[np.ndarray, "patient column"]) -> Bool[np.ndarray, "patient"]:
-    """Whether the embedding holds a measured value of a feature, not a fill; always true of a category."""
+    """True where the embedding holds a measured value of a feature, not a fill; always true of a category."""
     known = np.ones(len(embedding), dtype=bool)
     if feature.missing_flag is not None:
         known &= embedding[:, feature.missing_flag] < 0.5

@@ -194,7 +194,7 @@ class StaticModality(Modality):
         return float(arrays.numbers[row, names.index(feature.name)])
 
     def measures(self) -> Iterator[Measure]:
-        """Whether each column is known; levels of the measured numbers."""
+        """Who has a value in each column; levels of the measured numbers."""
         columns = (*self.schema.numbers, *self.schema.categories)
         ranges = {column.name: column.range for column in self.schema.numbers if column.range is not None}
         yield Measure(f"{STATIC}/{KNOWN}", STATIC, tuple(column.name for column in columns))

@@ -113,7 +113,7 @@ class MultimodalModel(nn.Module, ABC):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the logit is linear in the fused inputs, so that its attributions are known in closed form."""
+        """True if the logit is linear in the fused inputs, so that its attributions are known in closed form."""
         return False
 
     @abstractmethod

@@ -8,7 +8,7 @@ _NAMES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 
 
 def is_untrained(settings: Mapping[str, object]) -> bool:
-    """Whether image encoders have random weights that stay as they are.
+    """True if image encoders have random weights that stay as they are.
 
     Args:
         settings: of a run, by their names on the command line; one that an older run lacks has its default.

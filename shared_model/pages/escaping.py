@@ -56,5 +56,5 @@ def isolated(text: str) -> str:
 
 
 def _turns_around(text: str) -> bool:
-    """Whether a text holds letters that are written from right to left, or marks that turn the direction."""
+    """True if a text holds letters that are written from right to left, or marks that turn the direction."""
     return any(unicodedata.bidirectional(character) in _TURNING for character in text)

@@ -65,7 +65,7 @@ class CentredSums:
 
     @property
     def constant(self) -> Bool[np.ndarray, "column"]:
-        """Whether the column is known not to vary."""
+        """True where the column is known not to vary."""
         return np.asarray(~self.wanted & (self.sd == 0))
 
     def add_up(self, values: Float[np.ndarray, "*rows column"]) -> dict[str, Float64[np.ndarray, "column"]]:

@@ -106,7 +106,7 @@ class _Quartiles:
     n_middle: int
 
     def is_sharp(self, *, sd: float, min_patients: int) -> bool:
-        """Whether the median needs no further histogram; see the module."""
+        """True if the median needs no further histogram; see the module."""
         within = self.high - self.low - 2 * self.width  # at most the interquartile range
         tied = max(TIED * sd, _ROUNDING * max(abs(self.low), abs(self.high)))
         return self.width <= max(FRACTION * within, tied) or self.n_middle < min_patients

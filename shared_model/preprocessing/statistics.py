@@ -51,7 +51,7 @@ class StatisticsFrame:
 
     @property
     def is_done(self) -> bool:
-        """Whether no question is left."""
+        """True if no question is left."""
         wanted = [self.quartiles.wanted, *(each.wanted for each in self.moments.values())]
         return self.n_totals >= MAX_QUESTIONS or not any(columns.any() for columns in wanted)
 

@@ -85,7 +85,7 @@ class SmallCellRule:
         return SmallCellRule(**raised)
 
     def may_release(self, n: int, events: int) -> bool:
-        """Whether numbers of a group may be released.
+        """True if numbers of a group may be released.
 
         Args:
             n: patients in the group.

@@ -11,12 +11,12 @@ _UNFINISHED = "unfinished"
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk, or a user's part of it, has no room left."""
+    """True if a disk, or a user's part of it, has no room left."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_forbidden(error: OSError) -> bool:
-    """Whether this user may not read or write there, or nobody may write."""
+    """True if this user may not read or write there, or nobody may write."""
     return error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
 
 

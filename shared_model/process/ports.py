@@ -19,14 +19,14 @@ def free_ports(n: int) -> list[int]:
 
 
 def is_listening(port: int, *, timeout_s: float = 1.0) -> bool:
-    """Whether somebody on this machine accepts connections at a port."""
+    """True if somebody on this machine accepts connections at a port."""
     with socket.socket() as probe:
         probe.settimeout(timeout_s)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether another socket keeps this machine from listening at an address, of IPv4 or IPv6, and a port."""
+    """True if another socket keeps this machine from listening at an address, of IPv4 or IPv6, and a port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended take no port
         if probe.family == socket.AF_INET6:

@@ -49,7 +49,7 @@ class Part(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Whether the part does its work; asked a few times a second after a start."""
+        """True if the part does its work; asked a few times a second after a start."""
 
     def made_ready(self) -> str:
         """What must be done once the part is ready after a start; returns what went wrong, or ""."""

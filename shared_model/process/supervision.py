@@ -199,7 +199,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _await_end(folder: Path, holder: int, timeout_s: float) -> bool:
-    """Whether the supervisor has gone, lock and process."""
+    """True if the supervisor has gone, lock and process."""
     end = time.monotonic() + timeout_s
     while lock_holder(folder, LOCK) == holder or _is_running(holder):
         if time.monotonic() > end:

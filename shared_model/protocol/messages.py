@@ -117,7 +117,7 @@ def told_protocol(record: RecordDict) -> tuple[str, int] | None:
 
 
 def is_message(record: RecordDict, message: type[Message]) -> bool:
-    """Whether the record holds this type of message."""
+    """True if the record holds this type of message."""
     return record.config_records.get(_HEADER, ConfigRecord()).get(_TYPE) == message.__name__
 
 

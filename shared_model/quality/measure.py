@@ -42,7 +42,7 @@ class Measure:
 
 
 def is_logarithmic(limits: Range) -> bool:
-    """Whether a variable is compared by its logarithm: a wrong unit is a factor, and a factor shifts a logarithm."""
+    """True if a variable is compared by its logarithm: a wrong unit is a factor, and a factor shifts a logarithm."""
     return limits[0] >= 0
 
 

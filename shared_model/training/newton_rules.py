@@ -9,7 +9,7 @@ MAX_WIDTH = 1024  # of the concatenated embeddings: 4 MB a hospital and round
 
 
 def uses_newton(settings: Settings, phase: Phase) -> bool:
-    """Whether a round of this phase is a Newton step: early fusion and a head that all hospitals share.
+    """True if a round of this phase is a Newton step: early fusion and a head that all hospitals share.
 
     It moves the head's linear part. A perceptron beside it starts at zero and stays there until phase `joint`.
     """

@@ -36,7 +36,7 @@ _CUMULATIVE = np.exp(-1.0) * np.cumsum(1.0 / np.cumprod(np.r_[1.0, np.arange(1.0
 
 
 def is_refitted(settings: Settings) -> bool:
-    """Whether a run ends with Newton's steps of a head that all hospitals share, which are repeated in a refit."""
+    """True if a run ends with Newton's steps of a head that all hospitals share, which are repeated in a refit."""
     return settings.phases[-1] == "fusion" and uses_newton(settings, "fusion")
 
 

@@ -131,7 +131,7 @@ def mean_change(total: Mapping[str, np.ndarray], before: Weights) -> dict[str, n
 
 
 def is_moment(name: str) -> bool:
-    """Whether a weight is a BatchNorm moment, which is pooled and never optimised."""
+    """True if a weight is a BatchNorm moment, which is pooled and never optimised."""
     return name.endswith((_MEAN, _VARIANCE))
 
 

@@ -61,7 +61,7 @@ def _share(phi: Float64[np.ndarray, "patient modality"], index: int) -> float:
 
 
 def _marked(one: ExplainedSite, place: tuple[slice, slice]) -> np.ndarray:
-    """Whether the marker's box of each test patient's image is white all over."""
+    """True where the marker's box of a test patient's image is white all over."""
     images = one.site.patients.raw[IMAGE]
     present = one.site.patients.present[IMAGE]
     return np.array([bool(present[row] and images[row][place].min() > WHITE * images[row].max()) for row in one.rows])

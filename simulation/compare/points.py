@@ -86,7 +86,7 @@ def load_points(path: Path, schema: Schema) -> PointsScore:
 
 
 def fits(score_path: Path, schema: Schema) -> bool:
-    """Whether the study has the variables of a score."""
+    """True if the study has the variables of a score."""
     try:
         load_points(score_path, schema)
     except SettingsError:

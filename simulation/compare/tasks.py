@@ -83,7 +83,7 @@ class Task:
         return self.path.with_suffix(".json")
 
     def is_done(self) -> bool:
-        """Whether a kept result is of this very task."""
+        """True if a kept result is of this very task."""
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -40,7 +40,7 @@ _STREAMS: dict[str, tuple[str, frozenset[int]]] = {
 
 
 def is_stream_syntax(syntax: str) -> bool:
-    """Whether a transfer syntax is one of those whose streams have a header of their own."""
+    """True if a transfer syntax is one of those whose streams have a header of their own."""
     return syntax in _STREAMS
 
 

@@ -48,7 +48,7 @@ class Stream:
 
 
 def starts_stream(data: bytes) -> bool:
-    """Whether a fragment begins a frame rather than carrying one on."""
+    """True if a fragment begins a frame rather than carrying one on."""
     return data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51", _JP2))
 
 

@@ -47,7 +47,7 @@ class DataSet:
         return "<" if self.little_endian else ">"
 
     def holds(self, keyword: str) -> bool:
-        """Whether the element is there and not empty."""
+        """True if the element is there and not empty."""
         element = self.elements.get(keyword)
         return element is not None and bool(element.value.strip(b" ") or element.items)
 

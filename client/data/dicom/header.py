@@ -53,7 +53,7 @@ class PixelHeader:
 
     @property
     def is_gray(self) -> bool:
-        """Whether the values are gray values of a modality."""
+        """True if the values are gray values of a modality."""
         return self.photometric in ("MONOCHROME1", "MONOCHROME2")
 
     @property

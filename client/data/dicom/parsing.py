@@ -106,7 +106,7 @@ class _Head:
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether a file's first bytes are those of DICOM: DICM after 128 bytes or, without this preamble, group 2 or 8."""
+    """True if a file's first bytes are those of DICOM: DICM after 128 bytes or, without this preamble, group 2 or 8."""
     if start[128:132] == b"DICM":
         return True
     if len(start) < 8:

@@ -78,7 +78,7 @@ def _modality_of(finding: QualityNote, explained: Explained) -> ModalityEffect |
 
 
 def _leans_on(finding: QualityNote, explained: Explained) -> bool:
-    """Whether the prediction rests on the data that a finding is about; on the outcome rests all of it."""
+    """True if the prediction rests on the data that a finding is about; on the outcome rests all of it."""
     modality = _modality_of(finding, explained)
     return not finding.modality or (modality is not None and Scale.of(explained).share(modality) >= LEANS)
 

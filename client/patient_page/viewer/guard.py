@@ -105,7 +105,7 @@ class ViewerGuard:
         return None if has_cookie else self._refuse("forbidden", 403)
 
     def _is_from_here(self, request: Request) -> bool:
-        """Whether the browser asks at our own address, and neither for another site nor for another port."""
+        """True if the browser asks at our own address, and neither for another site nor for another port."""
         headers = request.headers
         return (
             headers.getlist("host") == [self._host]

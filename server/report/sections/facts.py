@@ -130,7 +130,7 @@ def _strategy(config: Config, phase: str) -> str:
 
 
 def tell_balance(content: RunContent, words: Words) -> str:
-    """Whether classes were weighted."""
+    """A sentence on the weight of classes."""
     if content.config is None:
         return ""
     return words("facts.balance", weight=str(_setting(content.config, "class-weight")))

@@ -101,7 +101,7 @@ def _list_of_explanation(content: RunContent, words: Words) -> Iterator[tuple[st
 
 
 def _is_shown(entry: FeatureEntry) -> bool:
-    """Whether it is a feature of which something is told; having the modality at all has no values."""
+    """True if it is a feature of which something is told; having the modality at all has no values."""
     return not entry.suppressed and entry.name != PRESENCE
 
 
