@@ -21,7 +21,7 @@ class Site:
 
     Attributes:
         name: how the coordinator calls it.
-        folder: its data folder, as client/README.md describes it.
+        folder: its data folder, as client/DATA.md describes it.
         cache_dir: where decoded data and state live; private to the hospital.
         rule: the hospital's own small-cell rule; a run may ask for a stricter one, never for a looser.
         with_outcome: every patient's outcome must be known; False where patients are to be scored and nothing else.

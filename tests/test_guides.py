@@ -21,7 +21,7 @@ APPS = {
     "hipfed-client": client.cli.app,
     "hipfed-sim": simulation.cli.app,
 }
-GUIDES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/README.md"))]
+GUIDES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/[A-Z]*.md"))]
 
 _COMMAND = re.compile(r"(?:\w*\$ +|\.venv/bin/)?((?:hipfed-(?:server|client|sim)) [a-z].*)")
 _OPTION = re.compile(r"--[a-z][a-z-]*")
@@ -63,7 +63,7 @@ SHOWN = [(guide, line) for guide in GUIDES for line in dict.fromkeys(_commands(g
 
 
 @pytest.mark.parametrize(
-    ("guide", "line"), SHOWN, ids=lambda value: value if isinstance(value, str) else value.parent.name
+    ("guide", "line"), SHOWN, ids=lambda value: value if isinstance(value, str) else f"{value.parent.name}/{value.name}"
 )
 def test_command_of_a_guide_exists_with_the_options_shown(guide: Path, line: str) -> None:  # noqa: ARG001
     _check(line)
@@ -93,7 +93,7 @@ def test_commands_that_are_run_as_shown_parse() -> None:
             assert not left, line
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.parent.name)
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: f"{guide.parent.name}/{guide.name}")
 def test_links_between_guides_lead_to_files_and_headings(guide: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", guide.read_text(encoding="utf-8")):
         file = (guide.parent / target).resolve() if target else guide
@@ -102,3 +102,12 @@ def test_links_between_guides_lead_to_files_and_headings(guide: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{target}#{anchor}"
+
+
+def test_pages_for_hospitals_and_coordinators_have_at_most_1500_words() -> None:
+    pages = [page for folder in ("client", "server") for page in sorted((ROOT / folder).glob("*.md"))]
+
+    long = {page.name: n for page in pages if (n := len(page.read_text(encoding="utf-8").split())) > 1500}
+
+    assert long == {}
+    assert len(pages) > 10
