@@ -65,12 +65,12 @@ def _truncate(name: str) -> Callable[[Path], None]:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no-model": (_remove("model.json"), "model.json: expected a file of a finished and explained run"),
+    "no-model": (_remove("model.json"), "model.json: expected a file of a finished run"),
     "not-explained": (
         _remove("explanations.json"),
         "explanations.json: expected a file of a finished and explained run",
     ),
-    "half-a-json": (_truncate("model.json"), "model.json: expected a file of a finished and explained run"),
+    "half-a-json": (_truncate("model.json"), "model.json: expected a file of a finished run"),
     "no-weights": (_remove("model.safetensors"), "model.safetensors: expected the run's weights"),
     "half-the-weights": (_truncate("model.safetensors"), "model.safetensors: expected the run's weights"),
     "other-weights": (_other_weights, "expected the weights that model.json describes, got others"),
