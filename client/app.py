@@ -4,8 +4,6 @@ In a deployment the worker is another process, found at the node config's `socke
 knows nothing of patients. With `data` in the node config, or in a simulation, the worker is opened in this process.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict

@@ -1,7 +1,5 @@
 """`hipfed-client`: what a hospital runs on its own machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The hospitals of a cohort's folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

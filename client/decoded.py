@@ -1,7 +1,5 @@
 """The folder of decoded patients for `explain` and `viewer`: the hospital's own, or none."""
 
-from __future__ import annotations
-
 import signal
 import tempfile
 import threading

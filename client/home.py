@@ -1,7 +1,5 @@
 """A hospital's home: the folder of its keys and settings, apart from its data. Only its owner may enter it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Predicted risks of a hospital's patients by a finished model, whether or not their outcome is known."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

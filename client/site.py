@@ -1,7 +1,5 @@
 """A hospital as its worker sees it: one data folder, read once, and one folder of its own state."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Flower's ServerApp: reads the run config, runs the study, and leaves a run folder that tells the truth."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`hipfed-server`: what the coordinator runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

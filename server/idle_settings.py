@@ -4,8 +4,6 @@ What acts is derived from the run's plan: which phases have rounds, what trains 
 refused, and neither is a run that goes on: its settings are those it began with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 

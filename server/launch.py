@@ -1,7 +1,5 @@
 """Checks before a run is launched: files named by full paths, and a folder fit to take the run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

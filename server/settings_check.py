@@ -1,7 +1,5 @@
 """Settings that only make sense with some studies: refused before anything starts, and without torch."""
 
-from __future__ import annotations
-
 from shared_model.config import Settings
 from shared_model.errors import SettingsError
 from shared_model.modalities.registry import open_modality

@@ -1,7 +1,5 @@
 """A run that ends before its time: what a signal asks for, and what status.json then says."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

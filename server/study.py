@@ -1,7 +1,5 @@
 """One study run, step by step. Knows the protocol; knows nothing of Flower's app or of where hospitals are."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import platform

@@ -3,8 +3,6 @@
 The same keys are used by `hipfed-sim run --set KEY=VALUE`, by Flower's run config (pyproject.toml) and by config.json.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self

@@ -17,8 +17,6 @@ HipfedError
   SuppressedError   a value may not be released under the small-cell rule
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An entry point has a group, which says what is added, a name by which a study as
 and what their objects are: simulation/README.md. Every hospital of a study needs the package, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points

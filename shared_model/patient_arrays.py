@@ -1,7 +1,5 @@
 """Patients as a hospital measured them, as arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One form of text, so that what looks the same is the same: in ids, levels, items, column names and the schema."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

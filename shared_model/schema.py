@@ -4,8 +4,6 @@ The schema is the same for every hospital; its hash is compared in the handshake
 and nowhere else.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import tomllib

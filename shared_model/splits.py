@@ -1,7 +1,5 @@
 """Training, validation and test part: by a seeded hash of the patient id, stratified by outcome."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

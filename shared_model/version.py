@@ -1,7 +1,5 @@
 """hipfed's version: that of the package, with the commit where it lies in a checkout."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """hipfed from Python: run and compare studies, open results, score patients, validate a model elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

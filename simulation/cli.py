@@ -1,7 +1,5 @@
 """`hipfed-sim`: studies on one machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

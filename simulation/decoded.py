@@ -1,7 +1,5 @@
 """The folder of a simulation's decoded patients: beside the cohort, never among the user's own folders."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Hospitals in this process: the same protocol and the same messages as over Flower, without its start-up time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import RecordDict

@@ -1,7 +1,5 @@
 """The peer of federated training: the same model, trained as if all patients were in one hospital."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """`hipfed-sim run`: one study on a cohort folder, or one for each fold with their predictions pooled."""
 
-from __future__ import annotations
-
 import signal
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ For the same seed and sizes a scenario's patients, causes, outcomes and files eq
 fields name. (`prevalence-shift` moves intercepts, so its outcomes move too; `many-small` has other sizes.)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from shared_model.errors import SettingsError

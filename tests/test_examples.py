@@ -1,7 +1,5 @@
 """The example units and compose files name commands and options that exist."""
 
-from __future__ import annotations
-
 import configparser
 import shlex
 import tomllib

@@ -1,7 +1,5 @@
 """Flower's internals that hipfed rests on: each is listed in ARCHITECTURE.md, and none is used that is not."""
 
-from __future__ import annotations
-
 import ast
 import re
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """Tests of one module run on one worker of pytest-xdist: what a fixture builds is built once."""
 
-from __future__ import annotations
-
 import pytest
 
 

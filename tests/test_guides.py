@@ -1,7 +1,5 @@
 """The commands that the guides show exist, with the options that are shown, and links lead somewhere."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

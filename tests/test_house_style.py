@@ -1,7 +1,5 @@
 """Rules of the tree that no linter of ours knows."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

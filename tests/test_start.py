@@ -1,7 +1,5 @@
 """What commands load before they do anything: a start without torch takes a fraction of a second."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every test runs under checks of types and shapes; these hold the checks themselves."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from beartype import beartype

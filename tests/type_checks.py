@@ -1,7 +1,5 @@
 """Arguments and results held against their annotations, types and shapes alike, while the packages are tested."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

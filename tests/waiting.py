@@ -1,7 +1,5 @@
 """Waits of tests. How fast a machine is decides none: a wait fails only where nothing has moved for a long time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

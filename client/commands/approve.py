@@ -1,7 +1,5 @@
 """`hipfed-client approve`: a hospital's yes to one study, after it saw what the study is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`hipfed-client check`: everything that is wrong with a hospital's data, on this screen only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.console import Console

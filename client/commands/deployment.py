@@ -1,7 +1,5 @@
 """`hipfed-client start`, `status` and `stop`: the hospital as a service."""
 
-from __future__ import annotations
-
 import sys
 from datetime import UTC, datetime
 from typing import Annotated

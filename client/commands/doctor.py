@@ -1,7 +1,5 @@
 """`hipfed-client doctor`: what on this machine, or on the way to the coordinator, keeps the hospital from a study."""
 
-from __future__ import annotations
-
 import typer
 from rich.console import Console
 

@@ -1,7 +1,5 @@
 """`hipfed-client keygen` and `request`: a hospital's keys, and its request to take part."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated

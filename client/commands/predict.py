@@ -1,7 +1,5 @@
 """`hipfed-client predict`: the risks of a hospital's patients by a finished model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

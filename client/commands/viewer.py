@@ -1,7 +1,5 @@
 """`hipfed-client viewer`: the hospital's patients in a browser on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

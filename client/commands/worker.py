@@ -1,7 +1,5 @@
 """`hipfed-client worker`: the trusted half of a hospital, behind its socket."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Rows of a table that are no data: totals, counts of rows, comments, marks of the end."""
 
-from __future__ import annotations
-
 import re
 
 from client.data.causes import CellCause

@@ -5,8 +5,6 @@ changes, the entry no longer matches. Entries hold patient data: their folders a
 entry of a hospital and schema removes the old one. Nothing is pickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

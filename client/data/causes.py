@@ -1,7 +1,5 @@
 """Known causes of a cell that is no number: those of exports and spreadsheets, each named."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

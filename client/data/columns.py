@@ -3,8 +3,6 @@
 A type that cannot hold what is wanted is reported once for the column, by its name.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Why not `pandas.read_csv`: it renames duplicate columns, pads short rows, stops 
 line numbers where a quoted cell spans lines. All of these are faults that a hospital must be told about.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

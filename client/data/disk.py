@@ -1,7 +1,5 @@
 """Files that a table names, found whichever form of Unicode their disk and the table have."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path, PurePosixPath
 

@@ -1,7 +1,5 @@
 """Read an events file: the items that each patient got, aggregated as the schema says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

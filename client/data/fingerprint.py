@@ -1,7 +1,5 @@
 """Tell whether a hospital's files are the same as before: a hash over the content of all of them."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A decoded radiograph, whatever its file's format."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

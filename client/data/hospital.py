@@ -1,7 +1,5 @@
 """Read a hospital's folder whole, or say everything that is wrong with it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@
 printed on one line and is no quotation: it stands on screens, in pages and in tables, where nothing may be smuggled.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 

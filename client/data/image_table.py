@@ -1,7 +1,5 @@
 """Read images.*: which file is whose radiograph, and every radiograph in it."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable, Mapping

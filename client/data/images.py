@@ -1,7 +1,5 @@
 """Decode a radiograph file, whatever its format, and fit it into the square that the model takes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -5,8 +5,6 @@ kind of modality names its reader by an entry point of the group `hipfed.readers
 `KindOfTable`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Columns and files that are likely meant for one that is missing, so that a message can name them."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Texts that look the same and differ: told apart in messages, never merged."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Read patients.*: who the patients are, their outcome and their static predictors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

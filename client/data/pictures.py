@@ -1,7 +1,5 @@
 """Decode a radiograph saved as PNG or JPEG; what a picture program can do to one and a device does not is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Collect every broken rule of a folder, so that a hospital mends its export once and not fault by fault."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 

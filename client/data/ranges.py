@@ -1,7 +1,5 @@
 """Ranges of the schema that are far wider than a hospital's values: a wrong unit, or a range that means no limit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Show a check's outcome on the hospital's own screen: every problem, or a summary of what was read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

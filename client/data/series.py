@@ -1,7 +1,5 @@
 """Read a series file: measurements at irregular times become the mean of each cell of the schema's grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 A summary quotes single values and small counts: it is for the hospital's own screen and never leaves it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

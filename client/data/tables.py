@@ -1,7 +1,5 @@
 """Find and read one table, CSV or Parquet: the cells of the wanted columns and the line number of every row."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

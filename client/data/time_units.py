@@ -1,7 +1,5 @@
 """Units of time that a schema may name, for columns whose type is a duration."""
 
-from __future__ import annotations
-
 from shared_model.plain_text import plain_text
 
 _SECOND = 1_000_000_000

@@ -1,7 +1,5 @@
 """Summary of each variable of a modality: quantiles, counts of levels, and how many patients lack it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

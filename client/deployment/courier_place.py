@@ -4,8 +4,6 @@ A SuperNode of another user gets a folder of root's beside the home, with three 
 copies of what it proves itself with; `worker`, which it may pass to the worker's socket and not change.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 from dataclasses import dataclass

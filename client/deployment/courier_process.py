@@ -1,7 +1,5 @@
 """The SuperNode as a part: it faces the network, and hands the coordinator's questions to the worker."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Source: the kernel's userspace-api/landlock and include/uapi/linux/landlock.h. T
 numbers on every architecture; glibc has no names for them.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import stat

@@ -5,8 +5,6 @@ from itself, tries the hidden paths, and becomes the command only where it could
 its own, it has one thread, as Landlock and the change of user require.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import os

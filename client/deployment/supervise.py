@@ -4,8 +4,6 @@
 data.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import socket

@@ -1,7 +1,5 @@
 """All checks in their order, and how they are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The hospital's own files: settings, keys, the coordinator's certificate, patients and schema."""
 
-from __future__ import annotations
-
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

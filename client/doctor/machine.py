@@ -1,7 +1,5 @@
 """The machine: Python and packages, GPU and driver, room on the disk."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """The way to the coordinator: proxy variables, name, port, TLS, clock, protocol; each rests on the one before."""
 
-from __future__ import annotations
-
 import os
 import socket
 import ssl

@@ -4,8 +4,6 @@ An entry holds the whole study beside its hash, so that the list can be read and
 noticed. The file's modes keep others from it; who can write it as its owner can approve.
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

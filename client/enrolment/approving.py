@@ -1,7 +1,5 @@
 """Approving a study, listing what is approved, taking an approval back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

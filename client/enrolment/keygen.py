@@ -1,7 +1,5 @@
 """A hospital's keys and its request to take part. The private halves never leave the hospital."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key

@@ -1,7 +1,5 @@
 """A study as a hospital sees it before it says yes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

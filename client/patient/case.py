@@ -1,7 +1,5 @@
 """One patient, the finished model, and the patients of the same hospital to compare with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

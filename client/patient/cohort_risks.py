@@ -1,7 +1,5 @@
 """Predicted risks of a hospital's own patients, to set one patient's risk against. They never leave the hospital."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Attribution inside a patient's images and series, against recordings of the hospital's other patients."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from typing import Any

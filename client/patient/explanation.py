@@ -5,8 +5,6 @@ explanation uses, and other patients of this hospital, whom the run's split puts
 is inside images and series needs real recordings to compare with, so it is given against the hospital's own only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

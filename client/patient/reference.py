@@ -1,7 +1,5 @@
 """A feature's value in the reference patients of a background, with which the patient's own is compared."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

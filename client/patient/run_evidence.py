@@ -1,7 +1,5 @@
 """Evidence for and against a finished run's predictions at this hospital: test, data quality, unused inputs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict

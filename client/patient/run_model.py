@@ -1,7 +1,5 @@
 """A run folder at the hospital: the finished model, its preprocessing and the common background, checked before use."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A patient's explanation in a few lines on the screen, and as a file that only its owner reads."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The result of `explain_patient` with types: the one source of every number of the page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

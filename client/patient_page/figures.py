@@ -1,7 +1,5 @@
 """Axes and colours that several figures of the page share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

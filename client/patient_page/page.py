@@ -1,7 +1,5 @@
 """One patient's explanation as one self-contained page, and the pages around it: the list and messages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The patient's radiographs and their heat maps as PNG, on one grid: that of the pixels that the model saw."""
 
-from __future__ import annotations
-
 import base64
 import io
 import warnings

@@ -1,7 +1,5 @@
 """A patient as a line of the list."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """The written form of a patient's values and those of the reference patients."""
 
-from __future__ import annotations
-
 from client.patient_page.content import FeatureEffect, ModalityEffect, Reference
 from shared_model.pages.numbers import percent, significant
 from shared_model.pages.wording import Words

@@ -4,8 +4,6 @@ Steps are in thousandths of log odds. The last step, "the rest", is what remains
 reader who adds them up finds the prediction; it is checked to be the sum of what is not shown, but for rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

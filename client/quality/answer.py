@@ -1,7 +1,5 @@
 """The hospital's part of the data-quality step: its sums for the reference, then its own row."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from client.outbound import Gate

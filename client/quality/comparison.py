@@ -1,7 +1,5 @@
 """Judge a hospital's sums against those of the others: units, levels, missing values, recordings, exposure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 

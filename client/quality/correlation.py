@@ -4,8 +4,6 @@ A pair that is correlated everywhere belongs to the study: the coordinator lists
 One that is correlated here only, as when a column was filled from another, is this hospital's.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 

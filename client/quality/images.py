@@ -1,7 +1,5 @@
 """Images that are blank, inverted or turned."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt16
 

@@ -1,7 +1,5 @@
 """The whole judgement of one hospital: against the others' sums in a run, or alone on the hospital's own screen."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float64, Int64
 

@@ -1,7 +1,5 @@
 """Turn patients into the measures of the data-quality report."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Int64
 

@@ -1,7 +1,5 @@
 """Judge what goes with the outcome and should not: a region of an image (a short cut), and missing values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Show a hospital's data quality on its own screen."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.text import Text
 

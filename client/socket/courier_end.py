@@ -1,7 +1,5 @@
 """The courier's end of the socket: hands over a question and waits, within limits, also for a worker that restarts."""
 
-from __future__ import annotations
-
 import socket
 import time
 from contextlib import suppress

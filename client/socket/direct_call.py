@@ -1,7 +1,5 @@
 """The worker in the courier's own process: in a simulation, and where a node's config names a data folder."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -5,8 +5,6 @@ the payload: a RecordDict in Flower's own protobuf. Lengths are checked before a
 numbers of records, arrays and fields before protobuf or Python make objects of them. Nothing is pickled.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Callable

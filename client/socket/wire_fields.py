@@ -3,8 +3,6 @@
 Source: protobuf.dev, "Encoding".
 """
 
-from __future__ import annotations
-
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5

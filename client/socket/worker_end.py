@@ -8,8 +8,6 @@ Why one thread: memory is bounded by one message, and two couriers never share a
 kernel's queue; a courier that dawdles holds it up for `HEAD_TIMEOUT_S` or `FRAME_TIMEOUT_S`, no longer.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import socket

@@ -1,7 +1,5 @@
 """The worker: the trusted half of a hospital. It owns the data and answers the protocol's questions, nothing else."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace

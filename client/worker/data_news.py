@@ -1,7 +1,5 @@
 """The worker's line to its supervisor on whether it can use the data: rules and counts only."""
 
-from __future__ import annotations
-
 _BROKEN, _REFUSES = "worker: ", ". It refuses all studies until this is mended."
 _USABLE = "worker: the data can be used again."
 

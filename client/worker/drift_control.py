@@ -1,7 +1,5 @@
 """SCAFFOLD at the hospital: its own control variates, kept between the rounds of a phase."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A hospital's patients as the fusion of a model sees them."""
 
-from __future__ import annotations
-
 from client.site import Site
 from client.worker.image_features import embed_features, image_features
 from shared_model.model.batch import Batch

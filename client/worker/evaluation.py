@@ -1,7 +1,5 @@
 """Scoring a model on one part of the hospital's patients."""
 
-from __future__ import annotations
-
 from client.outbound import Gate
 from client.site import Site
 from client.worker.local_model import open_given_model

@@ -1,7 +1,5 @@
 """Sums of image features at the hospital, for the projections of encoders that stay fixed."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float
 

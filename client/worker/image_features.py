@@ -3,8 +3,6 @@
 A residual network takes most of a run's time, and one that stays fixed makes the same of an image each time.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

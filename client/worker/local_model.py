@@ -1,7 +1,5 @@
 """The global model at the hospital, and the hospital's patients as the model takes them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A training round at the hospital: validate the global model, train it on local patients, return the change."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

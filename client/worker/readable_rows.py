@@ -1,7 +1,5 @@
 """A hospital of few patients keeps out of a study from whose sums the coordinator could compute them."""
 
-from __future__ import annotations
-
 from client.site import Site
 from shared_model.config import Settings
 from shared_model.errors import SuppressedError

@@ -1,7 +1,5 @@
 """Answers for refits of the head at the hospital: it draws how often each patient counts, and sends sums only."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float64

@@ -1,7 +1,5 @@
 """The worker's process: opens the hospital's data and answers at its socket until SIGTERM."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import signal

@@ -1,7 +1,5 @@
 """The hospital's part of the common preprocessing: sums over its training patients."""
 
-from __future__ import annotations
-
 from client.outbound import Gate
 from client.site import Site
 from shared_model.config import Settings

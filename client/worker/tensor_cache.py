@@ -1,7 +1,5 @@
 """Files that a hospital keeps to save time: written whole or not at all, the oldest forgotten."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

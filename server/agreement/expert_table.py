@@ -16,8 +16,6 @@ A CSV file, UTF-8, commas, one row per item:
 An item may be left out: it then counts as less important than those named.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """`hipfed-server start`, `status`, `stop` and `run`: the coordinator as a service, and studies on it."""
 
-from __future__ import annotations
-
 import sys
 from datetime import UTC, datetime
 from pathlib import Path

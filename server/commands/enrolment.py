@@ -1,7 +1,5 @@
 """`hipfed-server provision`, `enrol`, `revoke`, `hospitals` and `audit`: who may take part."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`hipfed-server study`: the file by which hospitals approve a study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Access to the dashboard: a token, and sessions that it opens."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -1,7 +1,5 @@
 """The routes: each reads, none writes."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Runs side by side: metrics, what the models look at, and the settings in which they differ."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail

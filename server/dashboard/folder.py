@@ -1,7 +1,5 @@
 """RUNS: which runs there are. A name that a request gives is looked up among these, and never joined to a path."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

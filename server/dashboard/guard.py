@@ -10,8 +10,6 @@
 | security headers on every answer | scripts, frames, referrers and caches that could take something along |
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie

@@ -4,8 +4,6 @@ Read from the system's table of locks. Why not by trying the lock, as `lock_hold
 is just starting would find the folder in use.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

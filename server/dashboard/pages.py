@@ -1,7 +1,5 @@
 """The dashboard's pages, and the parts of them that change while somebody looks on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs read from their files. Whatever is wrong with a run is told in its own record, and no other run suffers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

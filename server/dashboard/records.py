@@ -1,7 +1,5 @@
 """The dashboard's records of a run: frozen, made by `reading`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The report of a run: its report.html where that is the run's and ours, else made anew in memory."""
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 

@@ -1,7 +1,5 @@
 """A run's own page: what changes while it goes on, and the figures of its rounds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The dashboard's listener: loopback in the clear, another address by TLS and a token, a token by TLS only."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Callable

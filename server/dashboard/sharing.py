@@ -1,7 +1,5 @@
 """Results shared by all who ask for them at the same moment: made once."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Hashable

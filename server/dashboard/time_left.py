@@ -9,8 +9,6 @@ the rounds so far says of a sum of rounds to come (Student's t; Geisser 1993, pr
 Phases that have not begun are not foretold: their rounds are of another kind. Neither are evaluation and explanation.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

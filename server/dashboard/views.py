@@ -1,7 +1,5 @@
 """A run in words: its state, its times, its row in the list."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime

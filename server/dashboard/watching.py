@@ -4,8 +4,6 @@ A viewer holds nothing but the number of the version that it has seen: one that 
 that leaves frees all that it took.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

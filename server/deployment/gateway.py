@@ -20,8 +20,6 @@ was sent: then no two programs can read it differently. Why an empty answer to `
 asks right after its answer was sent, and then sleeps for 3 s, through which the next question would wait.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

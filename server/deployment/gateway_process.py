@@ -1,7 +1,5 @@
 """The gateway as a process: `python -m server.deployment.gateway_process HOME`."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sys

@@ -1,7 +1,5 @@
 """`hipfed-server run`: a study on the running SuperLink, with the hospitals that are connected."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import tempfile

@@ -3,8 +3,6 @@
 A SuperNode asks for messages every 3 s, and says every 30 s that it lives while it works on one.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Mapping

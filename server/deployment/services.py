@@ -3,8 +3,6 @@
 `python -m server.deployment.services HOME` keeps both running in the foreground.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """State of the coordinator: its processes, its hospitals, its certificates."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Words about hospitals that let a question wait, for who looks at a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

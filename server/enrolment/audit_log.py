@@ -13,8 +13,6 @@ Why the head may lag one step and never lead: it is written after the entry is c
 leaves a log that is longer than its head says, with a signature that is right. The next command moves the head up.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Why an authority of its own: the hospitals trust exactly one issuer, whose finge
 the server's certificate can be renewed without a hospital doing anything. Its key also signs the audit log.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Taking a hospital in, and ending its part."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from server.enrolment.authority import Authority

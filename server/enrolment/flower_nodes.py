@@ -5,8 +5,6 @@ node, so after a crash nobody could say which hospital a node is. By its key, ea
 remembered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The hospitals by the audit log, and the changes of them that are allowed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key

@@ -7,8 +7,6 @@ where a row differs, is missing or is too many; so a row that was written by han
 A change is one transaction of row and entry: a crash leaves both or neither. Two commands at once wait for each other.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

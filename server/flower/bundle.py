@@ -5,8 +5,6 @@ included: 17 CPU seconds a run. Of this folder it makes the same bundle in a fra
 which a bundle could not tell otherwise.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tomllib

@@ -4,8 +4,6 @@ Replies are handed over one by one, so that a large model's answers are never al
 with the program that held it is put again: an answer changes nothing that a second one would not change alike.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -6,8 +6,6 @@ many large answers only as many are in memory as there are threads, and the one 
 is replaced, since Flower waits for the rest of a reply for hours.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

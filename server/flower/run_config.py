@@ -1,7 +1,5 @@
 """Keys of Flower's run config that are no settings: where things are, and who the nodes are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 COHORT, SCHEMA, OUT, RESUME, ENROLLED = "cohort", "schema", "out", "resume", "enrolled"

@@ -3,8 +3,6 @@
 `flwr run --stream` exits with 0 even when the app failed, so the outcome is what `flwr ls` says.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Flower puts the token of a task, which lets its holder act as the ServerApp, on 
 machine can read (flwr 1.41). Here it is in memory that the program alone is given.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -5,8 +5,6 @@ or an answer is lost (flwr 1.41, which has no option for it). To remove an answe
 It takes a ServerApp that has said nothing 30 s after its start for lost, and starts another one beside it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Two groupings of the same patients by one number: what one shows and the other does not may be a few patients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product

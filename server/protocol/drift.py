@@ -1,7 +1,5 @@
 """Drift of the explanation during training: shares of every K-th round, and distances between them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Step 5: how good the model is, pooled over patients, and a row for each hospital that may release one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Step 6 of a run: a common background, the hospitals' summed Shapley values, and the spread between hospitals."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """explanations.json: what may be shown of the summed Shapley values, with intervals and the small-cell rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, pairwise

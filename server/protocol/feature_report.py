@@ -1,7 +1,5 @@
 """The features inside a modality: size, direction, dependence on their value, under the small-cell rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

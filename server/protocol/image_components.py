@@ -1,7 +1,5 @@
 """After the statistics: the projections of image encoders that stay fixed, from all hospitals' features."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

@@ -1,7 +1,5 @@
 """The coordinator's link to hospitals: a narrow seam, so the protocol runs over Flower and in one process alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

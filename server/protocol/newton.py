@@ -1,7 +1,5 @@
 """The coordinator's Newton step for a linear head: one round a step, half a step back where the loss has risen."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The constants of a run, once the hospitals and the preprocessing are known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from server.protocol.hospitals import Hospitals

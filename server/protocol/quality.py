@@ -4,8 +4,6 @@ Why before the statistics: a hospital that is refused afterwards would already b
 would tell its sums, as the difference of two totals. So the step has sums of its own, which nothing is fitted to.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The one place where hospitals' arrays are added. Nothing on the coordinator's side reads them before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 

@@ -6,8 +6,6 @@ by evidence again, on patients whom the hospitals count a random number of times
 Encoders and preprocessing stay as they are.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

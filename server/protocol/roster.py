@@ -1,7 +1,5 @@
 """Step 1 of a run, the handshake: which hospitals take part, and why the others do not."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Collection, Mapping

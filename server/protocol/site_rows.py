@@ -1,7 +1,5 @@
 """Hospitals' own rows beside the row of all together: hidden where they would reveal the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

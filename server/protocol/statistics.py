@@ -1,7 +1,5 @@
 """Step 3 of a study: the common preprocessing, from sums over all hospitals' training patients."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 

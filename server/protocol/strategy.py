@@ -7,8 +7,6 @@ A package adds a strategy by an entry point of the group `hipfed.strategies`, wh
 It sees totals over hospitals and no single hospital's update; hospitals train as under FedAvg.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Questions about one whole model: its weights travel once to each hospital, later questions name their hash."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from server.protocol.hospitals import Answers

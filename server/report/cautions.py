@@ -1,7 +1,5 @@
 """Cautions of the first screen, each with the fact that it rests on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """A run folder read for the report."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

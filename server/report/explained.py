@@ -1,7 +1,5 @@
 """The report's view of explanations.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pydantic import ConfigDict, Field

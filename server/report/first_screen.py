@@ -1,7 +1,5 @@
 """The first screen: what a clinician reads in ten seconds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

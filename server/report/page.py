@@ -1,7 +1,5 @@
 """The report as one page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from server.report.content import RunContent, read_run

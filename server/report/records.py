@@ -3,8 +3,6 @@
 A field that an older run lacks has a default; `None` is what may not be told (suppressed) or is not defined.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 

@@ -1,7 +1,5 @@
 """report.html written: by its command, by the app at the end of a run, and by who started the run."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

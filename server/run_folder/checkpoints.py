@@ -1,7 +1,5 @@
 """Checkpoints: the state of a run in one file that is replaced whole after every round."""
 
-from __future__ import annotations
-
 import json
 import struct
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Importance of modalities and features, item by item, read from explanations.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The run folder: what the coordinator keeps. Every file is replaced whole, so no reader sees half of one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

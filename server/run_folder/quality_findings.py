@@ -1,7 +1,5 @@
 """A hospital's entry of quality.json in words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

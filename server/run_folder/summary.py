@@ -1,7 +1,5 @@
 """A run folder in a few lines on the screen."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Standard error of an AUC of so many patients."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float64
 

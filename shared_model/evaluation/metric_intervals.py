@@ -5,8 +5,6 @@ and 93 %, log loss 95, 93 and 92 %, average precision 96, 95 and 93 %, calibrati
 intercept 96, 95 and 96 % (of a model with slope 0.7 and 337 events: 94, 94, 94, 94 and 93 %).
 """
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

@@ -15,8 +15,6 @@ between two cuts, so that even their differences say no more than one histogram 
 coordinator's own metrics use every bin.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 

@@ -1,7 +1,5 @@
 """Score sums as quantities of a message: each sum travels under its own name, because their magnitudes differ."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

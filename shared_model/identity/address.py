@@ -1,7 +1,5 @@
 """The coordinator's address: a host and a port."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from typing import Annotated

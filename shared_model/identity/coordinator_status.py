@@ -1,7 +1,5 @@
 """The status that the coordinator's gateway tells, or the reason why it tells none, in plain words."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket

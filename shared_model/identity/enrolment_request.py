@@ -7,8 +7,6 @@ coordinator takes it once and not for ever.
 Why a request is checked where it is made into an object: code that holds an `EnrolmentRequest` need not ask again.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

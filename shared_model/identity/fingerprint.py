@@ -1,7 +1,5 @@
 """Short names of keys and certificates that two people compare by telephone."""
 
-from __future__ import annotations
-
 import hashlib
 
 from cryptography import x509

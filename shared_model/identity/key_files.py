@@ -4,8 +4,6 @@ Reading refuses a key that the group or others may touch, or that another user o
 not on its name, so that it cannot be exchanged in between.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

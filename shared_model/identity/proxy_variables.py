@@ -4,8 +4,6 @@ A coordinator's parts, and a simulation's, meet on loopback; a hospital reaches 
 clients would go through a proxy even to loopback.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

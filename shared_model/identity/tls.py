@@ -1,7 +1,5 @@
 """TLS as hipfed speaks it: version 1.3, and one authority that is trusted."""
 
-from __future__ import annotations
-
 import ssl
 from pathlib import Path
 

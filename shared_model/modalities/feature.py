@@ -1,7 +1,5 @@
 """A feature of a modality: its columns in the embedding, its unit, and the groups of its values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

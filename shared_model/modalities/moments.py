@@ -1,7 +1,5 @@
 """Mean and standard deviation from sums over all hospitals."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

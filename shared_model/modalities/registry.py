@@ -1,7 +1,5 @@
 """The modalities of a study as objects: one look-up by kind, for those of hipfed and of other packages alike."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from shared_model import extensions

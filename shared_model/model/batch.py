@@ -1,7 +1,5 @@
 """Patients as the model takes them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

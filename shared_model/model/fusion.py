@@ -1,7 +1,5 @@
 """The multimodal model: one encoder a modality, then early fusion (the study's) or late fusion (for comparison)."""
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import ABC, abstractmethod

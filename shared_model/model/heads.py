@@ -1,7 +1,5 @@
 """Heads: the read-out of early fusion, and the weights of late fusion."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

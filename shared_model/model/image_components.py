@@ -10,8 +10,6 @@ Source: Jolliffe 1982, Appl Stat 31:300 (regression on principal components; sma
 lost here); federated sums for them: Grammenos et al. 2020, arXiv 1907.08059, for the idea, not the algorithm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Image encoders in words: a network with random weights that nobody trained is called that wherever it is named."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 _NAMES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}

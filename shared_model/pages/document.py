@@ -1,7 +1,5 @@
 """A whole page as one file: templates, theme and scripts put together under a strict content security policy."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

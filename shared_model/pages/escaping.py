@@ -1,7 +1,5 @@
 """Text of a study made safe for the places of a page where autoescaping does not reach: JSON in scripts, figures."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from html import escape

@@ -1,7 +1,5 @@
 """Numbers as a page writes them; an unknown one is said in words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 MISSING = "not available"

@@ -5,8 +5,6 @@ series differs from another by symbol or dash as well. Axes of names are numbers
 names that are cut to the same letters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from shared_model.pages.escaping import figure_text

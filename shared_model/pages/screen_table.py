@@ -1,7 +1,5 @@
 """A table on the screen of which nothing is ever cut: rich cuts what does not fit into a narrow terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.cells import cell_len

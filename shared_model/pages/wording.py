@@ -1,7 +1,5 @@
 """The words of a page: one TOML file a page, so that they can be read, and translated, in one place."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

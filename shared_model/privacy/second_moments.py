@@ -9,8 +9,6 @@ components of images are not among these questions: their products come once, of
 about, and alone they tell rows only up to a rotation.
 """
 
-from __future__ import annotations
-
 import torch
 
 from shared_model.config import Settings

@@ -1,7 +1,5 @@
 """The end of a refused command: one plain text and exit status 1."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

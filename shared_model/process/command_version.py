@@ -1,7 +1,5 @@
 """`--version`, the same for all three commands."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

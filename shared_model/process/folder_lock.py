@@ -4,8 +4,6 @@ The system frees a lock with its process, however that ends; the files stay, bec
 has just opened would leave two holders.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

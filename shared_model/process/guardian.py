@@ -6,8 +6,6 @@ Ray) have sessions of their own; it is Linux only; and setting it between fork a
 hang.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

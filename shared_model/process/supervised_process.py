@@ -1,7 +1,5 @@
 """One half of a site that must keep running: how it is started, when it is ready, and what its end means."""
 
-from __future__ import annotations
-
 import re
 import signal
 from abc import ABC, abstractmethod

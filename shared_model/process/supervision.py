@@ -1,7 +1,5 @@
 """A supervisor seen from other commands: read the state of its parts, start it apart, stop it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -4,8 +4,6 @@ It holds a lock, so that there is one of them; a guardian ends the parts should 
 mark in its environment, so that one whose parent was killed is found too.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import logging

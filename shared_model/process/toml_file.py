@@ -1,7 +1,5 @@
 """Small typed settings files in TOML, one for each side's home folder."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The one text of a JSON object, for hashes and signatures."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

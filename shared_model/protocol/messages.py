@@ -6,8 +6,6 @@ files it can ask for again, so a restarted hospital simply goes on. The table in
 to which request, and what its arrays may be.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, ClassVar, Literal, Self
 

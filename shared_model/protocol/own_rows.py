@@ -1,7 +1,5 @@
 """A hospital's own rows: its metrics and its shares as JSON, read with care by whoever gets them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

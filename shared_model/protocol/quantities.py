@@ -4,8 +4,6 @@ A quantity is an array that is summed over hospitals. Sums are kept in fixed poi
 the result does not depend on the order in which hospitals answer, and a secure sum can carry the same integers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

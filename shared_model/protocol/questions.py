@@ -5,8 +5,6 @@ coordinator's reducer (server/protocol/reduce.py) adds nothing else. A new quest
 messages.py, a function that answers it (client/worker/answering.py), and a step that asks it (server/protocol).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The questions about refits of the head; their answers are sums (`refits`)."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import numpy as np

@@ -6,8 +6,6 @@ run is none either: a run that is resumed or repeated is the same study. STUDY.j
 coordinator to the hospital, to be read by people.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

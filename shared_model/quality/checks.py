@@ -8,8 +8,6 @@ the fault widens these too. So a limit of 1 accuses no sound hospital while the 
 others' patients, and `UNIT_SHIFT_SD` none below three quarters.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Numbers of images: exposure, sharpness, and thumbnails."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Measures: matrices of patients by items in which hospitals are compared, NaN where a patient has no such number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

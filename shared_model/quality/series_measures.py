@@ -1,7 +1,5 @@
 """Numbers of series: how densely and how long they were measured, and flat lines."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float64
 

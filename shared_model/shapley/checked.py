@@ -1,7 +1,5 @@
 """Exact Shapley values that were compared with the model's own predictions before anybody sees them."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float64

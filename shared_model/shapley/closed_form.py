@@ -5,8 +5,6 @@ background row b a player's value is then the change of its own columns, `sum_c 
 do; its value is the mean of that over the background, and players do not interact (Lundberg and Lee 2017, corollary 1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Sources: Shapley 1953; Grabisch and Roubens 1999 (interaction index), Int J Game Theory 28:547.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from math import factorial
 

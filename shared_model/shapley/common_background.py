@@ -10,8 +10,6 @@ common fill. Means over hospitals are all that the rows rest on; no row is a pat
 Columns are taken on the scale of asinh, which bounds a network's embeddings and changes small values little.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

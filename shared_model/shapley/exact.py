@@ -3,8 +3,6 @@
 On the scale of the probability nothing is linear, so there all coalitions are enumerated for every head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The arrays of the explanation messages, by name, for a study and its settings; and a hospital's own row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

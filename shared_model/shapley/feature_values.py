@@ -1,7 +1,5 @@
 """Feature values of many patients: of a linear head in closed form, else by the Owen sampler."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Static variables and events enter the fusion as they are, and a series enters as
 LSTM's last state. So each of these features owns some columns of the embedding; an image is one feature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

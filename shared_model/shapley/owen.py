@@ -9,8 +9,6 @@ rounds against the same row, so the spread between background rows, which is no 
 Sources: Owen 1977; Castro, Gomez and Tejada 2009 (sampling orders); Mitchell et al. 2022, JMLR 23:43 (antithetic).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

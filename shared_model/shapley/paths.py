@@ -7,8 +7,6 @@ Source: Sundararajan, Taly and Yan 2017; as a path from the reference's embeddin
 of van de Beld et al. 2024 without its division by the difference of embeddings.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

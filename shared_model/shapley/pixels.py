@@ -4,8 +4,6 @@ This is G-DeepSHAP (Chen, Lundberg and Lee 2022) with the exact Shapley value in
 fusion: the attribution of each pair of images sums to the modality's exact value against that reference.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

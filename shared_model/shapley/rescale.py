@@ -9,8 +9,6 @@ network has all three, and there both miss the difference of the outputs. An aut
 itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

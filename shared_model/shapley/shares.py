@@ -4,8 +4,6 @@ A share is a ratio of means, `s_m = sum |phi_m| / sum_k sum |phi_k|` ("share of 
 patients of their own shares ("mean local share"). The two answer different questions and differ by points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Groups of patients whose explanations are summed apart: everybody, by outcome, and by the columns of `strata`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite

@@ -1,7 +1,5 @@
 """A hospital's explanation sums: over patients, so that adding hospitals equals pooling patients."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Valid rows of the common background from the columns of a model's embedding, and back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Training losses on the logit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -14,8 +14,6 @@ the step is the one on pooled patients, and a few rounds do what hundreds of gra
   a gradient and 1e-5 of a Hessian. An inexact Hessian only makes the step less good, the gradient says where it ends.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float64

@@ -1,7 +1,5 @@
 """Phases of Newton steps, and the widest head for them; see `shared_model.training.newton`. Known without torch."""
 
-from __future__ import annotations
-
 from shared_model.config import Phase, Settings
 from shared_model.errors import SettingsError
 

@@ -12,8 +12,6 @@ data streams"). All refits take their Newton step with the same question.
   single patients. So a hospital answers in simulations only, or where its study trusts the coordinator.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

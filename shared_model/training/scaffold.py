@@ -13,8 +13,6 @@ zero at every hospital at the optimum of all patients. Where we differ from the 
 * BatchNorm moments are no gradient's: they have no control variate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

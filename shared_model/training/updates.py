@@ -9,8 +9,6 @@ patients who have it, its "absent" embedding those who lack it, and everything e
 chest X-rays, whose chest encoder did not move, does not hold back the others'.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 

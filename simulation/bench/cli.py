@@ -1,7 +1,5 @@
 """`hipfed-sim bench`: measurements, each with its peer in the same run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

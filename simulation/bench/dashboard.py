@@ -1,7 +1,5 @@
 """`hipfed-sim bench dashboard`: how soon its pages come, and whether many viewers at once get theirs."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import statistics

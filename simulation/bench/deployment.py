@@ -4,8 +4,6 @@ The deployment is the guides': TLS, gateway, node authentication, a worker and a
 all on this machine.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from itertools import chain

@@ -1,7 +1,5 @@
 """Our engine in `hipfed-sim bench explanations`: beside the libraries' explainers, and at the sizes of its targets."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import time

@@ -4,8 +4,6 @@ All explain the same patients with the same model against the same background. E
 raises, crashes or does not end is written down as such, and tried again in the ways that its case lists.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -1,7 +1,5 @@
 """`hipfed-sim bench fidelity`: does the explanation say what is known to be true of synthetic cohorts?"""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ memory) would count it again for each. So a process is told by its private pages
 pages, shared ones in equal parts (PSS).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

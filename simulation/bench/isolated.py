@@ -4,8 +4,6 @@ The process is started by its command and not by `multiprocessing`, which would 
 for `hipfed-sim` that is all of Flower, and half a gigabyte.
 """
 
-from __future__ import annotations
-
 import pickle
 import resource
 import signal

@@ -1,7 +1,5 @@
 """A coordinator and its hospitals on this machine, made and run by the commands of the guides."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A folder of many runs, as a dashboard finds it after years: copies of one real run, with as many rounds as wanted."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

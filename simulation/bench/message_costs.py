@@ -1,7 +1,5 @@
 """The cost of a message beyond the worker's work, from two logs: the run's and the worker's."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections import defaultdict

@@ -5,8 +5,6 @@ encoders included, on hybrids of the patient and every background row. Explainer
 that the model takes, and their attributions are summed to modalities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.util import find_spec
 

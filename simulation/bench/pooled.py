@@ -1,7 +1,5 @@
 """`hipfed-sim bench pooled`: the federated model against the same model trained on pooled patients."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ the link stands no network but a grid whose hospitals have all answered by the f
 made when the link pulls it, as Flower's own grid downloads it then.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ No hospitals and no encoders: columns are normal, the true weights are drawn onc
 refitted as the coordinator does it, on three fifths of the patients; shares are of the fifth that tests.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

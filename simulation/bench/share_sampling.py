@@ -1,7 +1,5 @@
 """Intervals of shares against resampling: how often they hold the truth, and how far they are from a bootstrap."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

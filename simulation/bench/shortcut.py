@@ -1,7 +1,5 @@
 """Scenario `shortcut`: does the explanation show the hospital and the place of the marker?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

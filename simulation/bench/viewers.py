@@ -4,8 +4,6 @@ They speak HTTP/1.0, a connection a request: an answer ends with its connection,
 side, which shares the machine with what it measures.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -3,8 +3,6 @@
 Sources: Adebayo et al. 2018 (randomised weights); Samek et al. 2017 (deletion and insertion).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Solved once on a large latent sample of five reference hospitals, so they are th
 scenario; the intercept alone is solved for the cohort's own hospitals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

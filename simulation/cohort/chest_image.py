@@ -4,8 +4,6 @@ Two causes are drawn. `opacity`: both lungs whiten from the base upwards and flu
 the heart's silhouette widens. Nothing else in the picture knows about the patient's risk.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

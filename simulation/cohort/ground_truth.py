@@ -1,7 +1,5 @@
 """The truth of a synthetic cohort: per patient, per hospital, and for the whole."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

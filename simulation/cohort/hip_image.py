@@ -5,8 +5,6 @@ standard deviation. `bone_loss`: cortices get thinner and bone fainter. Nothing 
 patient's risk.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

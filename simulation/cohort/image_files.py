@@ -1,7 +1,5 @@
 """Radiographs on disk: another scanner, a marker, then DICOM or PNG; the same picture gives the same bytes."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

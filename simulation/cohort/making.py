@@ -1,7 +1,5 @@
 """A whole synthetic cohort, made and written."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Outcomes drawn from the true risk, with a few deaths and survivors at every hospital."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ in every hospital: so the contribution of each modality to the log-odds is its o
 is exact.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Area under the ROC curve when the probability of death is known: no noise from drawing outcomes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulation.cohort.patients import Vector

@@ -1,7 +1,5 @@
 """The anaesthesia monitor and the drug chart: vital signs by the minute, and doses with their times."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Everything here follows from the hospital's number alone, so that the same hospi
 and for every seed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

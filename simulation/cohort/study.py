@@ -1,7 +1,5 @@
 """The study that the synthetic hospitals take part in: its schema.toml, and the schema read from it."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from shared_model.schema import Schema, parse_schema

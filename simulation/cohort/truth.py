@@ -1,7 +1,5 @@
 """Files of the truth at the root of a synthetic cohort: truth.json and truth_patients.csv."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from typing import Any

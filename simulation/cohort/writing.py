@@ -1,7 +1,5 @@
 """Hospitals' folders on disk: tables and radiographs of one hospital, from its patients."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The arms of a comparison: what is trained, on whom, and what it is compared with."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """`hipfed-sim compare`."""
 
-from __future__ import annotations
-
 import signal
 from functools import partial
 from pathlib import Path

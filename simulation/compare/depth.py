@@ -1,7 +1,5 @@
 """Skip connections and gradients: their norm by depth, in the residual and in the plain network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figures of a comparison, as PNG."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One network of a comparison: trained over the whole protocol in this process, then asked for its test patients."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Differences of two arms on the same patients, and how large a difference a cohort can show."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A points score from a TOML file: variables, cut-offs, points; the form of bedside scores of hip fracture."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path

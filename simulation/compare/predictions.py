@@ -1,7 +1,5 @@
 """Out-of-fold predictions of an arm: one row a patient and seed, kept as CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

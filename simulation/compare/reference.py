@@ -5,8 +5,6 @@ by cross-validation inside, the boosting's number of trees by early stopping. So
 networks, which need the validation part to choose the best round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """comparison.md: the tables in words, beside the CSV files and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

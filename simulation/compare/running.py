@@ -1,7 +1,5 @@
 """A whole comparison: all tasks, in parallel and resumable, then tables, figures and the report."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import re

@@ -1,7 +1,5 @@
 """The style of figures: colours that the colour-blind tell apart, and plain axes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # Okabe and Ito 2008, Color Universal Design.

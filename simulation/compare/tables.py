@@ -1,7 +1,5 @@
 """The tables of a comparison, from predictions and records."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tasks of a comparison: one arm, seed and fold each; what is finished is kept and not done again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

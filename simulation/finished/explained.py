@@ -3,8 +3,6 @@
 Only where all hospitals are on one machine can one look at every patient's values: this is for measuring the method.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """External validation: a finished model on hospitals that its training never saw."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Each run has its own FLWR_HOME and port: a SuperLink that another checkout start
 SuperLink and everything it starts end with the run.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The guardian of one run or comparison: it clears away temporary files, too, and the status tells what happened."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable

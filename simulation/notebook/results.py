@@ -1,7 +1,5 @@
 """A run folder in a notebook."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property

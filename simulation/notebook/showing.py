@@ -1,7 +1,5 @@
 """An object's display in Jupyter: a heading, numbers, tables, and what must be said beside them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args

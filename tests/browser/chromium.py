@@ -1,7 +1,5 @@
 """A real browser, and what its pages complain of."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass, field

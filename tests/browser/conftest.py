@@ -1,7 +1,5 @@
 """One browser a module, and pictures to be looked at."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A dashboard in this process, and its pages in a browser."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

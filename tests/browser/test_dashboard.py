@@ -1,7 +1,5 @@
 """The dashboard in a real browser. HIPFED_SCREENSHOTS names a folder for pictures."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names that try to be markup, scripts or pages of their own, a hundred hospitals, and a run that failed at once."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """The real command on an address that others reach: the provisioned certificate, a token, a session in a browser."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import ssl

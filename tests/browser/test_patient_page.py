@@ -3,8 +3,6 @@
 HIPFED_SCREENSHOTS names a folder for pictures, for review.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path

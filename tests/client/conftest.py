@@ -1,7 +1,5 @@
 """A small hospital with every kind of modality, written as a hospital would write it."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

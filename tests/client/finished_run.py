@@ -1,7 +1,5 @@
 """A finished, explained run on small hospitals with images and vital signs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

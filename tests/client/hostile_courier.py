@@ -3,8 +3,6 @@
 Reads a JSON object of paths and questions, tries everything, and writes what came of each attempt as JSON.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

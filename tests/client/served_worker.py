@@ -1,7 +1,5 @@
 """A worker's socket in a thread of the test, and a courier that sends whatever a test wants."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """What the hospital's guide shows is true."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A bundle's code cannot reach the data, and gets nothing from the worker but what the gate lets out."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

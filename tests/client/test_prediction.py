@@ -1,7 +1,5 @@
 """Scores of a hospital's patients by a finished model, with and without outcome."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 HIPFED_LONG=1 draws 10,000 cases a test.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`hipfed-client worker` as a process of its own, and the folders of the hospital that it works for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

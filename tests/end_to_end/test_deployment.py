@@ -1,7 +1,5 @@
 """From nothing to a finished study of three hospitals, by the guides' commands: TLS, node authentication, gateway."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

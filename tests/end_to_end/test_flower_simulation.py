@@ -1,7 +1,5 @@
 """`hipfed-sim run` as a user starts it: a real SuperLink, virtual SuperNodes, and nothing left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

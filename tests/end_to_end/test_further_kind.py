@@ -1,7 +1,5 @@
 """A package adds a kind of modality: a study with it is checked, trained, explained and reported."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

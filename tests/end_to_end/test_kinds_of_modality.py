@@ -1,7 +1,5 @@
 """Every study that the schema allows runs to its explanation, whichever kinds of modality it has."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations

@@ -1,7 +1,5 @@
 """A hospital with one class only is left out by name at its start; one whose parts have one class takes part."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

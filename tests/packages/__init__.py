@@ -1,7 +1,5 @@
 """Packages that a researcher could write, and their installation for a test."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cohorts that several tests read and none changes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A coordinator on loopback with enrolled hospitals, as its own commands make it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole small studies for what explanations say, and the coordinator's side of one that has not been trained."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """As much of Flower as its apps need to run outside a run."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Mapping

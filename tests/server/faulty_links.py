@@ -1,7 +1,5 @@
 """Links that go wrong on purpose."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """What the head of a finished run sees of all hospitals' training patients together, and its optimum on them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

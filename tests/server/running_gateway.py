@@ -1,7 +1,5 @@
 """A gateway on a real port before a SuperLink that is a few lines long."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

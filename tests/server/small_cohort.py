@@ -1,7 +1,5 @@
 """Small cohorts of made-up patients, and the workers and settings to run studies on them in one process."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings that would do nothing are refused by name, those that act are not, and defaults never are."""
 
-from __future__ import annotations
-
 import pytest
 
 from server.idle_settings import idle_settings, refuse_idle_settings, refuse_unknown_names

@@ -1,7 +1,5 @@
 """What a signal does to a run, and what status.json says of one that was broken off."""
 
-from __future__ import annotations
-
 import os
 import pty
 import signal

@@ -1,7 +1,5 @@
 """Whole runs in one process, over links that work, fail or stop."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

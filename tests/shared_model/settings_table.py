@@ -1,7 +1,5 @@
 """Settings table of simulation/README.md, made from config.py: `python -m tests.shared_model.settings_table`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 

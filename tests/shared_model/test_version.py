@@ -1,7 +1,5 @@
 """The version of a checkout names its commit."""
 
-from __future__ import annotations
-
 import subprocess
 from importlib.metadata import version
 from pathlib import Path

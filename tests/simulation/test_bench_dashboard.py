@@ -1,7 +1,5 @@
 """`hipfed-sim bench dashboard`: the whole command in small, and that what goes wrong is counted."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """`hipfed-sim bench deployment`: what it reckons from two logs, and the round whose memory it measures."""
 
-from __future__ import annotations
-
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 

@@ -1,7 +1,5 @@
 """`hipfed-sim bench explanations`: the values agree where they must, and what fails is written down."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

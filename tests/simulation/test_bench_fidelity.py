@@ -1,7 +1,5 @@
 """The fidelity benchmark: its parts by hand, and the whole on cohorts as small as they can be."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The examples of simulation/README.md: a strategy and an image encoder of packages of their own."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

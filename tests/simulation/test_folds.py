@@ -1,7 +1,5 @@
 """Which folds a run is of, and what their folder says when they are broken off. Whole folds: test_run.py."""
 
-from __future__ import annotations
-
 import signal
 from io import StringIO
 from pathlib import Path

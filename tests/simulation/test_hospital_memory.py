@@ -1,7 +1,5 @@
 """What a hospital's processes hold: couriers share with the launcher that they are copies of."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -1,7 +1,5 @@
 """`hipfed-sim run` around a Flower that is replaced by the same protocol in this process."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping

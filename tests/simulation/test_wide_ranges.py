@@ -1,7 +1,5 @@
 """Real hospitals whose schema writes every range as if there were no limit."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 Source: DICOM PS3.5 8.1.1, 8.2, annex A.4 (what a stream and the image pixel module must agree on).
 """
 
-from __future__ import annotations
-
 import struct
 
 from pydicom.uid import (

@@ -3,8 +3,6 @@
 Source: ITU-T T.81 B.2 (JPEG), T.87 C.2 (JPEG-LS), T.800 A.5 and annex I (JPEG 2000, its file format), Adobe TN 5116.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from dataclasses import dataclass

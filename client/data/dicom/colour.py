@@ -1,7 +1,5 @@
 """Colour to gray: the brightness that a viewer would show."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float64, Integer, UInt16
 from PIL import Image

@@ -1,7 +1,5 @@
 """Decode one DICOM radiograph to the gray values that a radiologist would see; nothing about the patient is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from client.data.dicom.colour import gray_of_colour, gray_of_palette

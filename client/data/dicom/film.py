@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 C.7.3.1.1.1 (modality), PS3.4 B.5 (SOP classes). "DR" and "SC" are no terms of DICOM, but written.
 """
 
-from __future__ import annotations
-
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,

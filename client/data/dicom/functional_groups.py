@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 C.7.6.16 (multi-frame functional groups).
 """
 
-from __future__ import annotations
-
 from client.data.dicom.elements import DataSet, differs, invalid
 from client.data.problems import ImageError, fault
 

@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 10.7.1.3 (pixel spacing), C.7.6.3.1.7 (pixel aspect ratio), C.7.6.1.1.1 (patient orientation).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.11.6 (presentation LUT).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, UInt16
 

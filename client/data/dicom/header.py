@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8.1.1 (bits allocated, bits stored, high bit).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from client.data.dicom.elements import DataSet, differs, invalid

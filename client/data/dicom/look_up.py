@@ -3,8 +3,6 @@
 Source: DICOM PS3.3 C.11.1.1 and C.11.2.1.1 (LUT descriptor), C.7.6.3.1.5 and 6 (palette).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

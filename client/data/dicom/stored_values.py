@@ -4,8 +4,6 @@ Every decoder is told what the stream says of itself; what the header says is ap
 is seen and not decoded away.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The patient's risk among those of the hospital's other patients."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Medications and other events: what the patient got, beside the reference patients."""
 
-from __future__ import annotations
-
 from client.patient_page.content import Explained, FeatureEffect, ModalityEffect
 from client.patient_page.effects import Scale
 from client.patient_page.values import show_reference

@@ -1,7 +1,5 @@
 """The largest features: from the reference patients' mean to the patient's risk, and every feature as a table."""
 
-from __future__ import annotations
-
 import itertools
 
 from client.patient_page.content import Explained, View

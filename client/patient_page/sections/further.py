@@ -4,8 +4,6 @@ Their effect as a whole stands on the page in any case. A package names its sect
 `hipfed.page_parts`: its name is the kind, its object takes the modality's effect and the page's words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from client.patient_page.content import Explained, ModalityEffect

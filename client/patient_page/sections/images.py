@@ -1,7 +1,5 @@
 """The radiographs under a heat map of what raised and lowered the risk."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

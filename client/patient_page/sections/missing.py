@@ -1,7 +1,5 @@
 """The patient's missing data, and their effect on the risk."""
 
-from __future__ import annotations
-
 from client.patient_page.content import Explained
 from client.patient_page.waterfall import PER_UNIT, show_step
 from shared_model.pages.blocks import Block, Cell, Section, Table, Text

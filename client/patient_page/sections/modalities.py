@@ -1,7 +1,5 @@
 """The effect of each kind of data on the risk, against the common background and the hospital's patients."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from client.patient_page.content import Explained, ModalityEffect, View

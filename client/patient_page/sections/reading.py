@@ -1,7 +1,5 @@
 """A guide to reading the page, and its origin."""
 
-from __future__ import annotations
-
 from client.patient_page.content import Explained
 from shared_model.pages.blocks import BulletPoints, Cell, Folded, Section, Table
 from shared_model.pages.wording import Words

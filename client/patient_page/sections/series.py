@@ -1,7 +1,5 @@
 """Vital signs along time, each point coloured by what it does to the risk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The first screen: the risk, where it stands, what moves it, and what to be careful about."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

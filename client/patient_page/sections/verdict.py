@@ -1,7 +1,5 @@
 """The trust in this very prediction: the first thing on the page, with each fact that it rests on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The viewer's pages: the list, a patient, and what is said where there is none. Every route only reads."""
 
-from __future__ import annotations
-
 import logging
 
 from fastapi import FastAPI

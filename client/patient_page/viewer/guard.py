@@ -10,8 +10,6 @@
 | frames, caches, referrers, sniffing | headers of every answer |
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The hospital's patients as the list shows them, and their pages."""
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The viewer served on 127.0.0.1 until Ctrl-C."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Data quality: every hospital's grade with its reasons, correlated features, and the limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """One feature: its effect along its value, and how the patients' values spread."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from server.report.explained import FeatureEntry, Histogram, ValueGroup

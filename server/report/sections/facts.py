@@ -1,7 +1,5 @@
 """Sentences about a run that the model card and the TRIPOD+AI checklist both need; "" where the run does not tell."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from server.report.cautions import list_cautions

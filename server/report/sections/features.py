@@ -1,7 +1,5 @@
 """The features inside each modality: size and direction, effect along the value, spread of the patients' values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from server.report.content import RunContent

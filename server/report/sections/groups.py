@@ -1,7 +1,5 @@
 """Shares in groups of patients, and how they moved while the model was trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from server.report.content import RunContent

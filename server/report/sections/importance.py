@@ -1,7 +1,5 @@
 """Importance of the modalities: shares, their spread between hospitals, interactions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """An interval that the report adds itself: for a share of few patients."""
 
-from __future__ import annotations
-
 import math
 
 from shared_model.evaluation.metric_intervals import Z_95

@@ -1,7 +1,5 @@
 """A model card: what the model is, for whom, from what, how good; what people must add is marked as theirs."""
 
-from __future__ import annotations
-
 from server.report.content import RunContent
 from server.report.sections import facts
 from shared_model.pages.blocks import Cell, Marked, Section, Table, Text

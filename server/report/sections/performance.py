@@ -1,7 +1,5 @@
 """Performance of the model: metrics with intervals, and the four curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """A guide to reading a Shapley value, and its limits."""
 
-from __future__ import annotations
-
 import math
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """All that decides the run: settings, versions, hashes, hospitals."""
 
-from __future__ import annotations
-
 from server.report.content import RunContent
 from server.report.records import Config
 from shared_model.pages.blocks import Block, Cell, Folded, Section, Table, Text

@@ -1,7 +1,5 @@
 """Training: loss and AUC of every phase, who answered, and how much travelled."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from server.report.content import RunContent

@@ -3,8 +3,6 @@
 Source: Collins et al. 2024, BMJ 385:e078378; the items' texts are shortened in english.toml.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """Suppressed results with the reason: the small-cell rule with this run's numbers, and all that it hid."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from server.report.content import RunContent

@@ -1,7 +1,5 @@
 """Modalities that enter the fusion directly: static variables and events."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

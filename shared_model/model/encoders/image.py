@@ -7,8 +7,6 @@ MaxPool2d, or one that is linear for each row (shapley/rescale.py, `ROW_WISE_LIN
 that there are none. BatchNorm2d keeps patients apart in eval mode, GroupNorm is not linear.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any

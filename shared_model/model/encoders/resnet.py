@@ -4,8 +4,6 @@ Names, order and random start of the layers are torchvision's, whose weight file
 import takes 3 seconds (it loads torch's compiler), and every process of a study would pay them, with images or not.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Vital signs: the last state of an LSTM beside six summaries of each channel."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

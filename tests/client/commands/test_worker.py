@@ -1,7 +1,5 @@
 """The worker as a hospital runs it, in a process of its own."""
 
-from __future__ import annotations
-
 import re
 import signal
 import socket

@@ -1,7 +1,5 @@
 """DICOM files made by the test itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

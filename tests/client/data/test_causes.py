@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from client.data.causes import number_cause, word_cause

@@ -1,7 +1,5 @@
 """Types of Parquet columns: each is read as what it means, or refused by its name."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Causes that make a CSV unreadable: each is named once, and the rest of the file is still read where it can be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Radiographs as PNG and JPEG: read right, or refused by name."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

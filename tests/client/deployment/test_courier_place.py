@@ -1,7 +1,5 @@
 """Where the SuperNode's files lie, and who may touch them."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

@@ -1,7 +1,5 @@
 """What the SuperNode's words mean, and how it is started."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

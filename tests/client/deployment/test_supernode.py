@@ -1,7 +1,5 @@
 """The SuperNode's process ends with Flower's loop, tells of questions that may be lost, and sends a piece once."""
 
-from __future__ import annotations
-
 import os
 import ssl
 import subprocess

@@ -1,7 +1,5 @@
 """The hospital as a service: which processes, and what the commands say."""
 
-from __future__ import annotations
-
 import os
 import site
 import socket

@@ -1,7 +1,5 @@
 """A coordinator on loopback that says of itself what a test wants."""
 
-from __future__ import annotations
-
 import json
 import ssl
 import threading

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shutil
 from collections import namedtuple
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run folder and the hospital's own check say of predictions at a hospital."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run folder that does not fit is refused with a clear error, and nothing is written."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

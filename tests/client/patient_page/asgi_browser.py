@@ -1,7 +1,5 @@
 """A browser for an ASGI app in this process: it keeps cookies and follows redirects."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """A finished run, one of its patients explained, and the page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Explanations of patients of a finished run, and what can be changed in them to see how a page takes it."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A page as a browser's parser sees it: elements, text, tables."""
 
-from __future__ import annotations
-
 import base64
 import io
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """One scale for all colours of a patient's page, and no colour for what has no effect on the prediction."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

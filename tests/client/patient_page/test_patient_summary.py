@@ -1,7 +1,5 @@
 """The first screen of a patient's page: the risk, where it stands, what moves it, in words and bars."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

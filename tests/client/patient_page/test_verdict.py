@@ -1,7 +1,5 @@
 """The answer above all else on a patient's page: which prediction to distrust, and why."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Five sound synthetic hospitals, and how they judge each other over the protocol's own messages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

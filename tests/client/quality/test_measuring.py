@@ -1,7 +1,5 @@
 """Measures of hand-made arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Each planted fault is found at its hospital under its name, and nothing else is raised anywhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fields of protobuf messages, counted on their bytes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The worker's refusals: each says why, and none says anything of a patient."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

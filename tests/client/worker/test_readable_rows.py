@@ -1,7 +1,5 @@
 """A hospital of few patients keeps out of a study whose sums would show them, unless the study says otherwise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The worker of a simulated hospital, whose data are those of who asks."""
 
-from __future__ import annotations
-
 from unittest.mock import Mock
 
 import pytest

@@ -1,7 +1,5 @@
 """A hospital with another hipfed than the coordinator's says which, and what to install."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """One deployment of three hospitals with every modality serves all faults; starting it takes about a minute."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

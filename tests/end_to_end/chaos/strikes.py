@@ -1,7 +1,5 @@
 """Striking a deployment at chosen steps of a run, from outside: by its logs and its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """The coordinator's processes are killed at every step; the run is resumed and ends with the same bytes."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A disk without room, at a hospital and at the coordinator: told clearly, nothing lost, and mended by room."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Processes of a hospital are killed or stopped at every step; its answers count all the same, or the others' do."""
 
-from __future__ import annotations
-
 import os
 import random
 import time

@@ -1,7 +1,5 @@
 """Hospitals and certificates change around a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A large model over a slow line that stalls for half a minute: in time, and not from the beginning again."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

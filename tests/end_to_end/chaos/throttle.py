@@ -1,7 +1,5 @@
 """A TCP proxy on loopback that stands for a slow line: a rate for each direction, stalls, and cuts."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

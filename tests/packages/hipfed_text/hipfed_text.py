@@ -1,7 +1,5 @@
 """A kind of modality of its own package: free text as counts of hashed words, through a small encoder."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A client of the dashboard's application, without a network."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs to look at, and a dashboard to ask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

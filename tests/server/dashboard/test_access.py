@@ -1,7 +1,5 @@
 """Who may look, and what a request may ask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

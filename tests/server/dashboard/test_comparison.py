@@ -1,7 +1,5 @@
 """Runs side by side, with their numbers as they are."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

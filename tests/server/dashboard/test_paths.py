@@ -1,7 +1,5 @@
 """No request leaves RUNS, and none changes it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

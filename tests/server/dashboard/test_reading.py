@@ -1,7 +1,5 @@
 """Runs that are being written, broken or large never break a page."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

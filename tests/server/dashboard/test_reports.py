@@ -1,7 +1,5 @@
 """The report behind a run's page: the run's own where it is whole and ours, else made anew when the run changes."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

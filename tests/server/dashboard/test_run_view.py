@@ -1,7 +1,5 @@
 """What a run's page says of its hospitals."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What many ask for at the same moment is made once, and nothing is kept for longer."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

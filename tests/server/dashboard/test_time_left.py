@@ -1,7 +1,5 @@
 """How long the phase that runs may still take: by hand from its rounds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

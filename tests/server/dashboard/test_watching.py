@@ -1,7 +1,5 @@
 """Viewers are told what changed and nothing else, and none is left behind who has gone."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """What the coordinator's commands say, and their exit status."""
 
-from __future__ import annotations
-
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The gateway's word on itself, and why there is none."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 

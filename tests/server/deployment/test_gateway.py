@@ -1,7 +1,5 @@
 """The only public listener: what passes, and that nothing else does."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """`hipfed-server run` up to the moment when Flower takes over; whole runs are in tests/end_to_end."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """When hospitals were heard last."""
 
-from __future__ import annotations
-
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The coordinator's two processes, as they are started."""
 
-from __future__ import annotations
-
 from base64 import b64decode
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How the coordinator is."""
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Words about hospitals that let a question wait."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A coordinator's authority, and an empty registry for each test."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What tests do to a registry, by its own ways and by others."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path

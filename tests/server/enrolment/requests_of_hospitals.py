@@ -1,7 +1,5 @@
 """Requests of hospitals that exist only in tests."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey, generate_private_key

@@ -1,7 +1,5 @@
 """Against a real SuperLink, with TLS and node authentication, on loopback."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Commands that are killed, and commands at the same time, each a process of its own."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

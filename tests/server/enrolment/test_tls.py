@@ -1,7 +1,5 @@
 """Handshakes with the client context that Flower builds from a root certificate."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """How soon replies are pulled, and how often the SuperLink is asked for them. What they say: test_flower_link.py."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterable

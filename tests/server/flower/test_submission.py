@@ -1,7 +1,5 @@
 """A run in Flower's hands, and whose word on it counts. Whole runs are in tests/end_to_end."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The SuperLink's patience with its database and with a ServerApp that starts, and who starts that."""
 
-from __future__ import annotations
-
 import sqlite3
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """explanations.json of small studies in this process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

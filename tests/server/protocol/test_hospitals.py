@@ -1,7 +1,5 @@
 """One question to some hospitals: who answers, what is added, and what is sent to whom."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

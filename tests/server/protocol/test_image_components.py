@@ -1,7 +1,5 @@
 """The projections of fixed image encoders over the whole protocol, with hospitals in this process."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """FedPer: the head trains at each hospital and stays there."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A study in which one hospital has no vital signs: whose patients count in the average of that encoder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Newton's steps over hospitals end where pooled logistic regression does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

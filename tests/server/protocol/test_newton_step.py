@@ -1,7 +1,5 @@
 """One Newton step, one penalty by evidence, and the end of the steps, by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

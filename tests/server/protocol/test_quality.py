@@ -1,7 +1,5 @@
 """The data-quality step of a run: who is refused, who is let in by name, and what the coordinator keeps."""
 
-from __future__ import annotations
-
 import json
 from io import StringIO
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from server.protocol.quorum import Attendance, require_quorum

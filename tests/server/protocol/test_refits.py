@@ -1,7 +1,5 @@
 """Refits of the head on resampled patients, and the ranges of shares that they give."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

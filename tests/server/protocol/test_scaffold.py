@@ -1,7 +1,5 @@
 """SCAFFOLD over whole rounds: two hospitals that disagree, and several local epochs."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows of hospitals beside the row of all, worked out by hand: at least 10 patients, 5 deaths and 5 survivors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Server steps by hand: algorithm 2 of Reddi et al. 2021, Adaptive Federated Optimization."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

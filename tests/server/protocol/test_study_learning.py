@@ -1,7 +1,5 @@
 """What a whole run learns, and what of the model travels and stays: steps, class weights, frozen encoders, FedBN."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

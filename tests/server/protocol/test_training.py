@@ -1,7 +1,5 @@
 """Training rounds against hospitals that follow a script, so that every loss and weight is known beforehand."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

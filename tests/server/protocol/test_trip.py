@@ -1,7 +1,5 @@
 """The trip of a training question is as long as shared_model/README.md lists it."""
 
-from __future__ import annotations
-
 import re
 import traceback
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Who is sent the weights of a whole model, who is not, and who is asked again."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A section of the report and what is in it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from server.report.content import read_run

@@ -1,7 +1,5 @@
 """Run folders as a run writes them, with the numbers that a test wants."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

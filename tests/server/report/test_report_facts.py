@@ -1,7 +1,5 @@
 """What the checklist and the model card tell of a run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

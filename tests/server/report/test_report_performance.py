@@ -1,7 +1,5 @@
 """How good the model is, as the report tells it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Shares of the modalities: what they are written as, with which interval, and where there is no evidence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

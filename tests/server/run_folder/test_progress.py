@@ -1,7 +1,5 @@
 """What is shown of a run while it goes on."""
 
-from __future__ import annotations
-
 from io import StringIO
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Intervals of the metrics: by hand, and how often they hold the true value."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

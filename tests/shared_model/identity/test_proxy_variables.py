@@ -1,7 +1,5 @@
 """Proxy variables are not followed."""
 
-from __future__ import annotations
-
 import os
 from unittest import mock
 

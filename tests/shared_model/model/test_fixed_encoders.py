@@ -1,7 +1,5 @@
 """Image encoders that stay as they start: what travels, and embeddings that are known."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

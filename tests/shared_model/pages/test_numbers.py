@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from shared_model.pages.numbers import interval, number, percent, percent_interval, significant

@@ -1,7 +1,5 @@
 """Contrast of every colour against what it stands on, in light and in dark: WCAG 2.1 AA."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """How a command ends that hipfed refuses."""
 
-from __future__ import annotations
-
 import errno
 
 import pytest

@@ -1,7 +1,5 @@
 """Files that are replaced whole."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

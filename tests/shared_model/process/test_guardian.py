@@ -1,7 +1,5 @@
 """Trees of processes and their end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

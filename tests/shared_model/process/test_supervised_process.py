@@ -1,7 +1,5 @@
 """What the end of a part means."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Supervisors in processes of their own: started, asked, stopped, killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Parts that are kept running, and all of them ended."""
 
-from __future__ import annotations
-
 import os
 import random
 import sys

@@ -1,7 +1,5 @@
 """Small fusion models, made-up rows for them, and Shapley values the slow way: independent of the code under test."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Sequence

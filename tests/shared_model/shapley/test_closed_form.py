@@ -1,7 +1,5 @@
 """A linear head's values in closed form are those of the enumeration and of the sampler, whoever lacks what."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import numpy as np

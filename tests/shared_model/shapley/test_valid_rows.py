@@ -1,7 +1,5 @@
 """From real patients of the small study through sums and draw to rows that patients could be."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

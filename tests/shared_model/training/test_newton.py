@@ -1,7 +1,5 @@
 """Gradient and Hessian of a linear head against automatic differentiation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Option II of SCAFFOLD's algorithm 1, by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A whole comparison on a small cohort: three hospitals of 60 patients, static variables, vital signs, medications."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """A finished model on hospitals that it never saw."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

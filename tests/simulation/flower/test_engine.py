@@ -1,7 +1,5 @@
 """The SuperLink of one simulated run, and what is told when it breaks off. Whole runs are in tests/end_to_end."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Who ends what a launcher started, once the launcher cannot."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

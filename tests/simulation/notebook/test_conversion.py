@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import warnings
 
 import matplotlib as mpl

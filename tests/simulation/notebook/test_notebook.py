@@ -1,7 +1,5 @@
 """The notebook runs from its first cell to its last, in a kernel of its own."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Header and pixels that differ: read right, or refused by the name of what differs."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

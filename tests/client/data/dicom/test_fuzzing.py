@@ -1,7 +1,5 @@
 """Whatever stands in a file: an image, or the name of a broken rule."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from contextlib import suppress

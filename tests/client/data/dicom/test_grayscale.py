@@ -1,7 +1,5 @@
 """Rules of DICOM for gray values; right values by hand from the formulas of PS3.3 C.11."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

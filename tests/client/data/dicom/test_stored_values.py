@@ -1,7 +1,5 @@
 """Transfer syntaxes, on pydicom's own files, whose right values pydicom or GDCM gives."""
 
-from __future__ import annotations
-
 import io
 import logging
 import shutil
