@@ -40,9 +40,10 @@ def viewer(
     from client.data.screen import problems_listed
     from client.decoded import decoded_data
     from client.patient.run_model import open_run
+    from client.patient_page.viewer.app import build_viewer
     from client.patient_page.viewer.roster import PatientList, References
-    from client.patient_page.viewer.serving import listen, serve
     from client.site import Site
+    from shared_model.pages.serving import listen, serve_until_ctrl_c
 
     console, screen = Console(), Console(stderr=True)
     folder = named_folder(folder)
@@ -59,5 +60,7 @@ def viewer(
             roster = PatientList(model, site, references=references, with_outcomes=outcomes)
         console.print(f"{len(roster.rows)} patients of {site.name}; Ctrl-C ends the viewer.", markup=False)
         console.print("Open this address in a browser on this machine; it works once:", markup=False)
-        serve(roster, listener, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+        viewer = build_viewer(roster, port=listener.getsockname()[1])
+        console.print(viewer.start_address, markup=False, highlight=False, soft_wrap=True)
+        serve_until_ctrl_c(viewer, listener, lifespan="off")
     console.print("ended", markup=False)

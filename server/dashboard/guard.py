@@ -10,32 +10,23 @@
 | security headers on every answer | scripts, frames, referrers and caches that could take something along |
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.dashboard.access import LoginLimit, Sessions
+from shared_model.pages.serving import LONGEST_HEAD, comes_from_own_pages, complete_headers
 
 LOGIN = "/login"
 EVENTS = "/events/"
 COOKIE = "__Host-hipfed-dashboard"  # no other host, and nobody without TLS, can set it or is sent it
-LONGEST_HEAD = 16 * 1024
 LONGEST_TARGET = 4096
 LONGEST_BODY = 4096
-
-NOTHING_ALLOWED = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
+_TLS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 @dataclass
@@ -92,8 +83,7 @@ class DashboardGuard:
             raise RuntimeError(f"the dashboard: expected http, got {scope['type']}")
 
         async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _complete(MutableHeaders(scope=message), is_tls=self._access.is_tls)
+            complete_headers(message, more=_TLS_ONLY if self._access.is_tls else None)
             await send(message)
 
         refusal = self._refuse(scope)
@@ -141,25 +131,13 @@ def _refuse_body(headers: Headers, *, most: int) -> Response | None:
 
 def _is_foreign(scope: Scope, headers: Headers) -> bool:
     """True if another site makes the request. Opening one of our pages from elsewhere is no harm; the rest is."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if scope["method"] == "POST":
-        # Under no-referrer a browser's own form sends the origin "null", but says that it is of the same site.
-        return site not in {"same-origin", "none"} if site is not None else not _is_own(origin, scope, headers)
-    if site in {None, "same-origin", "none"}:
-        return origin is not None and not _is_own(origin, scope, headers)
-    return headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document"
-
-
-def _is_own(origin: str | None, scope: Scope, headers: Headers) -> bool:
-    return origin is None or origin == f"{scope['scheme']}://{headers['host']}"
-
-
-def _complete(headers: MutableHeaders, *, is_tls: bool) -> None:
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
-    headers.setdefault("Content-Security-Policy", NOTHING_ALLOWED)
-    if is_tls:
-        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    site, own = headers.get("sec-fetch-site"), f"{scope['scheme']}://{headers['host']}"
+    if scope["method"] == "POST" and site is not None:
+        return site not in {"same-origin", "none"}  # a browser's own form sends the origin "null" under no-referrer
+    opens_a_page = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    if scope["method"] != "POST" and site not in {None, "same-origin", "none"}:
+        return not opens_a_page
+    return not comes_from_own_pages(headers, origin=own)
 
 
 def name_hosts(names: Sequence[str], port: int, *, is_tls: bool) -> frozenset[str]:

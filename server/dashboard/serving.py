@@ -1,23 +1,20 @@
 """The dashboard's listener: loopback in the clear, another address by TLS and a token, a token by TLS only."""
 
 import ipaddress
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from server.dashboard.access import Sessions, make_token, read_token
 from server.dashboard.app import Dashboard
 from server.dashboard.folder import open_runs
-from server.dashboard.guard import LONGEST_HEAD, Access, name_hosts
+from server.dashboard.guard import Access, name_hosts
 from server.dashboard.reading import RunReader
 from server.enrolment.authority import ALWAYS
 from server.enrolment.coordinator_home import CoordinatorHome
 from shared_model.errors import SettingsError
 from shared_model.identity.key_files import refuse_open_to_others
+from shared_model.pages.serving import listen, serve_until_ctrl_c
 
 MOST_CONNECTIONS = 1000
 _END_S = 3
@@ -52,19 +49,6 @@ class ListenAddress:
             raise SettingsError(f"--address: expected an IP address of this machine, got {self.address!r}.") from error
 
 
-class _Server(uvicorn.Server):
-    """Ends open streams when it is told to end."""
-
-    def __init__(self, config: uvicorn.Config, close: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._close = close
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On Ctrl-C and SIGTERM."""
-        super().handle_exit(sig, frame)
-        self._close()
-
-
 def serve(runs: Path, place: ListenAddress, *, say: Callable[[str], None]) -> None:
     """Serve a folder of runs until Ctrl-C or SIGTERM.
 
@@ -93,7 +77,7 @@ def serve(runs: Path, place: ListenAddress, *, say: Callable[[str], None]) -> No
     if home is not None:
         refuse_open_to_others(home.tls / "server.key")
     token = read_token(place.token_file) if place.token_file else None if is_local else make_token()
-    listener = _listen(place)
+    listener = listen(place.port, address=place.address)
     port = int(listener.getsockname()[1])
     sessions = Sessions(token) if token else None
     access = Access(hosts=name_hosts(names, port, is_tls=home is not None), is_tls=home is not None, sessions=sessions)
@@ -102,43 +86,14 @@ def serve(runs: Path, place: ListenAddress, *, say: Callable[[str], None]) -> No
     say(f"dashboard of {root}: {'https' if home else 'http'}://{host}:{port}/  (Ctrl-C ends it)")
     if token and place.token_file is None:
         say(f"token, shown only now: {token}")
-    server = _Server(_configure(dashboard, home), dashboard.watcher.close)
-    try:
-        server.run([listener])
-    except KeyboardInterrupt:  # uvicorn has ended and passes the signal on
-        say("ended")
-    finally:
-        listener.close()
-
-
-def _configure(dashboard: Dashboard, home: CoordinatorHome | None) -> uvicorn.Config:
-    return uvicorn.Config(
-        dashboard.app,
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=2 * LONGEST_HEAD,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=_END_S,
-        ssl_certfile=None if home is None else home.tls / "server.crt",
-        ssl_keyfile=None if home is None else home.tls / "server.key",
-    )
-
-
-def _listen(place: ListenAddress) -> socket.socket:
-    family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((place.address, place.port))
-    except OSError as error:
-        listener.close()
-        raise SettingsError(
-            f"--address {place.address} --port {place.port}: expected an address and port that are free here, got: "
-            f"{error.strerror}. Choose another with --port."
-        ) from error
-    return listener
+    tls = {"ssl_certfile": home.tls / "server.crt", "ssl_keyfile": home.tls / "server.key"} if home else {}
+    with listener:
+        serve_until_ctrl_c(
+            dashboard.app,
+            listener,
+            on_exit=dashboard.watcher.close,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_END_S,
+            **tls,
+        )
+    say("ended")

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from client.patient_page.viewer.app import build_viewer
 from client.patient_page.viewer.roster import PatientList, References
-from client.patient_page.viewer.serving import listen
+from shared_model.pages.serving import listen
 from tests.browser.chromium import Opened, Picture, needs_chromium, texts_cut
 from tests.client.finished_run import FinishedRun, finish_run
 from tests.client.patient_page.explained_patients import (

@@ -14,22 +14,15 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared_model.pages.serving import comes_from_own_pages, complete_headers
+
 COOKIE = "hipfed-viewer"
 START = "start"
 _BYTES = 24
-_HEADERS = {
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
 
 
 def _draw() -> str:
@@ -67,13 +60,13 @@ class ViewerGuard:
     ) -> None:
         self._app, self._known, self._refuse = app, known, refuse
         self._host = f"127.0.0.1:{port}"
-        self._headers = {**_HEADERS, "content-security-policy": policy}
+        self._origin, self._policy = f"http://{self._host}", policy
         self._token_is_used = False
 
     @property
     def start_address(self) -> str:
         """Where the user begins; good once."""
-        return f"http://{self._host}/{self._known.place}/{START}?token={self._known.token}"
+        return f"{self._origin}/{self._known.place}/{START}?token={self._known.token}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI); only HTTP is served."""
@@ -81,8 +74,7 @@ class ViewerGuard:
             return
 
         async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+            complete_headers(message, policy=self._policy, more={"X-Frame-Options": "DENY"})
             await send(message)
 
         answer = self._answer_at_the_door(Request(scope)) or self._app
@@ -104,12 +96,8 @@ class ViewerGuard:
 
     def _is_from_here(self, request: Request) -> bool:
         """True if the browser asks at our own address, and neither for another site nor for another port."""
-        headers = request.headers
-        return (
-            headers.getlist("host") == [self._host]
-            and headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
-            and headers.get("origin", f"http://{self._host}") == f"http://{self._host}"
-        )
+        is_own_host = request.headers.getlist("host") == [self._host]
+        return is_own_host and comes_from_own_pages(request.headers, origin=self._origin)
 
     def _begin(self, token: str, *, has_cookie: bool) -> Response:
         if not has_cookie:

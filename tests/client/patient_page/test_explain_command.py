@@ -17,8 +17,8 @@ from client.cli import app
 from client.patient_page.content import read_explanation
 from client.patient_page.page import page_words
 from client.patient_page.sections.verdict import describe_verdict
-from client.patient_page.viewer.serving import listen
 from shared_model.errors import SettingsError
+from shared_model.pages.serving import listen
 from tests.client.finished_run import FinishedRun
 from tests.client.patient_page.explained_patients import PATIENT
 from tests.client.patient_page.parsed_page import ParsedPage
@@ -90,7 +90,7 @@ def test_viewer_listens_on_this_machine_only() -> None:
         address, port = listener.getsockname()
 
         assert address == "127.0.0.1"
-        with pytest.raises(SettingsError, match=f"--port {port}: expected a free port"):
+        with pytest.raises(SettingsError, match=f"--port {port}: expected a port that is free"):
             listen(port)
 
 
