@@ -35,16 +35,15 @@ def main(grid: Grid, context: Context) -> None:
     folder = RunFolder(Path(str(run_config[OUT] or "runs/flwr")).expanduser().resolve())
     try:
         with hold_lock(folder.path, APP_LOCK):
+            if not run_config[RESUME]:
+                refuse_second_run(folder)
             _run(grid, run_config, folder)
-    except LockedError as error:
+    except (LockedError, SettingsError) as error:
         log.error("%s", error)  # noqa: TRY400 - a traceback says nothing to a user's mistake
         raise SystemExit(1) from error  # and leave the other run's status as it is
 
 
 def _run(grid: Grid, run_config: Mapping[str, Scalar], folder: RunFolder) -> None:
-    if not run_config[RESUME] and folder.read_json("config.json"):
-        log.error("%s: expected a new folder, got one with a run. Choose another out, or set resume=true.", folder.path)
-        raise SystemExit(1)  # and leave the finished run's status as it is
     folder.remove_unfinished()
     (folder.path / REPORT).unlink(missing_ok=True)  # of an earlier attempt
     _log_to(folder)

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import platform
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -37,8 +36,7 @@ from server.run_folder.checkpoints import Progress, has_progress, load_progress,
 from server.run_folder.folder import RunFolder
 from server.run_folder.quality_findings import QUALITY_FILE
 from server.settings_check import check_settings
-from shared_model.config import Settings, parse_settings
-from shared_model.errors import SettingsError
+from shared_model.config import Settings
 from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.preprocessing.standardisation import Preprocessing
@@ -111,10 +109,12 @@ def _refer_to_study(schema: Schema, settings: Settings, folder: RunFolder, *, re
     Raises:
         SettingsError: the folder holds a run that is not resumed, or another one.
     """
-    if not resume and folder.read_json("config.json"):
-        raise SettingsError(f"{folder.path}: expected a new folder, got one with a run. Choose another, or resume it.")
+    if resume:
+        refuse_another_run(folder, settings, schema_sha256=schema.sha256)
+    else:
+        refuse_second_run(folder)
     return StudyReference(
-        run_id=resumed_run_id(folder, schema, settings) if resume else secrets.token_hex(8),
+        run_id=resumed_run_id(folder),
         protocol=PROTOCOL_VERSION,
         schema_sha256=schema.sha256,
         settings=settings.to_config(),
@@ -187,27 +187,6 @@ def explain_final(final: WholeModel, progress: Progress, folder: RunFolder, *, e
         plan, shape, background, explained, ranges=ranges, model_hash=final.sha256, evaluated=evaluated
     )
     folder.write_json("explanations.json", content | {"part": "test", "drift": describe_drift(progress.rounds)})
-
-
-def resumed_run_id(folder: RunFolder, schema: Schema, settings: Settings) -> str:
-    """The id of the run that the folder holds; hospitals keep their own BatchNorm layers under it.
-
-    Raises:
-        SettingsError: the folder holds a run of another study or with other settings.
-    """
-    config = folder.read_json("config.json")
-    if not config:
-        return secrets.token_hex(8)  # interrupted before the first answer
-    if config.get("schema_sha256") != schema.sha256:
-        raise SettingsError(f"resume at {folder.path}: expected the run's own study, got another schema.")
-    old, new = parse_settings(config.get("settings", {})).to_config(), settings.to_config()
-    changed = sorted(key for key in new if old.get(key) != new[key])
-    if changed:
-        raise SettingsError(
-            f"resume at {folder.path}: expected the run's own settings, got others for {', '.join(changed)}. "
-            "Repeat the command of the run, or start a new one."
-        )
-    return str(config["run_id"])
 
 
 def event_weight(settings: Settings, preprocessing: Preprocessing) -> float:

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from client.cohort_folder import list_hospitals
 from server.flower.run_config import COHORT, OUT, RESUME, SCHEMA
-from server.launch import check_out, is_done, parse_plan
+from server.launch import is_done, parse_plan
 from server.protocol.site_rows import hide_rows
 from server.report.writing import REPORT
 from server.run_folder.folder import CONFIG, RunFolder
 from server.run_folder.lock import LAUNCHER_LOCK
 from server.run_folder.progress import watched
+from server.run_folder.same_run import check_out
 from server.settings_check import check_settings
 from server.stopping import stopped_by_signals, telling_its_end
 from shared_model.config import Settings

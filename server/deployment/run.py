@@ -29,10 +29,11 @@ from server.flower.submission import (
     tolerant,
 )
 from server.idle_settings import refuse_idle_settings, refuse_unknown_names
-from server.launch import check_out, is_done, parse_plan
+from server.launch import is_done, parse_plan
 from server.run_folder.folder import CONFIG, RunFolder
 from server.run_folder.lock import LAUNCHER_LOCK
 from server.run_folder.progress import watched
+from server.run_folder.same_run import check_out
 from server.settings_check import check_settings
 from server.stopping import stopped_by_signals, telling_its_end
 from shared_model.config import Scalar, Settings
