@@ -15,6 +15,7 @@ from server.launch import parse_plan
 from server.report.writing import REPORT, write_apart
 from server.run_folder.folder import RunFolder, State
 from server.run_folder.lock import APP_LOCK
+from server.run_folder.same_run import refuse_second_run
 from server.study import run_study
 from shared_model.config import Scalar
 from shared_model.errors import HipfedError, LockedError, SettingsError

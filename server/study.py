@@ -35,6 +35,7 @@ from server.protocol.whole_model import WholeModel
 from server.run_folder.checkpoints import Progress, has_progress, load_progress, save_progress
 from server.run_folder.folder import RunFolder
 from server.run_folder.quality_findings import QUALITY_FILE
+from server.run_folder.same_run import refuse_another_run, refuse_second_run, resumed_run_id
 from server.settings_check import check_settings
 from shared_model.config import Settings
 from shared_model.evaluation.score_quantities import pack_scores

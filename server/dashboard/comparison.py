@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from server.dashboard.records import RunDetail
-from server.report.explained import PRESENCE, Explanation
-from server.report.records import Config
 from server.report.shares import tell_range, tell_share
+from server.run_folder.explanation import PRESENCE, Explanation
+from server.run_folder.records import Config
 from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Notice, Section, Table, Text
 from shared_model.pages.escaping import isolated
@@ -24,7 +24,7 @@ def describe_comparison(runs: Sequence[RunDetail], words: Words) -> tuple[Sectio
 
 
 def _pooled(run: RunDetail) -> Metrics | None:
-    return run.summary.tested.pooled if run.summary.tested else None
+    return run.summary.tested.part.pooled if run.summary.tested else None
 
 
 def _compare_metrics(runs: Sequence[RunDetail], words: Words) -> Section:
@@ -59,7 +59,7 @@ def _counted(run: RunDetail, config: Config) -> frozenset[str]:
     """Hospitals whose patients the run's numbers count, or will count."""
     tested = run.summary.tested
     # One that failed in a fold is counted in the others.
-    failed = tested.failed if tested is not None and not tested.folds else {}
+    failed = tested.part.failed if tested is not None and not tested.folds else {}
     return frozenset(member.site for member in config.roster) - frozenset(failed)
 
 

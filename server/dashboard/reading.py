@@ -1,6 +1,5 @@
 """Runs read from their files. Whatever is wrong with a run is told in its own record, and no other run suffers."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,16 +7,20 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from server.dashboard.file_cache import FileCache, Fingerprint, find_file
 from server.dashboard.folder import RunPlace, find_run, list_runs
 from server.dashboard.locks import is_worked_on, read_lock_table
-from server.dashboard.records import RunDetail, RunSummary, State, Tested
-from server.report.explained import Explanation
-from server.report.records import Config, Round, TestPart
+from server.dashboard.records import RunDetail, RunSummary, State
 from server.run_folder.folder import CONFIG
 from server.run_folder.lock import APP_LOCK
+from server.run_folder.reading import (
+    parse_config,
+    parse_explanation,
+    parse_last_round,
+    parse_object,
+    parse_pooled,
+    parse_rounds,
+)
 from shared_model.errors import StudyError
 
 T = TypeVar("T")
@@ -29,8 +32,6 @@ QUIET_S = 30.0
 TAIL_BYTES = 256 * 1024  # of rounds.jsonl, for its last line
 
 _TIMES = ("status.json", CONFIG, "rounds.jsonl", "metrics.json", "explanations.json", "log.txt")
-_ROUND, _CONFIG = TypeAdapter(Round), TypeAdapter(Config)
-_TEST, _EXPLANATION, _FOLDS = TypeAdapter(TestPart), TypeAdapter(Explanation), TypeAdapter(tuple[int, ...])
 
 NOT_HELD = "No process of this machine works on the run. Where it was stopped or killed, --resume continues it."
 NO_STATUS = (
@@ -86,9 +87,9 @@ class RunReader:
         if place is None:
             return None
         problems: list[str] = []
-        explanation = self._try(place.path / "explanations.json", _parse_explanation, problems)
-        rounds = self._try(place.path / "rounds.jsonl", _parse_rounds, problems) or ()
-        config = self._try(_find_config(place, places), _parse_config, problems)
+        explanation = self._try(place.path / "explanations.json", parse_explanation, problems)
+        rounds = self._try(place.path / "rounds.jsonl", parse_rounds, problems) or ()
+        config = self._try(_find_config(place, places), parse_config, problems)
         summary = self._summarise(place, places, cache(self._locked))
         if summary.state == "damaged" and summary.reason not in problems:
             problems.append(summary.reason)
@@ -105,9 +106,9 @@ class RunReader:
     def _summarise(self, place: RunPlace, places: dict[str, RunPlace], locked: Locked) -> RunSummary:
         problems: list[str] = []
         status = self._try(place.path / "status.json", _parse_status, problems)
-        config = self._try(_find_config(place, places), _parse_config, problems)
-        tested = self._try(place.path / "metrics.json", _parse_tested, problems)
-        last = self._try(place.path / "rounds.jsonl", _parse_last_round, problems, last_bytes=TAIL_BYTES)
+        config = self._try(_find_config(place, places), parse_config, problems)
+        tested = self._try(place.path / "metrics.json", parse_pooled, problems)
+        last = self._try(place.path / "rounds.jsonl", parse_last_round, problems, last_bytes=TAIL_BYTES)
         changed = self._last_change(place)
         state: State
         if problems:
@@ -186,7 +187,7 @@ def _time_of(path: Path) -> datetime | None:
 
 
 def _parse_status(content: bytes) -> tuple[State, str]:
-    status = _parse_object(content)
+    status = parse_object(content)
     state: State
     for state in ("running", "completed", "interrupted", "failed"):
         if status.get("state") == state:
@@ -194,73 +195,3 @@ def _parse_status(content: bytes) -> tuple[State, str]:
     raise StudyError(
         f"expected the state running, completed, interrupted or failed, got {str(status.get('state'))[:40]!r}."
     )
-
-
-def _parse_config(content: bytes) -> Config:
-    return _validate(_CONFIG.validate_python, _parse_object(content))
-
-
-def _parse_tested(content: bytes) -> Tested | None:
-    """Without the curves: they are the report's."""
-    metrics = _parse_object(content)
-    part = metrics.get("test")
-    if part is None:
-        return None
-    if not isinstance(part, dict):
-        raise StudyError("expected an object at test, got another value.")
-    test = _validate(_TEST.validate_python, {**part, "curves": {}, "sites": {}})
-    return Tested(test.pooled, test.failed, _validate(_FOLDS.validate_python, metrics.get("folds", ())))
-
-
-def _parse_explanation(content: bytes) -> Explanation:
-    return _validate(_EXPLANATION.validate_python, _parse_object(content))
-
-
-def _parse_rounds(content: bytes) -> tuple[Round, ...]:
-    """All rounds; a last line that is being written is left out."""
-    return tuple(_parse_round(line) for line in _split(content))
-
-
-def _parse_last_round(content: bytes) -> Round | None:
-    """The last round of the end of a file, whose first line may be cut."""
-    lines = _split(content)
-    return _parse_round(lines[-1]) if lines else None
-
-
-def _split(content: bytes) -> list[bytes]:
-    whole, _, unfinished = content.rpartition(b"\n")
-    lines = [line for line in whole.split(b"\n") if line.strip()]
-    if unfinished.strip() and _is_json(unfinished):
-        lines.append(unfinished)
-    return lines
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _parse_round(line: bytes) -> Round:
-    return _validate(_ROUND.validate_python, _parse_object(line))
-
-
-def _parse_object(content: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"expected JSON of a run, got: {str(error)[:200]}.") from error
-    if not isinstance(value, dict):
-        raise StudyError("expected a JSON object, got another value.")
-    return value
-
-
-def _validate(check: Callable[[object], T], content: object) -> T:
-    try:
-        return check(content)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:80] or "the top"
-        raise StudyError(f"expected the fields of a run, got at {where}: {first['msg'][:200]}.") from error

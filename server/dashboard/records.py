@@ -1,31 +1,15 @@
 """The dashboard's records of a run: frozen, made by `reading`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from server.report.explained import Explanation
-from server.report.records import Config, Round
-from shared_model.evaluation.metrics import Metrics
+from server.run_folder.explanation import Explanation
+from server.run_folder.reading import Tested
+from server.run_folder.records import Config, Round
 
 State = Literal["running", "completed", "failed", "interrupted", "damaged"]
 STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted", "damaged")
-
-
-@dataclass(frozen=True)
-class Tested:
-    """The test part of metrics.json.
-
-    Attributes:
-        pooled: of all hospitals together; None where it may not be told.
-        failed: hospitals that did not answer, and why.
-        folds: whose predictions were pooled; empty for a single run.
-    """
-
-    pooled: Metrics | None
-    failed: Mapping[str, str]
-    folds: tuple[int, ...]
 
 
 @dataclass(frozen=True)

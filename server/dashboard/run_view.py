@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from server.dashboard.records import RunDetail
 from server.dashboard.time_left import TimeLeft, estimate_time_left
 from server.dashboard.views import describe_auc, describe_seconds, describe_state, describe_time, describe_took
-from server.report.records import Round, only_validates
+from server.run_folder.records import Round, only_validates
 from shared_model.pages.blocks import (
     Block,
     BulletPoints,
@@ -84,7 +84,7 @@ def _list_tiles(run: RunDetail, words: Words) -> Iterator[Tile]:
         answered = words("run.of", part=len(last.answered), whole=len(last.asked))
         yield Tile(words("run.answered"), answered, note=words("run.in_round", round=last.round))
     if summary.tested is not None:
-        pooled = summary.tested.pooled
+        pooled = summary.tested.part.pooled
         beside = words("list.ci", ci=interval(pooled.auc_ci)) if pooled and pooled.auc_ci else ""
         note = words("list.patients", n=pooled.n, events=pooled.events) if pooled else words("run.too_few")
         value = describe_auc(summary.tested, words)
@@ -151,7 +151,7 @@ def describe_hospitals(run: RunDetail, words: Words) -> Section:
     failures = [
         *_describe_failures("spread", run.explanation.spread_failed if run.explanation else {}, words),
         *_describe_failures("explain", run.explanation.failed if run.explanation else {}, words),
-        *_describe_failures("test", run.summary.tested.failed if run.summary.tested else {}, words),
+        *_describe_failures("test", run.summary.tested.part.failed if run.summary.tested else {}, words),
         *(
             words("hospitals.failed_point", round=one.round, phase=one.phase, name=isolated(name), reason=reason)
             for one in reversed(run.rounds)

@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 from scipy.special import stdtrit
 
-from server.report.records import Config, Round
+from server.run_folder.records import Config, Round
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import HipfedError
 

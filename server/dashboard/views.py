@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
-from server.dashboard.records import RunSummary, State, Tested
+from server.dashboard.records import RunSummary, State
+from server.run_folder.reading import Tested
 from shared_model.pages.blocks import Mark, Marked
 from shared_model.pages.numbers import SUPPRESSED, interval, number
 from shared_model.pages.wording import Words
@@ -62,7 +63,7 @@ class ListRow:
 
 def describe_row(run: RunSummary, words: Words) -> ListRow:
     """A run's row."""
-    pooled = run.tested.pooled if run.tested else None
+    pooled = run.tested.part.pooled if run.tested else None
     auc = pooled.auc if pooled else None
     return ListRow(
         id=f"run-{hashlib.sha256(run.name.encode()).hexdigest()[:16]}",
@@ -106,7 +107,7 @@ def describe_auc(tested: Tested | None, words: Words) -> str:
     """The test part's AUC in words where it is no number."""
     if tested is None:
         return words("list.no_auc")
-    return SUPPRESSED if tested.pooled is None else number(tested.pooled.auc)
+    return SUPPRESSED if tested.part.pooled is None else number(tested.part.pooled.auc)
 
 
 def describe_took(run: RunSummary, words: Words) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from server.report.content import RunContent
-from server.report.explained import Explanation
 from server.report.sections.data_quality import describe_findings
 from server.report.shares import tell_interval_meaning
+from server.run_folder.explanation import Explanation
 from shared_model.model.untrained_encoders import describe_encoder, is_untrained
 from shared_model.pages.numbers import interval, percent
 from shared_model.pages.wording import Words

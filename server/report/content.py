@@ -2,19 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from server.report.explained import Explanation
-from server.report.records import Config, ModelFile, Quality, Round, TestPart
+from server.run_folder.explanation import Explanation
 from server.run_folder.folder import CONFIG, read_status
+from server.run_folder.reading import (
+    parse_config,
+    parse_explanation,
+    parse_model,
+    parse_quality,
+    parse_rounds,
+    parse_tested,
+    read_record,
+)
+from server.run_folder.records import Config, ModelFile, Quality, Round, TestPart
 from shared_model.errors import StudyError
-
-T = TypeVar("T")
 
 _DEATHS = frozenset({"death", "deaths", "dead", "died", "mortality", "deceased", "fatal", "exitus"})
 _DOUBTS = frozenset(
@@ -104,54 +107,18 @@ def read_run(path: Path) -> RunContent:
     state, reason = read_status(path)
     if state == "missing":
         raise StudyError(f"{path}: expected a run folder with status.json, got none. Give the folder of a run.")
-    metrics = _read(path / "metrics.json")
-    metrics = {} if metrics is None else metrics
-    if not isinstance(metrics, dict):
-        raise StudyError(f"{path / 'metrics.json'}: expected a JSON object, got another value. Run the study again.")
-    folds = tuple(metrics.get("folds", ()))
-    config = path / CONFIG if not folds else path / f"fold-{folds[0]}" / CONFIG
+    tested = read_record(path / "metrics.json", parse_tested)
+    folds = tested.folds if tested else ()
+    first = path / f"fold-{folds[0]}" if folds else path
     return RunContent(
         name=path.resolve().name,
         state=state,
         reason=reason,
-        config=_parse(config, Config, _read(config)),
-        rounds=tuple(_read_rounds(path / "rounds.jsonl")),
-        quality=_parse(path / "quality.json", Quality, _read(path / "quality.json")),
-        test=_parse(path / "metrics.json", TestPart, metrics.get("test")),
+        config=read_record(first / CONFIG, parse_config),
+        rounds=read_record(path / "rounds.jsonl", parse_rounds) or (),
+        quality=read_record(path / "quality.json", parse_quality),
+        test=tested.part if tested else None,
         folds=folds,
-        explanation=_parse(path / "explanations.json", Explanation, _read(path / "explanations.json")),
-        model=_parse(path / "model.json", ModelFile, _read(path / "model.json")),
+        explanation=read_record(path / "explanations.json", parse_explanation),
+        model=read_record(path / "model.json", parse_model),
     )
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: expected a JSON file of a run, got: {error}. Run the study again.") from error
-
-
-def _read_rounds(path: Path) -> Iterable[Round]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rounds = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: expected a JSON object a line, got: {error}. Run the study again.") from error
-    for line in rounds:
-        parsed = _parse(path, Round, line)
-        if parsed is not None:
-            yield parsed
-
-
-def _parse(path: Path, kind: type[T], content: object) -> T | None:
-    if content is None:
-        return None
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise StudyError(
-            f"{path}: expected the fields of a run, got at {where}: {first['msg']}. "
-            "Use the version of hipfed that wrote it, or run the study again."
-        ) from error

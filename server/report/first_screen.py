@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from server.report.cautions import list_cautions
 from server.report.content import RunContent
-from server.report.records import TestPart
 from server.report.shares import tell_range, tell_share
+from server.run_folder.records import TestPart
 from shared_model.evaluation.metric_intervals import Interval
 from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Tile

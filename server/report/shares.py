@@ -4,7 +4,7 @@ A share of 0 with an interval from 0 to 0 looks like certainty that a modality i
 training patients gave no evidence that it helps, so the fit left it out. So neither number is shown.
 """
 
-from server.report.explained import Explanation, ModalityEntry
+from server.run_folder.explanation import Explanation, ModalityEntry
 from shared_model.pages.numbers import percent, percent_interval
 from shared_model.pages.wording import Words
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from scipy.stats import norm
 
-from server.run_folder.folder import RunFolder
+from server.run_folder.explanation import Explanation
+from server.run_folder.folder import CONFIG
+from server.run_folder.reading import parse_config, parse_explanation, read_record
+from server.run_folder.records import Ends
 from shared_model.errors import StudyError
-from shared_model.schema import Schema
 from shared_model.shapley.shares import LEVEL
 
 EXPLANATIONS = "explanations.json"
@@ -60,38 +62,31 @@ def read_explained_items(run: Path) -> ExplainedItems:
     path = run / EXPLANATIONS
     if not path.is_file():
         raise StudyError(f"{path}: expected a run that was explained, got none. Give the folder of a finished run.")
-    folder = RunFolder(run)
-    content, config = folder.read_json(EXPLANATIONS), folder.read_json("config.json")
-    try:
-        if content.get("suppressed"):
+    explanation = read_record(path, parse_explanation)
+    config = read_record(run / CONFIG, parse_config)
+    if explanation is None or not explanation.modalities:
+        if explanation is not None and explanation.suppressed:
             raise StudyError(
                 f"explanation at {path}: expected one that may be shown, got a suppressed one. "
                 "Explain more patients; the small-cell rule hides this one."
             )
-        study = Schema.model_validate(config["schema"]).modalities if config else ()
-        return _collect_items(content, study)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"{path}: expected an explanation of this version of hipfed, got {type(error).__name__}: {error}. "
-            "Run the study again."
-        ) from error
+        raise StudyError(f"{path}: expected the importance of modalities, got none. Run the study again.")
+    return _collect_items(explanation, config.schema_.modalities if config else ())
 
 
-def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> ExplainedItems:
-    modalities, features = content["modalities"], content["features"]
+def _collect_items(explanation: Explanation, study: tuple[str, ...]) -> ExplainedItems:
     # Not `share_ci`: with other training patients shares differ by more.
-    entries = {ExplainedItem(name): (row["share"], row["share_range"]) for name, row in modalities.items()}
+    entries = {ExplainedItem(name): (row.share, row.share_range) for name, row in explanation.modalities.items()}
     shown, suppressed = {}, set()
-    for modality, rows in features.items():
-        for row in rows[:-1]:  # the last is `presence`, which is no feature
-            item = ExplainedItem(modality, row["name"])
-            if row.get("suppressed"):
+    for modality, rows in explanation.features.items():
+        for row in (rows or ())[:-1]:  # the last is `presence`, which is no feature
+            item = ExplainedItem(modality, row.name)
+            if row.suppressed:
                 suppressed.add(item)
             else:
-                shown[item] = (row["mean_abs"], row["mean_abs_ci"])
+                shown[item] = (row.mean_abs, row.mean_abs_ci)
     entries |= shown
-    undefined = [str(item) for item, (value, _) in entries.items() if value is None]
-    if undefined:
+    if undefined := [str(item) for item, (value, _) in entries.items() if value is None]:
         raise StudyError(
             f"importance of {', '.join(undefined)} at {EXPLANATIONS}: expected a number, got null. "
             "Compare with a model whose predictions differ between patients."
@@ -99,17 +94,18 @@ def _collect_items(content: Mapping[str, Any], study: tuple[str, ...]) -> Explai
     known = {item.modality: frozenset[str]() for item in entries}
     for item in (*shown, *suppressed):
         known[item.modality] |= {item.feature}
+    importance = {item: value for item, (value, _) in entries.items() if value is not None}
     return ExplainedItems(
-        importance={item: float(value) for item, (value, _) in entries.items()},
-        spread={item: _standard_error(float(value), ends) for item, (value, ends) in entries.items()},
+        importance=importance,
+        spread={item: _standard_error(importance[item], ends) for item, (_, ends) in entries.items()},
         suppressed=frozenset(suppressed),
-        names=dict.fromkeys(study) | (known if features else dict.fromkeys(known)),
-        about={key: content[key] for key in ("model_hash", "background_id", "part", "n", "events")},
+        names=dict.fromkeys(study) | (known if explanation.features else dict.fromkeys(known)),
+        about={key: getattr(explanation, key) for key in ("model_hash", "background_id", "part", "n", "events")},
     )
 
 
-def _standard_error(value: float, interval: list[float] | None) -> float:
+def _standard_error(value: float, interval: Ends) -> float:
     """Of an interval; its longer side, since one end may have been cut at 0 or 1, or the share lies off its middle."""
-    if interval is None:
+    if interval is None or interval[0] is None or interval[1] is None:
         return float("nan")
     return max(interval[1] - value, value - interval[0], 0.0) / float(norm.ppf((1 + LEVEL) / 2))

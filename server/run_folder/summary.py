@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from server.report.content import names_deaths
-from server.report.explained import SMALLEST_SHARE
+from server.run_folder.explanation import SMALLEST_SHARE
 from server.run_folder.folder import RunFolder, read_status
 from server.run_folder.quality_findings import QUALITY_FILE, describe_findings
 from shared_model.errors import StudyError

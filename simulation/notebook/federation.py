@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from server.report.explained import PRESENCE, Explanation, FeatureEntry
-from server.report.records import Ends
 from server.report.shares import tell_interval_meaning, tell_range, tell_share
+from server.run_folder.explanation import PRESENCE, Explanation, FeatureEntry
+from server.run_folder.records import Ends
 from shared_model.errors import StudyError
 from shared_model.pages.blocks import Cell, Table
 from simulation.notebook.showing import WORDS, Of, Shown, check_of

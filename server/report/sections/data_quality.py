@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from server.report.content import RunContent
-from server.report.records import QualityFinding, QualityRow
+from server.run_folder.records import QualityFinding, QualityRow
 from shared_model.pages.blocks import Block, Cell, Folded, Mark, Marked, Section, Table, Text
 from shared_model.pages.wording import Words
 

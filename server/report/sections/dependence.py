@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from server.report.explained import FeatureEntry, Histogram, ValueGroup
+from server.run_folder.explanation import FeatureEntry, Histogram, ValueGroup
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Table, Text
 from shared_model.pages.escaping import figure_text
 from shared_model.pages.numbers import SUPPRESSED, interval

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from server.report.cautions import list_cautions
 from server.report.content import RunContent
-from server.report.records import Config
 from server.report.shares import tell_interval_meaning, tell_modality
+from server.run_folder.records import Config
 from shared_model.config import Scalar
 from shared_model.evaluation.metric_intervals import Interval
 from shared_model.model.untrained_encoders import describe_encoder

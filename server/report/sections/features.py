@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from server.report.content import RunContent
-from server.report.explained import PRESENCE, Explanation, FeatureEntry, ValueGroup
 from server.report.sections.dependence import describe_feature, label_group
+from server.run_folder.explanation import PRESENCE, Explanation, FeatureEntry, ValueGroup
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Heading, Notice, Section, Table, Text
 from shared_model.pages.escaping import figure_text
 from shared_model.pages.numbers import SUPPRESSED

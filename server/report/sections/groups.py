@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from server.report.content import RunContent
-from server.report.explained import Explanation, GroupEntry
 from server.report.sections.dependence import MISSING_LEVEL
+from server.run_folder.explanation import Explanation, GroupEntry
 from shared_model.pages.blocks import Block, Cell, Figure, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, percent, percent_interval
 from shared_model.pages.plots import SERIES, axis, layout, line, name_axis, points_with_intervals, rows_height

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from server.report.content import RunContent
-from server.report.explained import FEWEST_PREDICTING, Explanation, GroupEntry, ModalityEntry
 from server.report.shares import tell_interval_meaning, tell_modality, tell_range, tell_share
+from server.run_folder.explanation import FEWEST_PREDICTING, Explanation, GroupEntry, ModalityEntry
 from shared_model.pages.blocks import Block, Cell, Figure, Folded, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, number, percent, percent_interval
 from shared_model.pages.plots import Trace, axis, layout, name_axis, points_with_intervals, rows_height

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 from server.report.content import RunContent
 from server.report.first_screen import describe_slope, expected_events
-from server.report.records import Curve, TestPart
 from server.report.sections.intervals import wilson_interval
+from server.run_folder.records import Curve, TestPart
 from shared_model.evaluation.metrics import Metrics
 from shared_model.pages.blocks import Block, Cell, Figure, Grid, Notice, Section, Table, Text
 from shared_model.pages.numbers import SUPPRESSED, interval, number, percent

@@ -1,7 +1,7 @@
 """All that decides the run: settings, versions, hashes, hospitals."""
 
 from server.report.content import RunContent
-from server.report.records import Config
+from server.run_folder.records import Config
 from shared_model.pages.blocks import Block, Cell, Folded, Section, Table, Text
 from shared_model.pages.wording import Words
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from server.report.content import RunContent
-from server.report.records import Round, only_validates
+from server.run_folder.records import Round, only_validates
 from shared_model.pages.blocks import Block, Figure, Folded, Grid, Section, Table, Text
 from shared_model.pages.plots import Trace, axis, layout, line
 from shared_model.pages.wording import Words

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from server.report.content import RunContent
-from server.report.explained import PRESENCE, FeatureEntry
+from server.run_folder.explanation import PRESENCE, FeatureEntry
 from shared_model.pages.blocks import Block, Section, Table, Text
 from shared_model.pages.wording import Words
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from server.dashboard.time_left import TimeLeft, estimate_time_left
-from server.report.records import Config, Round
+from server.run_folder.records import Config, Round
 from tests.server.report.run_folders import config
 
 T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with 2 degrees of freedom, from tables

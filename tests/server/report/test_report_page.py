@@ -166,7 +166,7 @@ def test_report_into_a_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("metrics.json", "{", r"metrics\.json: expected a JSON file of a run"),
+        ("metrics.json", "{", r"metrics\.json: expected JSON of a run"),
         ("metrics.json", "[]", r"metrics\.json: expected a JSON object"),
         (
             "metrics.json",
@@ -174,7 +174,7 @@ def test_report_into_a_folder_is_refused(tmp_path: Path) -> None:
             r"metrics\.json: expected the fields of a run, got at ",
         ),
         ("rounds.jsonl", "{}\n", r"rounds\.jsonl: expected the fields of a run, got at round"),
-        ("rounds.jsonl", "{\n", r"rounds\.jsonl: expected a JSON object a line"),
+        ("rounds.jsonl", "{\n", r"rounds\.jsonl: expected JSON of a run"),
         ("explanations.json", '{"modalities": 3}', r"explanations\.json: expected the fields of a run"),
     ],
 )

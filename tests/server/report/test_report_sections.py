@@ -6,11 +6,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from server.report.content import read_run
-from server.report.explained import ValueGroup
 from server.report.page import list_sections
 from server.report.sections import groups
 from server.report.sections.dependence import label_group
 from server.report.sections.training import describe_training
+from server.run_folder.explanation import ValueGroup
 from shared_model.pages.blocks import Marked, Notice, Text, list_figures
 from shared_model.shapley.strata import OUTCOME
 from tests.server.report.reading_sections import WORDS, figure_of, section_of, table_of, texts_of

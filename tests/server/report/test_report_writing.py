@@ -58,7 +58,7 @@ def test_report_that_another_process_cannot_write_is_told_with_its_reason(run: P
 
     (line,) = said
     assert line.startswith("the report was not written: hipfed-server: ")
-    assert "metrics.json: expected a JSON file of a run" in line.replace("\n", " ")
+    assert "metrics.json: expected JSON of a run" in line.replace("\n", " ")
     assert line.endswith(f"`hipfed-server report {run}` writes it")
 
 

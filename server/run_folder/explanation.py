@@ -1,11 +1,11 @@
-"""The report's view of explanations.json."""
+"""Record of explanations.json."""
 
 from collections.abc import Mapping
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from server.report.records import Ends, Number, Released
+from server.run_folder.records import Ends, Number, Released
 
 SMALLEST_SHARE = 0.0005  # below, a share would be written as 0.0%
 FEWEST_PREDICTING = 5  # hospitals: of three or four, an interval for the next one says nothing

@@ -1,4 +1,4 @@
-"""The report's view of a run folder: the files' fields that it shows, and no others.
+"""Records of a run folder's files: the fields that report and dashboard show, and no others.
 
 A field that an older run lacks has a default; `None` is what may not be told (suppressed) or is not defined.
 """
@@ -57,6 +57,12 @@ class StudySchema:
     events: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
     images: Mapping[str, Mapping[str, object]] = Field(default_factory=dict)
     further: Mapping[str, Mapping[str, Mapping[str, object]]] = Field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of all modalities."""
+        others = (*self.series, *self.events, *self.images, *(name for kind in self.further.values() for name in kind))
+        return ("static", *others) if self.static else others
 
 
 @_record
