@@ -172,7 +172,8 @@ def run(
 
 
 def _complete(folder: RunFolder) -> str:
-    folder.write_json("config.json", {"settings": parse_settings({}).to_config()})
+    schema = parse_schema(STATIC_SCHEMA, source="schema.toml")
+    folder.write_json("config.json", {"settings": parse_settings({}).to_config(), "schema_sha256": schema.sha256})
     folder.write_status("completed")
     return "finished:completed"
 
