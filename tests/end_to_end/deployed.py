@@ -163,13 +163,17 @@ class Deployment:
         """Command lines of what still runs."""
         return [" ".join(process.cmdline()) for process in self.find("")]
 
+    def owns(self, process: psutil.Process) -> bool:
+        """True if a process was started by a command of this deployment."""
+        return process.environ().get(MARK) == self.environment[MARK]
+
     def find(self, word: str) -> list[psutil.Process]:
         """Processes of this deployment whose command line has this word."""
         found = []
         for process in psutil.process_iter():
             try:
-                is_ours = process.environ().get(MARK) == self.environment[MARK]
-                if is_ours and process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline()):
+                is_alive = self.owns(process) and process.status() != psutil.STATUS_ZOMBIE
+                if is_alive and word in " ".join(process.cmdline()):
                     found.append(process)
             except psutil.Error:
                 continue
