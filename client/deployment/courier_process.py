@@ -29,7 +29,7 @@ MOST_AHEAD_S, MOST_BEHIND_S = 5, 300  # what Flower tolerates of a SuperNode's c
 _DROPPED = re.compile(r"Failed to (receive|send) message|is not in `RUNNING` status. Ignoring (message)")
 _SENT = "Sent successfully"
 _LOST = "A question may have been lost with a connection that broke"  # our own words, see supernode.py
-_SUPERNODE = Path(__file__).with_name("supernode.py").read_text(encoding="utf-8")
+_SUPERNODE = (Path(__file__).parents[1] / "flower" / "supernode.py").read_text(encoding="utf-8")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ENVIRONMENT = {
     "PYTHONNOUSERSITE": "1",  # HOME is the SuperNode's own

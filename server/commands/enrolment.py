@@ -192,7 +192,7 @@ def _tell_flower(home: CoordinatorHome, registry: Registry) -> None:
 
     Who else may listen at its port is not asked: of a copied home, it is the original's.
     """
-    from server.enrolment.flower_nodes import sync_nodes
+    from server.flower.nodes import sync_nodes
 
     port = home.read_settings().superlink_port
     if lock_holder(home.processes, LOCK) is None or not is_listening(port, timeout_s=2.0):

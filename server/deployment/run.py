@@ -15,7 +15,7 @@ from server.deployment.services import service_environment
 from server.deployment.status import list_statuses
 from server.deployment.unanswered import UnansweredQuestions
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.enrolment.flower_nodes import enrolled_nodes
+from server.flower.nodes import enrolled_nodes
 from server.flower.run_config import COHORT, ENROLLED, OUT, RESUME, SCHEMA, format_enrolled
 from server.flower.submission import (
     APP_END_S,

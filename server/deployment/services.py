@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.enrolment.flower_nodes import sync_nodes
+from server.flower.nodes import sync_nodes
 from server.flower.submission import flower_environment, write_connection
 from shared_model.errors import HipfedError, SettingsError
 from shared_model.identity.coordinator_status import REACHED, UnreachableError, fetch_status

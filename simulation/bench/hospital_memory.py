@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from client.deployment.supernode import COURIER, LAUNCHER
+from client.flower.supernode import COURIER, LAUNCHER
 from shared_model.errors import StudyError
 from shared_model.process import supervision
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from client.deployment.supernode import COURIER
+from client.flower.supernode import COURIER
 from shared_model.config import parse_settings
 from shared_model.process import supervision
 from shared_model.process.guardian import marked_processes

@@ -10,7 +10,7 @@ import pytest
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 import client.deployment.courier_process
-import client.deployment.supernode
+import client.flower.supernode
 from client.deployment.courier_place import courier_place
 from client.deployment.courier_process import MOST_AHEAD_S, MOST_BEHIND_S, CourierPart
 from client.deployment.supervise import describe_site
@@ -99,7 +99,7 @@ def test_supernode_that_may_have_lost_a_question_must_start_anew(
 ) -> None:
     part = _part(tmp_path, monkeypatch, _answer())
 
-    part.observe(client.deployment.supernode.LOST)
+    part.observe(client.flower.supernode.LOST)
 
     assert part.must_restart().startswith("a question may have been lost")
     part.forget()

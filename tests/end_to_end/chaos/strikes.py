@@ -17,7 +17,7 @@ from typing import IO
 
 import psutil
 
-from client.deployment.supernode import COURIER, LAUNCHER
+from client.flower.supernode import COURIER, LAUNCHER
 from shared_model.process import supervision
 from tests.end_to_end.deployed import BIN, Deployment, Done
 from tests.waiting import PATIENCE_S, wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import client.deployment.supernode
+import client.flower.supernode
 from tests.end_to_end.chaos.conftest import FAR, HOSPITALS, Ground, standing
 from tests.end_to_end.chaos.strikes import (
     assert_completed,
@@ -124,7 +124,7 @@ def test_question_lost_with_a_line_that_breaks_is_put_again(usual: Ground, tmp_p
         usual.proxy.stall(0.0)
         done = run.finish()
 
-    assert client.deployment.supernode.LOST.encode() in log.read_bytes()[start:]
+    assert client.flower.supernode.LOST.encode() in log.read_bytes()[start:]
     assert_completed(done, out)
     assert_no_round_lost(out, HOSPITALS)
     assert_same_results(out, usual.expected)

@@ -9,10 +9,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from server.cli import app
-from server.enrolment import flower_nodes
 from server.enrolment.authority import read_certificate
 from server.enrolment.coordinator_home import CoordinatorHome
-from server.enrolment.flower_nodes import NodeChanges
+from server.flower import nodes
+from server.flower.nodes import NodeChanges
 from shared_model.identity.enrolment_request import EnrolmentRequest
 from shared_model.identity.fingerprint import certificate_fingerprint
 from shared_model.process.folder_lock import hold_lock
@@ -263,7 +263,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address)
         return NodeChanges(("east",), 0)
 
-    monkeypatch.setattr(flower_nodes, "sync_nodes", sync)
+    monkeypatch.setattr(nodes, "sync_nodes", sync)
     return addresses
 
 

@@ -19,8 +19,8 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, Unregi
 from flwr.supercore.control import ControlHttpClient
 
 from server.enrolment.authority import Authority, issue_server_certificate, make_authority
-from server.enrolment.flower_nodes import NodeChanges, enrolled_nodes, sync_nodes
 from server.enrolment.registry import Registry
+from server.flower.nodes import NodeChanges, enrolled_nodes, sync_nodes
 from shared_model.errors import EnrolmentError
 from tests.server.enrolment.requests_of_hospitals import NOW, ask
 from tests.waiting import PATIENCE_S, wait_until

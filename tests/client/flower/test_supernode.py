@@ -20,8 +20,8 @@ from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeStateFactory
 
-import client.deployment.supernode
-from client.deployment.supernode import (
+import client.flower.supernode
+from client.flower.supernode import (
     FLOWER,
     LEASE_S,
     OneCourier,
@@ -31,7 +31,7 @@ from client.deployment.supernode import (
 )
 from tests.waiting import PATIENCE_S
 
-PROGRAM = Path(client.deployment.supernode.__file__).read_text(encoding="utf-8")
+PROGRAM = Path(client.flower.supernode.__file__).read_text(encoding="utf-8")
 
 
 # Flower's command is a few words here; everything else is as it is, the launcher too.
@@ -89,7 +89,7 @@ def test_there_is_one_courier_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         os.read(reading, 1)
         os._exit(0 if token == TOKEN else 1)
 
-    monkeypatch.setattr(client.deployment.supernode, "_be_courier", be_courier)
+    monkeypatch.setattr(client.flower.supernode, "_be_courier", be_courier)
     executor, types = OneCourier("127.0.0.1:9"), {TaskType.CLIENT_APP}
     spec = ExecutionSpec(
         task_type=TaskType.CLIENT_APP,
@@ -183,7 +183,7 @@ def test_question_that_a_broken_connection_may_have_swallowed_is_told(
         return outcome
 
     monkeypatch.setattr(FleetHttpClient, "PullMessages", pull)
-    client.deployment.supernode.tell_lost_questions()
+    client.flower.supernode.tell_lost_questions()
     coordinator = FleetHttpClient("https://coordinator.example.org")
 
     for outcome in outcomes:
@@ -193,7 +193,7 @@ def test_question_that_a_broken_connection_may_have_swallowed_is_told(
         else:
             assert coordinator.PullMessages(PullMessagesRequest()) is outcome
 
-    assert capfd.readouterr().out.splitlines() == told * [client.deployment.supernode.LOST]
+    assert capfd.readouterr().out.splitlines() == told * [client.flower.supernode.LOST]
 
 
 BAD_GATEWAY = httpx.HTTPStatusError("502", request=httpx.Request("POST", "https://x"), response=httpx.Response(502))
@@ -224,7 +224,7 @@ def test_piece_that_was_stored_over_a_connection_that_broke_counts(
         return PushObjectResponse(stored=outcome)
 
     monkeypatch.setattr(FleetHttpClient, "PushObject", push)
-    client.deployment.supernode.take_stored_pieces()
+    client.flower.supernode.take_stored_pieces()
     coordinator = FleetHttpClient("https://coordinator.example.org")
     request = PushObjectRequest(session_id="s", object_id="o")
 

@@ -1,0 +1,1 @@
+"""Flower at a hospital: its SuperNode, with what hipfed changes in it."""
