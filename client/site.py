@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from client.data import find_schema, load_hospital, read_hospital
+from client.data import find_schema, load_hospital, open_hospital
 from shared_model.config import Settings
 from shared_model.patient_arrays import PatientArrays
 from shared_model.privacy.suppression import SmallCellRule
@@ -48,7 +48,7 @@ class Site:
             DataError: the folder breaks the data contract.
         """
         if not self.with_outcome:  # not from the cache, whose patients are trained on
-            return read_hospital(self.folder, self.schema, with_outcome=False).arrays
+            return open_hospital(self.folder, self.schema, cache_dir=None, with_outcome=False).arrays
         return load_hospital(self.folder, self.schema, cache_dir=self.cache_dir)
 
     def image_hash(self, name: str) -> str:

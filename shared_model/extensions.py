@@ -42,19 +42,34 @@ def known_names(group: str, built_in: Iterable[str]) -> tuple[str, ...]:
     return (*own, *sorted(set(entry_points_of(group)) - set(own)))
 
 
+def package_of(group: str, name: str) -> str:
+    """Name and version of the package that gives a name.
+
+    Raises:
+        ExtensionError: no installed package has the name, or two have.
+    """
+    package = _find(group, name).dist
+    return f"{package.name} {package.version}" if package else "a-package without-version"
+
+
 def load(group: str, name: str) -> Any:
     """The object that an installed package gives a name.
 
     Raises:
         ExtensionError: no installed package has the name, or its object cannot be imported.
     """
-    entry = entry_points_of(group).get(name)
-    if entry is None:
-        raise ExtensionError(f"{group}: expected a package that adds {name!r}, got none. Install it.")
+    entry = _find(group, name)
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a package does when it is imported
         raise ExtensionError(
             f"{group}, {name}: expected {entry.value} to be importable, got {type(error).__name__}: {error}. "
             "Mend or uninstall the package."
         ) from error
+
+
+def _find(group: str, name: str) -> EntryPoint:
+    entry = entry_points_of(group).get(name)
+    if entry is None:
+        raise ExtensionError(f"{group}: expected a package that adds {name!r}, got none. Install it.")
+    return entry

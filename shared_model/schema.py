@@ -154,7 +154,10 @@ class Schema(SchemaPart):
         if not isinstance(content, dict):
             return content
         own = {name: value for name, value in content.items() if name in cls.model_fields and name != "further"}
-        sections = {**content.get("further", {}), **{name: content[name] for name in content.keys() - cls.model_fields}}
+        told = content.get("further", {})
+        if not isinstance(told, Mapping) or told.keys() & set(KINDS):
+            raise ValueError("further: expected sections of kinds that packages add, got something else")
+        sections = {**told, **{name: content[name] for name in content.keys() - cls.model_fields}}
         return {**own, "further": {kind: _read_section(kind, sections[kind]) for kind in sorted(sections)}}
 
     @model_validator(mode="after")

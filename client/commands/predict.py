@@ -49,8 +49,8 @@ def predict(
         write_private(out, table.to_csv(index=False))
     console, mean = Console(), table["risk"].mean()
     console.print(f"{len(table)} patients, mean predicted risk {mean:.3f}", highlight=False)
-    if predictions.took_part:
-        console.print("The model was trained on some of them: of these the risks are too good.", highlight=False)
+    if said := predictions.describe_seen():
+        console.print(said, highlight=False)
     console.print("Research use only; not for decisions about a patient.", highlight=False)
     console.print(f"written to {out}", markup=False, soft_wrap=True)
 

@@ -61,7 +61,12 @@ def load_hospital(folder: Path, schema: Schema, *, cache_dir: Path) -> PatientAr
 
 
 def open_hospital(
-    folder: Path, schema: Schema, *, cache_dir: Path | None, progress: Progress | None = None
+    folder: Path,
+    schema: Schema,
+    *,
+    cache_dir: Path | None,
+    progress: Progress | None = None,
+    with_outcome: bool = True,
 ) -> HospitalData:
     """As `load_hospital`, with the notes of the reading.
 
@@ -70,6 +75,7 @@ def open_hospital(
         schema: the study.
         cache_dir: where decoded hospitals are kept, made if it does not exist; None: nothing is kept.
         progress: told (done, in all) after each image that is decoded.
+        with_outcome: as in `read_hospital`; where it is not needed, nothing is kept.
 
     Raises:
         DataError: the folder breaks the data contract, or changed while it was read.
@@ -78,13 +84,25 @@ def open_hospital(
     root = folder.resolve()
     try:
         files = list_used_files(root, schema)
-        if not files or cache_dir is None:
-            return read_hospital(folder, schema, progress=progress)  # finds what is wrong, if anything
+        if not files:
+            return read_hospital(folder, schema, progress=progress, with_outcome=with_outcome)  # finds what is wrong
+        if cache_dir is None or not with_outcome:
+            stamps = stamp_files(root, files, known={})
+            hospital = read_hospital(folder, schema, progress=progress, with_outcome=with_outcome)
+            _refuse_changed(root, schema, files, stamps)
+            return hospital
         return _open_known(root, schema, files, cache_dir=cache_dir, progress=progress)
     except FileNotFoundError as error:
         raise _changed(folder) from error
     except OSError as error:
         raise _unreadable(folder, error) from error
+
+
+def _refuse_changed(root: Path, schema: Schema, files: list[Path], stamps: Mapping[str, FileStamp]) -> None:
+    again = list_used_files(root, schema)
+    now = stamp_files(root, files, known=stamps) if again == files else {}
+    if again != files or content_key(schema, now) != content_key(schema, stamps):
+        raise _changed(root)
 
 
 def _open_known(
@@ -97,9 +115,7 @@ def _open_known(
     hospital = _load_entry(shelf / key, schema)
     if hospital is None:
         hospital = read_hospital(root, schema, progress=progress)
-        again = list_used_files(root, schema)
-        if again != files or content_key(schema, stamp_files(root, files, known=stamps)) != key:
-            raise _changed(root)
+        _refuse_changed(root, schema, files, stamps)
         with _explained(cache_dir):
             _store_entry(cache_dir, shelf, key, hospital)
         hospital = _load_entry(shelf / key, schema) or hospital

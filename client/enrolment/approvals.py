@@ -9,15 +9,16 @@ import json
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shared_model import extensions
 from shared_model.config import parse_settings
-from shared_model.errors import ApprovalError, SiteError, StudyFileError
+from shared_model.errors import ApprovalError, ExtensionError, SiteError, StudyFileError
 from shared_model.process.files import replace_file
 from shared_model.process.folder_lock import hold_lock
 from shared_model.protocol.messages import PROTOCOL_VERSION
@@ -48,7 +49,7 @@ class _Content(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    approvals: tuple[Approval, ...] = ()
+    approvals: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,26 +63,35 @@ class Approvals:
     path: Path
 
     def read(self) -> tuple[Approval, ...]:
-        """All of them, oldest first.
+        """All that this installation can read, oldest first; a study of kinds of modality that it lacks is left out.
 
         Raises:
             SiteError: the file cannot be read, is open to others, or was damaged: then nothing is approved.
         """
+        return tuple(approval for _, approval in self._read_entries() if approval is not None)
+
+    def _read_entries(self) -> list[tuple[dict[str, Any], Approval | None]]:
+        """Each entry as it stands in the file, and what it says."""
         try:
             with self.path.open(encoding="utf-8") as file:
                 self._check_modes(os.fstat(file.fileno()))
                 content = _Content.model_validate_json(file.read())
-            for approval in content.approvals:
-                if approval.study.protocol == PROTOCOL_VERSION:  # no question has the hash of another
-                    approval.study.check(source=self.path.name)
+            return [(entry, self._read_entry(entry)) for entry in content.approvals]
         except FileNotFoundError:
-            return ()
+            return []
         except (OSError, UnicodeDecodeError, ValidationError, StudyFileError) as error:
             raise SiteError(
                 f"{self.path}: expected the approvals that `hipfed-client approve` wrote, got: {_describe(error)}. "
                 "Until this is mended no study is approved: remove the file and approve again."
             ) from error
-        return content.approvals
+
+    def _read_entry(self, entry: dict[str, Any]) -> Approval | None:
+        if not _may_be_read(entry):
+            return None
+        approval = Approval.model_validate_json(json.dumps(entry))
+        if approval.study.protocol == PROTOCOL_VERSION:  # no question has the hash of another
+            approval.study.check(source=self.path.name)
+        return approval
 
     def require(self, sha256: str) -> None:
         """The study is approved.
@@ -107,11 +117,12 @@ class Approvals:
         """
         check_fit(study)
         with hold_lock(self.path.parent, _LOCK):
-            known = self.read()
-            if any(approval.study.sha256 == study.sha256 for approval in known):
+            known = self._read_entries()
+            if any(approval and approval.study.sha256 == study.sha256 for _, approval in known):
                 return False
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self._write((*known, Approval(approved=now, by=_user(), study=study)))
+            new = Approval(approved=now, by=_user(), study=study)
+            self._write([*(entry for entry, _ in known), new.model_dump(mode="json")])
         return True
 
     def withdraw(self, digits: str) -> StudyFile:
@@ -126,22 +137,22 @@ class Approvals:
             LockedError: another command changes it.
         """
         with hold_lock(self.path.parent, _LOCK):
-            known = self.read()
-            meant = [approval for approval in known if approval.study.sha256.startswith(digits)]
+            known = self._read_entries()
+            meant = [approval for _, approval in known if approval and approval.study.sha256.startswith(digits)]
             if len(meant) != 1 or len(digits) < SHOWN_DIGITS:
                 raise ApprovalError(
                     f"hash: expected at least {SHOWN_DIGITS} digits of one approved study, got {digits!r}. "
                     "`hipfed-client approve --list` shows them."
                 )
-            self._write(tuple(approval for approval in known if approval is not meant[0]))
+            self._write([entry for entry, approval in known if approval is not meant[0]])
         return meant[0].study
 
     def _check_modes(self, file: os.stat_result) -> None:
         if file.st_uid not in {os.geteuid(), 0} or stat.S_IMODE(file.st_mode) & 0o077:
             raise PermissionError(f"owner {file.st_uid}, mode {stat.S_IMODE(file.st_mode):04o}; others can change it")
 
-    def _write(self, approvals: Sequence[Approval]) -> None:
-        text = json.dumps(_Content(approvals=tuple(approvals)).model_dump(mode="json"), indent=1, allow_nan=False)
+    def _write(self, entries: Sequence[dict[str, Any]]) -> None:
+        text = json.dumps(_Content(approvals=tuple(entries)).model_dump(mode="json"), indent=1, allow_nan=False)
         try:
             replace_file(self.path, (text + "\n").encode(), mode=0o600)
         except OSError as error:
@@ -169,6 +180,19 @@ def check_fit(study: StudyFile) -> None:
     if settings.to_config() != study.settings:
         raise ApprovalError(f"{what}: expected every setting, got some. Ask the coordinator for a new file.")
     settings.chosen_modalities(study.study)
+
+
+def _may_be_read(entry: Mapping[str, Any]) -> bool:
+    """True unless the study has kinds of modality whose packages are not installed, or cannot be imported."""
+    study = entry.get("study")
+    schema = study.get("study") if isinstance(study, dict) else None
+    further = schema.get("further", {}) if isinstance(schema, dict) else {}
+    try:
+        for kind in further if isinstance(further, dict) else ():
+            extensions.load(extensions.MODALITIES, kind)
+    except ExtensionError:
+        return False
+    return True
 
 
 def _describe(error: Exception) -> str:

@@ -79,6 +79,7 @@ def open_model(run: Path, site: Site, *, device: torch.device) -> RunModel:
         SettingsError: the run is of another study than the hospital's data, or keeps layers that are not here.
     """
     with _files_of(run, "finished run"):
+        _read_json(run / "metrics.json")  # without it the run was stopped before its model was tested
         return _open_model(run, site, device=device)
 
 

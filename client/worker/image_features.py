@@ -4,13 +4,15 @@ A residual network takes most of a run's time, and one that stays fixed makes th
 """
 
 import hashlib
+import inspect
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.site import Site
 from client.worker.tensor_cache import forget_oldest, write_tensors
@@ -35,7 +37,8 @@ def image_features(
         networks_sha256: hash of all networks of the model that stay fixed.
     """
     device = model.image_encoders()[name].projection.weight.device
-    depends_on = (networks_sha256, preprocessing.image_mean[name], preprocessing.image_sd[name], site.image_hash(name))
+    scale = (preprocessing.image_mean[name], preprocessing.image_sd[name])
+    depends_on = (networks_sha256, _hash_code(model.image_encoders()[name]), *scale, site.image_hash(name))
     key = hashlib.sha256(repr(depends_on).encode()).hexdigest()
     path = site.state_dir / "features" / f"{name}-{key}-{device.type}.safetensors"
     try:
@@ -46,6 +49,16 @@ def image_features(
         write_tensors(path, {"features": kept})
         forget_oldest(path.parent.glob("*.safetensors"), keep=KEPT_FILES)
     return kept
+
+
+def _hash_code(encoder: nn.Module) -> str:
+    """What an encoder does with its weights: its layers, and the source of those that are not torch's."""
+    kinds = {type(part) for part in encoder.modules() if not type(part).__module__.startswith("torch.")}
+    files = {inspect.getsourcefile(kind) for kind in kinds}
+    digest = hashlib.sha256(repr(encoder).encode())
+    for file in sorted(str(file) for file in files if file):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from client.site import Site
 from client.worker.drift_control import open_control
 from client.worker.local_model import LocalModel, embedding_key, open_local_model
 from client.worker.run_state import NeedsWeightsError, RunState
+from client.worker.seen_patients import note_patients
 from shared_model.config import Settings
 from shared_model.errors import ProtocolError
 from shared_model.evaluation.score_quantities import pack_scores
@@ -42,6 +43,7 @@ def answer_train(site: Site, settings: Settings, request: TrainRequest, gate: Ga
         SuppressedError: too few patients.
     """
     local = open_local_model(site, settings, request)
+    note_patients(site, settings, request.study.run_id)
     state = RunState.of(site.state_dir, request.study.run_id)
     local.load(request.weights, local.model.travelling_in(request.phase))
     validation, source = _open_sources(local, request, state)

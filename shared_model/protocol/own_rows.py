@@ -1,6 +1,7 @@
 """A hospital's own rows: its metrics and its shares as JSON, read with care by whoever gets them."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from shared_model.protocol.quantities import MAX_PATIENTS, Arrays
 Row = dict[str, Any]
 
 _METRICS = TypeAdapter(Metrics)
+_FRACTIONS = ("auc", "auc_within", "auprc", "brier", "ece")
 
 
 class _ModalityRow(BaseModel):
@@ -48,7 +50,8 @@ def parse_metrics(text: str, rule: SmallCellRule) -> Row:
         if set(row) != set(metrics.to_dict()) or row["n"] > MAX_PATIENTS:
             raise ValueError("row")  # noqa: TRY301 - handled with pydantic's own
         allowed = rule.may_release(n=metrics.n, events=metrics.events)
-    except (ValueError, AttributeError, KeyError) as error:
+        _check_ranges(metrics)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ProtocolError("own row: expected the agreed metrics, got something else.") from error
     return dict(metrics.to_dict()) if allowed else suppressed_row()
 
@@ -67,13 +70,18 @@ def parse_shares(text: str, rule: SmallCellRule, modalities: tuple[str, ...]) ->
         if set(row.modalities) != set(modalities):
             raise ValueError("modalities")  # noqa: TRY301 - handled with pydantic's own
         allowed = rule.may_release(n=row.n, events=row.events)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         raise ProtocolError("own shares: expected the agreed numbers, got something else.") from error
     return row.model_dump() if allowed else suppressed_row()
 
 
-def check_row_counts(row: Mapping[str, Any], arrays: Arrays) -> None:
+def check_row_counts(row: Mapping[str, Any], arrays: Arrays, *, prefix: str = "") -> None:
     """A released row tells the counts of the sums beside it: what is hidden with it is chosen by these counts.
+
+    Args:
+        row: that a hospital releases.
+        arrays: of the same answer.
+        prefix: of the counts' names.
 
     Raises:
         ProtocolError: other counts, or none.
@@ -81,9 +89,9 @@ def check_row_counts(row: Mapping[str, Any], arrays: Arrays) -> None:
     if row == suppressed_row():
         return
     for name in ("n", "events"):
-        counts = np.asarray(arrays.get(name, ())).ravel()
-        if not len(counts) or float(counts[0]) != row[name]:
-            raise ProtocolError("own shares: expected the counts of the sums beside them, got others.")
+        counts = np.asarray(arrays.get(f"{prefix}{name}", ())).ravel()
+        if counts.dtype.kind not in "fiu" or not len(counts) or float(counts[0]) != row[name]:
+            raise ProtocolError("own row: expected the counts of the sums beside it, got others.")
 
 
 def load_row(text: str) -> Row:
@@ -91,11 +99,34 @@ def load_row(text: str) -> Row:
 
     Raises:
         ValueError: not a JSON object, or with NaN or infinity, which JSON does not have.
+        RecursionError: it is nested without end.
     """
-    row = json.loads(text, parse_constant=_refuse_constant)
+    row = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     if not isinstance(row, dict):
         raise ValueError("row")  # noqa: TRY004 - one kind of error for all that is wrong with a row
     return row
+
+
+def _check_ranges(metrics: Metrics) -> None:
+    """Metrics can have the values that they are told to have.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for name in _FRACTIONS:
+        value = getattr(metrics, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(name)
+    losses = (metrics.log_loss, metrics.n, metrics.events, metrics.n - metrics.events)
+    if any(value is not None and value < 0 for value in losses):
+        raise ValueError("losses")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from client.cohort_folder import list_hospitals
@@ -22,7 +23,7 @@ _SHOWN = (("calibration slope", "calibration_slope"), ("in the large", "calibrat
 
 
 def validate_run(run: Path, cohort: Path, *, cache_dir: Path) -> dict[str, Any]:
-    """Score a finished model on all patients of every hospital of a cohort.
+    """Score a finished model on all patients of every hospital of a cohort, but for those whom its run has seen.
 
     Args:
         run: folder of the finished run.
@@ -31,31 +32,40 @@ def validate_run(run: Path, cohort: Path, *, cache_dir: Path) -> dict[str, Any]:
 
     Returns:
         `run_id`, `model_sha256`, `cohort` (its name), `patients`, `same_names` (hospitals that are called as ones of
-        the run) and `test`, as in metrics.json: `pooled`, `sites`, `curves`.
+        the run), `left_out` (by hospital, how many patients were in the run), `not_known` (hospitals of which nothing
+        here tells whether their patients were) and `test`, as in metrics.json: `pooled`, `sites`, `curves`.
 
     Raises:
         StudyError: no finished run, or too few patients with and without the outcome to say anything.
-        SettingsError: no hospitals, hospitals of another study, or those that the model was trained at.
+        SettingsError: no hospitals, hospitals of another study, or one all of whose patients were in the run.
         DataError: a hospital's folder breaks the data contract.
     """
     folders = list_hospitals(cohort)
     if not folders:
         raise SettingsError(f"cohort at {cohort}: expected one folder a hospital, got none.")
-    pooled, rows = ScoreSums.zero(), dict[str, Mapping[str, Any]]()
+    pooled, rows, left_out = ScoreSums.zero(), dict[str, Mapping[str, Any]](), dict[str, int]()
+    unknown = []
     for folder in folders:
         site = Site(folder.name, folder, cache_dir)
         found = predict_site(run, site)
-        if found.took_part:
+        is_new = np.array([seen in {"none", "unknown"} for seen in found.seen])
+        if not is_new.any():
             raise SettingsError(
-                f"cohort at {cohort}: expected hospitals that the model has not seen, got {folder.name}, where it was "
-                "trained. How it does on patients held out there stands in the run's metrics.json."
+                f"cohort at {cohort}: expected hospitals that the model has not seen, got {folder.name}, all of whose "
+                "patients were in the run. How it does on those held out there stands in the run's metrics.json."
             )
-        scores, model = ScoreSums.from_scores(found.logit, found.outcome), open_model(run, site, device=CPU)
+        if not is_new.all():
+            left_out[folder.name] = int((~is_new).sum())
+        if "unknown" in found.seen:
+            unknown.append(folder.name)
+        scores = ScoreSums.from_scores(found.logit[is_new], found.outcome[is_new])
+        model = open_model(run, site, device=CPU)
         metrics, rule = summarise(scores), SmallCellRule.of(model.settings)
         allowed = rule.may_release(n=metrics.n, events=metrics.events)
         rows[folder.name], pooled = metrics.to_dict() if allowed else suppressed_row(), pooled + scores
     _require_enough(pooled, rule)
-    return {**_describe(run, model, cohort), "test": {**describe_scores(pooled, rows, rule), "failed": {}}}
+    seen = {"left_out": left_out, "not_known": unknown}
+    return {**_describe(run, model, cohort), **seen, "test": {**describe_scores(pooled, rows, rule), "failed": {}}}
 
 
 def _require_enough(scores: ScoreSums, rule: SmallCellRule) -> None:
@@ -74,7 +84,7 @@ def _describe(run: Path, model: RunModel, cohort: Path) -> dict[str, Any]:
         "run_id": model.run_id,
         "model_sha256": model.model_hash,
         "cohort": cohort.resolve().name,
-        "patients": "all patients of each hospital",
+        "patients": "all patients of each hospital whom the run has not seen",
         "same_names": sorted(trained_at & {folder.name for folder in list_hospitals(cohort)}),
     }
 
@@ -87,8 +97,10 @@ def print_validation(content: Mapping[str, Any], console: Console) -> None:
     if not pooled.get("suppressed"):
         told = (f"{label} {_with_interval(pooled, key)}" for label, key in _SHOWN)
         console.print("; ".join(told), markup=False, highlight=False)
-    if content["same_names"]:
-        names = ", ".join(content["same_names"])
+    for hospital, n in content["left_out"].items():
+        console.print(f"{hospital}: {n} patients were in the run and are left out.", markup=False, highlight=False)
+    if doubtful := sorted(set(content["same_names"]) & set(content["not_known"])):
+        names = ", ".join(doubtful)
         console.print(
             f"The run had hospitals of these names, too: {names}. Whether they are the same, names do not tell: of "
             "patients that the model was trained on, the figures are too good.",

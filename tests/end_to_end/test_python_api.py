@@ -34,7 +34,8 @@ def test_lines_of_the_guide_run_a_study_and_use_its_model(tmp_path: Path, monkey
     assert metrics["n"] > 0
     assert 0 < metrics["auc"] < 1
     assert not shares.empty
-    assert set(risks.columns) >= {"patient_id", "risk", "static"}
+    assert set(risks.columns) >= {"patient_id", "risk", "has_static"}
+    assert set(risks["part_of_run"]) == {"train", "val", "test"}
     assert risks["risk"].between(0, 1).all()
     assert interval[0] < interval[1]
     assert open_results("runs/first").content.state == "completed"

@@ -150,6 +150,14 @@ def test_schema_is_refused_when_a_modality_is_out_of_range(old: str, new: str, p
         parse(WHOLE.replace(old, new))
 
 
+@pytest.mark.parametrize("further", ["further = 5", "further = [1]", "[further.series.x]\nstep = 5"])
+def test_schema_is_refused_when_further_is_no_section_of_a_package(further: str) -> None:
+    text = f"{further}\n{WHOLE}" if further.startswith("further") else f"{WHOLE}\n{further}"
+
+    with pytest.raises(SchemaError, match="further: expected sections of kinds that packages add"):
+        parse_schema(text, source="schema.toml")
+
+
 def test_schema_is_refused_when_it_is_not_toml() -> None:
     with pytest.raises(SchemaError, match=r"schema.toml: expected TOML, got: .*line 2"):
         parse('[study]\nname = "hip\n')

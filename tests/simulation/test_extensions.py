@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.idle_settings import idle_settings
 from server.protocol.strategy import build_strategy
 from server.run_folder.folder import RunFolder
-from shared_model.config import parse_settings
+from shared_model.config import Scalar, parse_settings
 from shared_model.errors import ExtensionError, SettingsError
-from shared_model.extensions import entry_points_of
+from shared_model.extensions import IMAGE_ENCODERS, entry_points_of, load
 from shared_model.model.fusion import build_model
 from shared_model.schema import parse_schema
 from tests.client.finished_run import finish_run
@@ -67,6 +68,7 @@ def test_study_with_both_is_trained_and_explained_to_the_pixel(tmp_path: Path) -
         tmp_path / "study", strategy="fedavgm", image_encoder="small-cnn", image_training="trained", rounds_joint=1
     )
 
+    assert RunFolder(finished.run).read_json("config.json")["packages"]["example"] == "1.0"
     assert [line["phase"] for line in read_rounds(RunFolder(finished.run)) if line["train_loss"] is not None][
         -1
     ] == "joint"
@@ -93,3 +95,33 @@ def test_object_that_is_no_network_is_refused(tmp_path: Path, monkeypatch: pytes
             )
     finally:
         entry_points_of.cache_clear()
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('no device')", "def f(:"], ids=["RuntimeError", "SyntaxError"])
+def test_package_that_fails_when_it_is_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (tmp_path / "broken_package.py").write_text(code, encoding="utf-8")
+    describe("example", tmp_path, "[hipfed.image_encoders]\nbroken = broken_package:Net\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry_points_of.cache_clear()
+    try:
+        with pytest.raises(ExtensionError, match=r"broken: expected broken_package:Net to be importable"):
+            load(IMAGE_ENCODERS, "broken")
+    finally:
+        entry_points_of.cache_clear()
+
+
+@pytest.mark.usefixtures("packages")
+def test_settings_of_built_in_ways_are_idle_where_a_package_does_not_read_them() -> None:
+    schema = parse_schema(STATIC_SCHEMA + IMAGE_SCHEMA.format(name="hip"), source="schema.toml")
+    settings: dict[str, Scalar] = {
+        "strategy": "fedavgm",
+        "image-encoder": "small-cnn",
+        "rounds-joint": 1,
+        "rounds-fusion": 1,
+    }
+
+    assert idle_settings(schema, parse_settings({**settings, "server-learning-rate": 0.5})) == {}
+    assert list(idle_settings(schema, parse_settings({**settings, "image-skip": False}))) == ["image-skip"]
+    assert list(idle_settings(schema, parse_settings({**settings, "proximal-mu": 0.5}))) == ["proximal-mu"]

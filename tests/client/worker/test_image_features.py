@@ -137,3 +137,17 @@ def test_oldest_features_are_forgotten(
         image_features(site, model, moved, "hip", networks_sha256="a")
 
     assert len(list(site.state_dir.glob("features/*"))) == 2
+
+
+def test_network_whose_code_changed_sees_the_images_again(
+    site: Site, preprocessing: Preprocessing, model: MultimodalModel, seen: list[int]
+) -> None:
+    """The same weights, of another step between pixels."""
+    first = image_features(site, model, preprocessing, "hip", networks_sha256="0" * 64)
+    image_features(site, model, preprocessing, "hip", networks_sha256="0" * 64)
+    assert len(seen) == 1
+    next(part for part in model.modules() if isinstance(part, torch.nn.Conv2d)).stride = (4, 4)
+    again = image_features(site, model, preprocessing, "hip", networks_sha256="0" * 64)
+
+    assert len(seen) == 2
+    assert not torch.equal(first, again)

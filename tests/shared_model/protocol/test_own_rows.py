@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from shared_model.errors import ProtocolError
+from shared_model.evaluation.metrics import summarise
+from shared_model.evaluation.score_sums import ScoreSums
 from shared_model.privacy.suppression import SmallCellRule
-from shared_model.protocol.own_rows import check_row_counts, parse_shares
+from shared_model.protocol.own_rows import check_row_counts, parse_metrics, parse_shares
 
 NAMES = ("static", "vitals")
 RULE = SmallCellRule()
@@ -66,5 +68,27 @@ def test_row_that_is_no_row_of_shares_is_refused(text: str) -> None:
 def test_row_whose_counts_are_not_those_of_its_sums_is_refused(
     row: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    with pytest.raises(ProtocolError, match="own shares: expected the counts of the sums"):
+    with pytest.raises(ProtocolError, match="own row: expected the counts of the sums"):
         check_row_counts(row, arrays)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"auc": 7.0}, {"brier": -0.1}, {"auc": float("inf")}, {"n": -1}, {"events": 1000}, {"log_loss": -1.0}],
+    ids=str,
+)
+def test_metrics_that_cannot_be_are_refused(change: dict[str, float]) -> None:
+    scores = ScoreSums.from_scores(np.linspace(-2, 2, 60), (np.arange(60) % 3 == 0).astype(np.int8))
+    row = summarise(scores).to_dict()
+    assert parse_metrics(json.dumps(row), RULE) == row
+
+    with pytest.raises(ProtocolError, match="own row: expected the agreed metrics"):
+        parse_metrics(json.dumps(row | change).replace("Infinity", "1e400"), RULE)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{" * 3, "3", '{"n": NaN}'])
+def test_text_that_is_no_row_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="own row"):
+        parse_metrics(text, RULE)
+    with pytest.raises(ProtocolError, match="own shares"):
+        parse_shares(text, RULE, NAMES)

@@ -1,9 +1,11 @@
 """A finished model on hospitals that it never saw."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
@@ -44,8 +46,8 @@ def test_pooled_auc_is_that_of_all_patients(finished: FinishedRun, other: Path, 
     assert pooled["calibration_intercept_ci"] is not None
     assert set(content["test"]["sites"]) == {"harbour", "hill"}
     assert content["test"]["curves"]["calibration"]
-    assert content["patients"] == "all patients of each hospital"
-    assert content["same_names"] == []
+    assert content["patients"] == "all patients of each hospital whom the run has not seen"
+    assert (content["same_names"], content["left_out"]) == ([], {})
 
 
 def test_hospitals_that_the_model_was_trained_at_are_refused(finished: FinishedRun) -> None:
@@ -53,10 +55,24 @@ def test_hospitals_that_the_model_was_trained_at_are_refused(finished: FinishedR
         validate_run(finished.run, finished.cohort, cache_dir=finished.cache)
 
 
+def test_patients_of_the_run_among_new_ones_are_left_out(finished: FinishedRun, tmp_path: Path) -> None:
+    shutil.copytree(finished.cohort, tmp_path / "later")
+    for name in ("east", "north", "south"):
+        path = tmp_path / "later" / name / "patients.csv"
+        table = pd.read_csv(path)
+        new = table.assign(patient_id=[f"new-{i}" for i in range(len(table))])
+        pd.concat([table, new]).to_csv(path, index=False)
+
+    content = validate_run(finished.run, tmp_path / "later", cache_dir=finished.cache)
+
+    assert content["left_out"] == {"east": 60, "north": 60, "south": 60}
+    assert content["test"]["pooled"]["n"] == 180
+
+
 def test_names_that_the_run_had_too_are_told(finished: FinishedRun, tmp_path: Path) -> None:
     content = validate_run(finished.run, finished.cohort, cache_dir=tmp_path / "elsewhere")
 
-    assert content["same_names"] == ["east", "north", "south"]
+    assert content["same_names"] == content["not_known"] == ["east", "north", "south"]
 
 
 def test_too_few_deaths_say_so(finished: FinishedRun, tmp_path: Path) -> None:
@@ -73,7 +89,7 @@ def test_command_shows_intervals_and_writes_a_new_file(finished: FinishedRun, ot
     first, again = CliRunner().invoke(app, command), CliRunner().invoke(app, command)
 
     assert first.exit_code == 0, first.output
-    assert "on all patients of each hospital of other" in " ".join(first.output.split())
+    assert "on all patients of each hospital whom the run has not seen of other" in " ".join(first.output.split())
     assert "calibration slope" in first.output
     assert json.loads(out.read_text(encoding="utf-8"))["cohort"] == "other"
     assert again.exit_code == 1
