@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt64
 
 from shared_model.config import Settings
 from shared_model.errors import SuppressedError
 from shared_model.privacy.suppression import SmallCellRule, suppressed_row
 from shared_model.protocol.messages import Request
-from shared_model.protocol.quantities import Quantities, check_arrays
+from shared_model.protocol.quantities import MASKED, Quantities, check_arrays, pack_integers
 from shared_model.protocol.questions import find_question
 from shared_model.quality.checks import LIMITS, QualityReport, check_report
 from shared_model.schema import Schema
@@ -36,6 +37,7 @@ class Gate:
         run_id: of the study run that asks.
         kind: of the question, for the audit log.
         quantities: the arrays that may leave in the answer; looked at when they are to.
+        mask: what hides them from everybody but the total; None where the study's sums are not secure.
     """
 
     rule: SmallCellRule
@@ -43,6 +45,7 @@ class Gate:
     run_id: str
     kind: str
     quantities: Callable[[], Quantities]
+    mask: Callable[[UInt64[np.ndarray, "n"]], UInt64[np.ndarray, "n"]] | None = None
 
     @classmethod
     def of(cls, request: Request, rule: SmallCellRule, *, schema: Schema, settings: Settings, audit_log: Path) -> Gate:
@@ -65,7 +68,7 @@ class Gate:
         )
 
     def release_sums(self, arrays: Mapping[str, np.ndarray], *, n_patients: int) -> dict[str, np.ndarray]:
-        """Arrays that are going to be added over hospitals.
+        """Arrays that are going to be added over hospitals, as they leave: masked, where the sum is a secure one.
 
         Args:
             arrays: what would leave.
@@ -77,9 +80,10 @@ class Gate:
         """
         if n_patients < self.rule.min_patients:
             raise SuppressedError(f"{self.kind}: expected at least {self.rule.min_patients} patients, got fewer.")
-        check_arrays(arrays, self.quantities(), where=self.kind)
+        quantities = self.quantities()
+        check_arrays(arrays, quantities, where=self.kind)
         self._log(self.kind, arrays)
-        return dict(arrays)
+        return {MASKED: self.mask(pack_integers(arrays, quantities))} if self.mask else dict(arrays)
 
     def release_row(self, row: Mapping[str, object], *, n: int, events: int) -> str:
         """The hospital's own row as JSON, or the suppressed row, which looks the same whatever the reason."""

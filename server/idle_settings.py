@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shared_model.config import Phase, Settings, parse_settings
+from shared_model.config import IMAGE_ENCODERS, STRATEGIES, Phase, Settings, parse_settings
 from shared_model.errors import SettingsError
 from shared_model.model.fusion import MultimodalModel, empty_model
 from shared_model.quality.checks import accepted_names
@@ -88,6 +88,10 @@ def _needs(schema: Schema, settings: Settings) -> Iterator[_Need]:
     yield from _of_head(settings)
     yield from _of_rounds(settings, model)
     yield from _of_explanation(settings)
+    yield _Need(
+        ("colluding-hospitals",), settings.secure_sum, "secure-sum=true", "sums that the coordinator adds",
+        "Set secure-sum=true",
+    )  # fmt: skip
 
 
 def _of_modalities(schema: Schema, settings: Settings, model: MultimodalModel) -> Iterator[_Need]:
@@ -108,6 +112,10 @@ def _of_modalities(schema: Schema, settings: Settings, model: MultimodalModel) -
         yield _Need(
             keys, bool(set(named) & set(model.modalities)), f"a modality of {kind}", f"modalities={chosen}", remedy
         )
+    yield _Need(
+        ("image-skip",), settings.image_encoder in IMAGE_ENCODERS, f"one of {', '.join(IMAGE_ENCODERS)}",
+        f"image-encoder={settings.image_encoder}", "Set image-encoder=resnet18",
+    )  # fmt: skip
     images_train = any(name.startswith(_prefixes(model)) for name in _trained_by_steps(settings, model))
     if not model.image_encoders():
         return
@@ -141,10 +149,11 @@ def _of_training(settings: Settings, model: MultimodalModel) -> Iterator[_Need]:
 
 def _of_strategies(settings: Settings) -> Iterator[_Need]:
     got = f"strategy={settings.strategy}"
+    of_package = settings.strategy not in STRATEGIES  # which may use any of them
     yield _Need(("proximal-mu",), settings.strategy == "fedprox", "strategy=fedprox", got, "Set strategy=fedprox")
     yield _Need(
         ("server-learning-rate", "server-beta-1", "server-beta-2", "server-tau"),
-        settings.strategy in _ADAPTIVE,
+        of_package or settings.strategy in _ADAPTIVE,
         "strategy=fedadam or fedyogi",
         got,
         "Set strategy=fedadam",

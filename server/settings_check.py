@@ -39,3 +39,16 @@ def check_settings(schema: Schema, settings: Settings) -> None:
     check_strata(schema, settings)
     if settings.image_weights and not has_images:
         raise SettingsError("image-weights: expected a study with images, got none.")
+
+
+def refuse_simulations_only(settings: Settings) -> None:
+    """A study of real hospitals has no setting that they would refuse.
+
+    Raises:
+        SettingsError: it has.
+    """
+    if settings.secure_sum:
+        raise SettingsError(
+            "secure-sum: expected false in a deployment, where the list of hospitals' keys would be the coordinator's "
+            "alone, got true. Try it in a simulation."
+        )

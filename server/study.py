@@ -29,6 +29,7 @@ from server.protocol.quality import (
 )
 from server.protocol.refits import refit_shares
 from server.protocol.roster import Roster, shake_hands
+from server.protocol.secure_sums import SecureSums
 from server.protocol.statistics import gather_statistics
 from server.protocol.training import train_phase
 from server.protocol.whole_model import WholeModel
@@ -42,6 +43,7 @@ from shared_model.evaluation.score_quantities import pack_scores
 from shared_model.model.fusion import build_model, empty_model, load_image_weights, set_base_rate
 from shared_model.preprocessing.standardisation import Preprocessing
 from shared_model.protocol.messages import PROTOCOL_VERSION, StudyReference
+from shared_model.protocol.used_extensions import used_extensions
 from shared_model.schema import Schema
 from shared_model.training.losses import balanced_event_weight
 from shared_model.training.updates import hash_weights, to_arrays
@@ -144,6 +146,8 @@ def choose_hospitals(
     for name, reason in agreed.excluded.items():
         log.warning("excluded %s: %s", name, reason)
     folder.write_json("config.json", describe_run(everyone, agreed))
+    if settings.secure_sum:
+        everyone = replace(everyone, sums=SecureSums(agreed.signing_keys, settings.colluding_hospitals))
     quality = folder.read_json(QUALITY_FILE) if training else {}
     if not quality:
         judged = judge_quality(replace(everyone, names=agreed.names))
@@ -218,6 +222,7 @@ def start_progress(plan: StudyPlan) -> Progress:
 def describe_run(hospitals: Hospitals, roster: Roster) -> dict[str, Any]:
     """What config.json says: everything that decides the run."""
     study, schema, settings = hospitals.study, hospitals.schema, hospitals.settings
+    further = dict(package.rsplit(" ", 1) for package in used_extensions(schema, settings).values())
     return {
         "run_id": study.run_id,
         "settings": settings.to_config(),
@@ -231,7 +236,7 @@ def describe_run(hospitals: Hospitals, roster: Roster) -> dict[str, Any]:
         ],
         "excluded": roster.excluded,
         "python": platform.python_version(),
-        "packages": {"hipfed": own_version(), **{name: version(name) for name in _PACKAGES}},
+        "packages": {"hipfed": own_version(), **{name: version(name) for name in _PACKAGES}, **further},
     }
 
 

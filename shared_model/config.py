@@ -146,6 +146,12 @@ class Settings(BaseModel):
         default=False,
         description="hospitals answer although the coordinator could compute the patients of small ones",
     )
+    secure_sum: bool = Field(
+        default=False, description="the coordinator learns hospitals' sums, and no hospital's own; in simulations"
+    )
+    colluding_hospitals: int = Field(
+        1, ge=0, le=1000, description="of secure-sum: so many may collude with a coordinator that breaks the protocol"
+    )
     wait_s: float = Field(120.0, gt=0, description="longest wait for hospitals to connect")
     deadline_s: float = Field(900.0, gt=0, description="longest wait for the answers to one question")
 

@@ -8,6 +8,7 @@ HipfedError
   SiteError         the hospital's own machine is in the way; stays at the hospital
     KeyFileError      a key file is missing, readable by others, or not the key that it should be
   ProtocolError     a message is not one that the protocol allows
+    SecureSumError    a step of a secure sum is not one that its rules allow
   EnrolmentError    a request, a certificate or a change of the registry is refused
     TamperedError     the registry is not what its own commands left
   StudyError        the run cannot go on (no quorum, nothing learned)
@@ -72,6 +73,10 @@ class KeyFileError(SiteError):
 
 class ProtocolError(HipfedError):
     """A message is not one that the protocol allows."""
+
+
+class SecureSumError(ProtocolError):
+    """A step of a secure sum is not one that its rules allow; nothing was opened."""
 
 
 class EnrolmentError(HipfedError):

@@ -19,6 +19,15 @@ from client.worker.local_training import answer_train
 from client.worker.readable_rows import refuse_readable_rows
 from client.worker.refits import answer_refit, answer_sizes
 from client.worker.run_state import NeedsWeightsError
+from client.worker.secure_sums import (
+    answer_confirm,
+    answer_keys,
+    answer_open,
+    answer_shares,
+    answer_texts,
+    mask_of,
+    signing_key,
+)
 from client.worker.statistics import answer_statistics
 from shared_model.config import Settings, parse_settings
 from shared_model.errors import DataError, HipfedError, ProtocolError, SchemaError
@@ -27,6 +36,7 @@ from shared_model.protocol import messages
 from shared_model.protocol.messages import (
     HANDSHAKE,
     PROTOCOL_VERSION,
+    SUM_KINDS,
     HandshakeReply,
     HandshakeRequest,
     Message,
@@ -34,8 +44,9 @@ from shared_model.protocol.messages import (
     Request,
     told_protocol,
 )
-from shared_model.protocol.questions import QUESTIONS, Question
+from shared_model.protocol.questions import QUESTIONS, Question, find_question
 from shared_model.protocol.study_hash import study_hash
+from shared_model.protocol.used_extensions import used_extensions
 from shared_model.version import own_version
 
 AnswerFunction = Callable[[Site, Settings, Any, Gate], Message]
@@ -111,12 +122,13 @@ class Worker:
             HipfedError: it may not.
         """
         if kind not in _ANSWERS:
-            raise ProtocolError(f"message: expected one of {', '.join(_ANSWERS)}, got {kind[:40]!r}.")
+            raise ProtocolError(f"message: expected a question of protocol {PROTOCOL_VERSION}, got {kind[:40]!r}.")
         question = QUESTIONS[kind]
         _refuse_other_versions(record)  # first: another version's question may have other fields
         request = question.request.from_record(record)
         settings = parse_settings(request.study.settings)
         self._check_study(request, settings)
+        self._check_sum(request, settings)
         self._check_question(question, request, settings)
         own = self.site.rule
         rule = own.tighten(
@@ -127,6 +139,7 @@ class Worker:
         )
         audit_log = self.site.state_dir / "audit.jsonl"
         gate = Gate.of(request, rule, schema=self.site.schema, settings=settings, audit_log=audit_log)
+        gate = replace(gate, mask=mask_of(self.site, request.study))
         return _ANSWERS[kind], request, settings, gate
 
     def _check_question(self, question: Question, request: Request, settings: Settings) -> None:
@@ -142,6 +155,18 @@ class Worker:
             raise ProtocolError(
                 f"{question.kind}: expected a question of a simulation or of a study with trust-coordinator=true, got "
                 "one for refits on resampled patients. Set share-refits=0."
+            )
+
+    def _check_sum(self, request: Request, settings: Settings) -> None:
+        """A study whose sums are secure has no others, and only in a simulation: who is who, no approval says yet."""
+        question = find_question(request)
+        is_of_secure_sum = request.study.sum_round is not None or question.kind in SUM_KINDS
+        if (question.has_sums or is_of_secure_sum) and is_of_secure_sum != settings.secure_sum:
+            raise ProtocolError(f"{question.kind}: expected a question as secure-sum says, got another.")
+        if settings.secure_sum and not self._simulated:
+            raise ProtocolError(
+                "secure-sum: expected a simulation, got a deployment, where the list of hospitals' keys would be the "
+                "coordinator's alone. Set secure-sum=false."
             )
 
     def _check_study(self, request: Request, settings: Settings) -> None:
@@ -181,6 +206,8 @@ def _answer_handshake(site: Site, settings: Settings, request: HandshakeRequest,
         site=site.name,
         version=own_version(),
         modalities=[name for name in site.schema.modalities if bool(patients.present[name].any())],
+        extensions=used_extensions(site.schema, settings),
+        signing_key=signing_key(site).public_key().public_bytes_raw().hex() if settings.secure_sum else "",
     )
 
 
@@ -197,6 +224,11 @@ _ANSWERS: Mapping[str, AnswerFunction] = {
     messages.SPREAD: answer_spread,
     messages.REFIT: answer_refit,
     messages.SIZES: answer_sizes,
+    messages.KEYS: answer_keys,
+    messages.SHARES: answer_shares,
+    messages.TEXTS: answer_texts,
+    messages.CONFIRM: answer_confirm,
+    messages.OPEN: answer_open,
 }
 
 

@@ -24,7 +24,7 @@ def study(
     """
     from server.idle_settings import refuse_idle_settings
     from server.launch import parse_plan
-    from server.settings_check import check_settings
+    from server.settings_check import check_settings, refuse_simulations_only
     from shared_model.config import parse_assignments
     from shared_model.privacy.second_moments import least_patients
     from shared_model.protocol.messages import PROTOCOL_VERSION
@@ -35,6 +35,7 @@ def study(
         described, settings = load_schema(schema), parse_plan(parse_assignments(assignments or []))
         check_settings(described, settings)
         refuse_idle_settings(described, settings)
+        refuse_simulations_only(settings)
         file = StudyFile.of(described, settings, protocol=PROTOCOL_VERSION)
         try:
             out.write_text(file.to_json(), encoding="utf-8")

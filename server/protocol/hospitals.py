@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 from flwr.app import RecordDict
 
+from server.protocol.answers import Answers
 from server.protocol.link import Answer, Link
-from server.protocol.quorum import Attendance
+from server.protocol.quorum import Attendance, require_quorum
 from server.protocol.reduce import PlainSum, Reducer
+from server.protocol.secure_sums import SecureSums
 from shared_model.config import Settings
 from shared_model.errors import HipfedError
 from shared_model.protocol.messages import Refusal, Request, StudyReference, SumsReply, count_bytes, is_message
@@ -27,21 +28,6 @@ Holders = Mapping[str, set[int]]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Everything that came of one question.
-
-    Attributes:
-        attendance: who answered, and why the others did not.
-        sums: over those whose answers count, float64; none where the question asks for no sums.
-        own: by node, what a hospital tells of itself alone; empty where it only adds to the sums.
-    """
-
-    attendance: Attendance
-    sums: Mapping[str, np.ndarray]
-    own: Mapping[int, Any]
-
-
-@dataclass(frozen=True)
 class Hospitals:
     """The hospitals that a question goes to, and what every question to them repeats.
 
@@ -51,6 +37,7 @@ class Hospitals:
         schema: the study's variables.
         settings: of the run.
         names: hospital's name by node; empty before the handshake, where a refusal names its hospital itself.
+        sums: adds answers securely; None where the coordinator adds them.
     """
 
     link: Link
@@ -58,6 +45,7 @@ class Hospitals:
     schema: Schema
     settings: Settings
     names: Mapping[int, str]
+    sums: SecureSums | None = None
 
     def only(self, names: Collection[str]) -> Hospitals:
         """Those among them that have one of these names."""
@@ -81,9 +69,16 @@ class Hospitals:
             holders: by field of the request, the nodes that have shown to hold these arrays: for them the field is left
                 empty. Who answers is entered, who fails is taken out.
             vary: fields that differ between nodes.
+
+        Raises:
+            StudyError: fewer answer than a secure sum needs.
         """
         question, held = find_question(request), holders or {}
-        reducer = open_reducer(question, request, schema=self.schema, settings=self.settings)
+        asked = set(self.names if nodes is None else nodes)
+        reducer = self._open_reducer(question, request, asked)
+        if reducer.sum_round is not None:
+            study = request.study.model_copy(update={"sum_round": reducer.sum_round})
+            request = request.model_copy(update={"study": study})
         own: dict[int, Any] = {}
 
         @cache
@@ -97,7 +92,7 @@ class Hospitals:
                 reducer.add(reply.arrays, where=self._name(node))
             own[node] = told
 
-        attendance, asked = Attendance(asked=[]), set(self.names if nodes is None else nodes)
+        attendance = Attendance(asked=[])
         while asked:
             left_out = {node: frozenset(name for name in held if node in held[name]) for node in sorted(asked)}
             records = {node: compose(left_out[node], tuple(vary(node).items())) for node in left_out}
@@ -105,7 +100,18 @@ class Hospitals:
             attendance = attendance.joined_by(heard)
             _note_holders(held, answered=own.keys() & asked, failed=asked - own.keys())
             asked = {node for node in heard.lacking if left_out[node]}
-        return Answers(attendance, reducer.total(), own if question.own else {})
+        require_quorum(attendance, min_sites=reducer.fewest, step=f"{question.kind}, a secure sum")
+        sums = reducer.total()
+        attendance.add_costs(reducer.costs)
+        return Answers(attendance, sums, own if question.own else {})
+
+    def _open_reducer(self, question: Question, request: Request, asked: Collection[int]) -> Reducer:
+        """What adds up the answers to a question."""
+        quantities = question.quantities(request, self.schema, self.settings)
+        if self.sums is None or not question.has_sums:
+            return PlainSum(quantities, agrees=question.agrees)
+        names = {node: self.names[node] for node in asked}
+        return self.sums.begin(self.ask, self.study, names, quantities, agrees=question.agrees)
 
     def _put(
         self, kind: str, records: Mapping[int, RecordDict], *, take: Callable[[int, RecordDict], None]
@@ -145,16 +151,15 @@ class Hospitals:
         except HipfedError as error:
             attendance.failed[name] = str(error)
             return False
+        except Exception as error:
+            log.exception("the answer of %s cannot be read", name)
+            attendance.failed[name] = f"answer: expected one that can be read, got {type(error).__name__}."
+            return False
         attendance.answered.append(name)
         return True
 
     def _name(self, node: int) -> str:
         return self.names.get(node, f"node {node}")
-
-
-def open_reducer(question: Question, request: Request, *, schema: Schema, settings: Settings) -> Reducer:
-    """What adds up the answers to a question: here a sum that the coordinator sees as a total would be made secret."""
-    return PlainSum(question.quantities(request, schema, settings), agrees=question.agrees)
 
 
 def _note_holders(held: Holders, *, answered: Collection[int], failed: Collection[int]) -> None:

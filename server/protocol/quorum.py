@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shared_model.errors import StudyError
@@ -28,6 +29,13 @@ class Attendance:
     bytes_up: int = 0
     seconds: float = 0.0
     lacking: set[int] = field(default_factory=set)
+
+    def add_costs(self, others: Iterable[Attendance]) -> None:
+        """Count the bytes and seconds of questions that were needed for this one."""
+        for other in others:
+            self.bytes_down += other.bytes_down
+            self.bytes_up += other.bytes_up
+            self.seconds = round(self.seconds + other.seconds, 3)
 
     def joined_by(self, later: Attendance) -> Attendance:
         """Both questions as one, put to some hospitals first and to others (or again) later."""

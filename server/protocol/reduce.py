@@ -1,16 +1,28 @@
 """The one place where hospitals' arrays are added. Nothing on the coordinator's side reads them before."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from server.protocol.quorum import Attendance
+from shared_model.protocol.messages import SumRound
 from shared_model.protocol.quantities import Arrays, Quantities, check_arrays
 
 
 @runtime_checkable
 class Reducer(Protocol):
-    """Running total of one question's answers, the only thing about them that the coordinator reads."""
+    """Running total of one question's answers, the only thing about them that the coordinator reads.
+
+    Attributes:
+        sum_round: names a secure sum in the question; None where the coordinator adds.
+        fewest: hospitals that must have answered before the total may be asked for.
+        costs: of further questions that the sum needed.
+    """
+
+    sum_round: SumRound | None
+    fewest: int
+    costs: Sequence[Attendance]
 
     def add(self, arrays: Arrays, *, where: str) -> None:
         """Add one hospital's arrays; all of them or, if any is wrong, none."""
@@ -21,6 +33,10 @@ class Reducer(Protocol):
 
 class PlainSum:
     """Running total in fixed point: independent of the order of arrival, and as large as one hospital's arrays."""
+
+    sum_round: SumRound | None = None
+    fewest: int = 0
+    costs: Sequence[Attendance] = ()
 
     def __init__(self, quantities: Quantities, *, agrees: Callable[[Arrays], object] | None = None) -> None:
         """A total of zero.

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from server.protocol.hospitals import Hospitals
 from server.protocol.link import Link
@@ -11,6 +11,7 @@ from server.protocol.quorum import require_quorum
 from shared_model.config import Settings
 from shared_model.errors import StudyError
 from shared_model.protocol.messages import HandshakeReply, HandshakeRequest
+from shared_model.protocol.used_extensions import used_extensions
 from shared_model.version import own_version
 
 log = logging.getLogger("hipfed.server")
@@ -27,12 +28,14 @@ class Roster:
         modalities: by name, what the hospital has.
         versions: by name, its hipfed version.
         excluded: reason by name (or "node ID" where even the name is unknown).
+        signing_keys: of secure sums, by node; "" where a hospital takes part in none.
     """
 
     names: dict[int, str]
     modalities: dict[str, list[str]]
     versions: dict[str, str]
     excluded: dict[str, str]
+    signing_keys: dict[int, str] = field(default_factory=dict)
 
 
 def wait_for_nodes(
@@ -79,12 +82,14 @@ def shake_hands(hospitals: Hospitals, *, enrolled: Mapping[int, str] | None = No
     settings = hospitals.settings
     nodes = wait_for_nodes(hospitals.link, settings, wanted=None if enrolled is None else frozenset(enrolled))
     request = HandshakeRequest(study=hospitals.study, hipfed=own_version())
+    own = used_extensions(hospitals.schema, settings)
     answers = replace(hospitals, names=enrolled or {}).ask(request, nodes=nodes)
     attendance, agreed = answers.attendance, dict[int, HandshakeReply]()
     attendance.failed |= {name: _LATE for node, name in (enrolled or {}).items() if node not in nodes}
     for node, reply in sorted(answers.own.items()):
         called = (enrolled or {}).get(node, f"node {node}")
-        if fault := _fault_of_name(reply.site, {other.site for other in agreed.values()}, enrolled, node):
+        taken = {other.site for other in agreed.values()}
+        if fault := _fault_of_name(reply.site, taken, enrolled, node) or _fault_of_packages(reply, own):
             attendance.answered.remove(called)
             attendance.failed[called] = fault
         else:
@@ -99,6 +104,7 @@ def shake_hands(hospitals: Hospitals, *, enrolled: Mapping[int, str] | None = No
         modalities={reply.site: reply.modalities for _, reply in ordered},
         versions={reply.site: reply.version for _, reply in ordered},
         excluded=dict(sorted(attendance.failed.items())),
+        signing_keys={node: reply.signing_key for node, reply in ordered},
     )
 
 
@@ -109,3 +115,12 @@ def _fault_of_name(name: str, taken: Collection[str], enrolled: Mapping[int, str
     if name in taken:
         return f"site name {name}: expected a name of its own, got one that is taken."
     return ""
+
+
+def _fault_of_packages(reply: HandshakeReply, own: Mapping[str, str]) -> str:
+    """Why a hospital cannot take part with its packages; "" if it can."""
+    others = sorted(key for key in {*own, *reply.extensions} if own.get(key) != reply.extensions.get(key))
+    if not others:
+        return ""
+    expected, got = ((each.get(others[0]) or "none") for each in (own, reply.extensions))
+    return f"package of {others[0]}: expected the coordinator's {expected}, got {got}. Install the same everywhere."

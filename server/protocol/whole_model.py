@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.protocol.hospitals import Answers
+from server.protocol.answers import Answers
 from server.protocol.plan import StudyPlan
 from server.protocol.quorum import require_quorum
 from server.run_folder.checkpoints import Progress

@@ -1,1 +1,1 @@
-"""Small-cell suppression, and the questions from whose answers rows of few patients could be computed."""
+"""Small-cell suppression, questions from whose answers rows of few patients could be computed, and secure sums."""

@@ -17,16 +17,21 @@ from shared_model.config import Phase
 from shared_model.errors import ProtocolError
 from shared_model.protocol.quantities import MAX_SITES
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 HANDSHAKE, STATISTICS, TRAIN, EVALUATE = "query.handshake", "query.statistics", "train", "evaluate"
 COMPONENTS, REFERENCE, QUALITY = "query.components", "query.reference", "query.quality"
 BACKGROUND, EXPLAIN, SPREAD = "query.background", "query.explain", "query.spread"
 REFIT, SIZES = "query.refit", "query.sizes"
+KEYS, SHARES, TEXTS = "query.keys", "query.shares", "query.texts"
+CONFIRM, OPEN = "query.confirm", "query.open"
+SUM_KINDS = (KEYS, SHARES, TEXTS, CONFIRM, OPEN)
 KINDS = (
     *(HANDSHAKE, REFERENCE, QUALITY, STATISTICS, COMPONENTS, TRAIN, EVALUATE),
     *(BACKGROUND, EXPLAIN, SPREAD, REFIT, SIZES),
+    *SUM_KINDS,
 )
 
+MAX_SUM_ROUNDS = 1024  # of a session
 _HEADER, _JSON, _TYPE = "header", "json", "type"
 
 Part = Literal["train", "val", "test"]
@@ -126,6 +131,20 @@ def count_bytes(record: RecordDict) -> int:
     return arrays + headers
 
 
+class SumRound(BaseModel):
+    """The secure sum that a question's answers go into: a session of hospitals, and its next round.
+
+    Attributes:
+        session: hash of the session.
+        round: of the session; a hospital answers it once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session: Sha256
+    round: int = Field(ge=0, lt=MAX_SUM_ROUNDS)
+
+
 class StudyReference(BaseModel):
     """What every question repeats, so that a hospital needs no memory of earlier ones.
 
@@ -134,6 +153,7 @@ class StudyReference(BaseModel):
         protocol: must equal the hospital's own PROTOCOL_VERSION.
         schema_sha256: must equal the hash of the hospital's own schema.toml.
         settings: all run settings by kebab-case key.
+        sum_round: where the answers are summed securely: the hospital answers with masked integers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -142,6 +162,7 @@ class StudyReference(BaseModel):
     protocol: int
     schema_sha256: Sha256
     settings: dict[SettingName, SettingValue] = Field(max_length=200)
+    sum_round: SumRound | None = None
 
 
 class Request(Message):
@@ -167,11 +188,15 @@ class HandshakeReply(Message):
         site: the hospital's name, as its folder or its enrolment calls it.
         version: its hipfed version.
         modalities: those that at least one of its patients has.
+        extensions: package and version by what it adds to the study, see `used_extensions`.
+        signing_key: public key with which it signs the keys of secure sums; "" where it takes part in none.
     """
 
     site: SiteName
     version: str
     modalities: list[str]
+    extensions: dict[str, str] = Field(default_factory=dict, max_length=100)
+    signing_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
 
 class ReferenceRequest(Request):
@@ -191,6 +216,9 @@ class QualityRequest(Request):
     reference: dict[str, np.ndarray] = Field(default_factory=dict)
 
 
+Row = Annotated[str, StringConstraints(max_length=1_000_000)]
+
+
 class QualityReply(Message):
     """Hospital to coordinator: what is amber or red of its data, if the small-cell rule lets it.
 
@@ -198,7 +226,7 @@ class QualityReply(Message):
         row: JSON of `quality.QualityReport`, or of the suppressed row.
     """
 
-    row: str
+    row: Row
 
 
 class StatisticsRequest(Request):
@@ -345,7 +373,7 @@ class EvaluateReply(SumsReply):
         row: JSON of the hospital's own metrics, or of the suppressed row.
     """
 
-    row: str
+    row: Row
 
 
 class ExplainReply(SumsReply):
@@ -355,7 +383,7 @@ class ExplainReply(SumsReply):
         row: JSON of the hospital's own shares, or of the suppressed row.
     """
 
-    row: str
+    row: Row
 
 
 class Refusal(Message):

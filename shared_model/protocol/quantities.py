@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64, Real
+from jaxtyping import Float, Int64, Real, UInt64
 
 from shared_model.errors import ProtocolError
 
@@ -42,6 +42,31 @@ class Quantity:
 
 
 Quantities = Mapping[str, Quantity]
+
+
+MASKED = "masked"
+"""Name of the one array of an answer to a secure sum: all agreed arrays as integers, in the order of their names."""
+
+
+def pack_integers(arrays: Arrays, quantities: Quantities) -> UInt64[np.ndarray, "n"]:
+    """Agreed arrays as fixed-point integers modulo 2^64, one after the other in the order of their names."""
+    parts = [quantities[name].encode(arrays[name]).ravel() for name in sorted(quantities)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).view(np.uint64)
+
+
+def unpack_integers(integers: UInt64[np.ndarray, "n"], quantities: Quantities) -> dict[str, np.ndarray]:
+    """The sums of packed arrays, float64."""
+    sizes = {name: int(np.prod(quantities[name].shape)) for name in sorted(quantities)}
+    parts = np.split(integers.view(np.int64), np.cumsum(list(sizes.values()))[:-1])
+    return {
+        name: quantities[name].decode(part.reshape(quantities[name].shape))
+        for name, part in zip(sizes, parts, strict=True)
+    }
+
+
+def count_integers(quantities: Quantities) -> int:
+    """How many integers `pack_integers` makes of arrays."""
+    return sum(int(np.prod(quantity.shape)) for quantity in quantities.values())
 
 
 def check_arrays(arrays: Arrays, quantities: Quantities, *, where: str) -> None:

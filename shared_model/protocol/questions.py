@@ -37,8 +37,20 @@ from shared_model.protocol.messages import (
     TrainRequest,
 )
 from shared_model.protocol.own_rows import Row, check_row_counts, parse_metrics, parse_shares
-from shared_model.protocol.quantities import Arrays, Quantities
+from shared_model.protocol.quantities import MASKED, Arrays, Quantities
 from shared_model.protocol.refit_messages import RefitRequest, SizesRequest
+from shared_model.protocol.sum_messages import (
+    ConfirmReply,
+    ConfirmRequest,
+    KeysRequest,
+    Offer,
+    OpenReply,
+    OpenRequest,
+    SharesReply,
+    SharesRequest,
+    TextsReply,
+    TextsRequest,
+)
 from shared_model.quality.checks import QualityReport, parse_report
 from shared_model.quality.measures import reference_quantities
 from shared_model.schema import Schema
@@ -83,6 +95,11 @@ class Question:
     part: Part | None = None
     second_moments: bool = False
     in_simulations: bool = False
+
+    @property
+    def has_sums(self) -> bool:
+        """True if answers are added."""
+        return self.quantities is not _no_sums
 
 
 def _reference_sums(request: Request, schema: Schema, settings: Settings) -> Quantities:  # noqa: ARG001
@@ -139,7 +156,7 @@ def _size_sums(request: SizesRequest, schema: Schema, settings: Settings) -> Qua
     return size_quantities(len(request.refits), n_modalities=len(settings.chosen_modalities(schema)))
 
 
-def _agreement(reply: HandshakeReply, schema: Schema, settings: Settings) -> HandshakeReply:  # noqa: ARG001
+def _as_it_is(reply: Message, schema: Schema, settings: Settings) -> Message:  # noqa: ARG001
     return reply
 
 
@@ -148,13 +165,20 @@ def _own_report(reply: QualityReply, schema: Schema, settings: Settings) -> Qual
 
 
 def _own_metrics(reply: EvaluateReply, schema: Schema, settings: Settings) -> Row:  # noqa: ARG001
-    return parse_metrics(reply.row, SmallCellRule.of(settings))
+    row = parse_metrics(reply.row, SmallCellRule.of(settings))
+    _check_counts(row, reply, prefix="score/")
+    return row
 
 
 def _own_shares(reply: ExplainReply, schema: Schema, settings: Settings) -> Row:
     row = parse_shares(reply.row, SmallCellRule.of(settings), settings.chosen_modalities(schema))
-    check_row_counts(row, reply.arrays)
+    _check_counts(row, reply)
     return row
+
+
+def _check_counts(row: Row, reply: SumsReply, *, prefix: str = "") -> None:
+    if MASKED not in reply.arrays:  # of masked sums the row cannot be told
+        check_row_counts(row, reply.arrays, prefix=prefix)
 
 
 def _shape(schema: Schema, settings: Settings) -> MultimodalModel:
@@ -162,9 +186,16 @@ def _shape(schema: Schema, settings: Settings) -> MultimodalModel:
     return empty_model(schema, settings, device=torch.device("meta"))
 
 
+_OF_SUMS: tuple[tuple[str, type[Request], type[Message]], ...] = (
+    (messages.KEYS, KeysRequest, Offer),
+    (messages.SHARES, SharesRequest, SharesReply),
+    (messages.TEXTS, TextsRequest, TextsReply),
+    (messages.CONFIRM, ConfirmRequest, ConfirmReply),
+    (messages.OPEN, OpenRequest, OpenReply),
+)
 _TABLE = (
     # The handshake is refused for second moments that come later, so that a hospital is not lost in the last step.
-    Question(messages.HANDSHAKE, HandshakeRequest, HandshakeReply, own=_agreement, second_moments=True),
+    Question(messages.HANDSHAKE, HandshakeRequest, HandshakeReply, own=_as_it_is, second_moments=True),
     Question(messages.REFERENCE, messages.ReferenceRequest, quantities=_reference_sums),
     Question(messages.QUALITY, QualityRequest, QualityReply, own=_own_report),
     Question(messages.STATISTICS, StatisticsRequest, quantities=_statistics_sums),
@@ -190,6 +221,7 @@ _TABLE = (
     ),
     Question(messages.SPREAD, SpreadRequest, quantities=_spread_sums),
     Question(messages.REFIT, RefitRequest, quantities=_refit_sums, part="train", in_simulations=True),
+    *(Question(kind, request, reply, own=_as_it_is) for kind, request, reply in _OF_SUMS),
     Question(messages.SIZES, SizesRequest, quantities=_size_sums, part="test", in_simulations=True),
 )
 QUESTIONS: Mapping[str, Question] = {question.kind: question for question in _TABLE}

@@ -15,6 +15,7 @@ from client.socket.worker_end import Door
 from shared_model.protocol.messages import (
     HANDSHAKE,
     KINDS,
+    SUM_KINDS,
     TRAIN,
     HandshakeReply,
     HandshakeRequest,
@@ -97,7 +98,7 @@ def test_courier_hands_over_every_kind_of_question(cohort: Path, tmp_path: Path)
 
     replies = {kind: _ask(kind, question, context) for kind, question in questions.items()}
 
-    assert not any(is_message(reply, Refusal) for reply in replies.values())
+    assert {kind for kind, reply in replies.items() if is_message(reply, Refusal)} == set(SUM_KINDS)
     assert SumsReply.from_record(replies[TRAIN]).arrays["n-train"] == 36
 
 

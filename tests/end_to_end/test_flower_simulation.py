@@ -17,6 +17,7 @@ from tests.waiting import run_to_end
 
 COMMAND = Path(sys.executable).parent / "hipfed-sim"
 SETTINGS = {"rounds-unimodal": "0", "rounds-fusion": "2", "rounds-joint": "0", "device": "cpu", **UNHURRIED}
+SECURELY = {"secure-sum": "true"}  # the study in one process adds plainly: of the same sums come the same bytes
 MARK = "HIPFED_TEST_RUN"
 
 
@@ -30,7 +31,7 @@ class Outcome:
 
 
 def _run(cohort: Path, out: Path) -> Outcome:
-    options = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    options = [word for key, value in {**SETTINGS, **SECURELY}.items() for word in ("--set", f"{key}={value}")]
     mark = uuid.uuid4().hex  # every process of this run inherits it, wherever its parent has gone
     environment = {**os.environ, MARK: mark, "HIPFED_CACHE": str(out.parent / "cache"), "COLUMNS": "200"}
     words: list[str | Path] = [COMMAND, "run", "--cohort", cohort, "--out", out, *options]

@@ -54,6 +54,7 @@ from shared_model.schema import load_schema
 from shared_model.shapley.common_background import hash_background
 from shared_model.training.updates import hash_weights, to_arrays
 from simulation.in_process import InProcessLink
+from tests.server.sum_requests import sum_requests
 
 VARYING = ("seconds", "bytes_down", "bytes_up")
 NAMES = ("east", "north", "south", "west", "centre")
@@ -364,4 +365,5 @@ def requests_of_every_kind(site: Site, settings: Settings) -> dict[str, Request]
         ),
         REFIT: refit_request(site, settings),
         SIZES: sizes_request(site, settings),
+        **sum_requests(study),
     }

@@ -32,6 +32,15 @@ def study_path(tmp_path: Path) -> Path:
     return out
 
 
+def test_study_with_secure_sums_is_not_written_for_a_deployment(study_path: Path) -> None:
+    options = ["--schema", str(study_path.parent / "schema.toml"), "--out", str(study_path.parent / "other.json")]
+    done = CliRunner().invoke(server_app, ["study", *options, "--set", "secure-sum=true"])
+
+    assert done.exit_code == 1
+    assert "secure-sum: expected false in a deployment" in done.output
+    assert not (study_path.parent / "other.json").exists()
+
+
 def _approve(home: Path, *words: object, says: str = "") -> Result:
     return CliRunner().invoke(app, ["approve", "--home", str(home), *map(str, words)], input=says)
 

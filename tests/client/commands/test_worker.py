@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.socket.courier_end import ask_worker
 from client.worker.data_news import tell_fault
-from shared_model.protocol.messages import HANDSHAKE, REFIT, SIZES, HandshakeRequest, Refusal, is_message
+from shared_model.protocol.messages import HANDSHAKE, REFIT, SIZES, SUM_KINDS, HandshakeRequest, Refusal, is_message
 from tests.client.worker_process import (
     HospitalFolders,
     make_hospital_folders,
@@ -67,7 +67,8 @@ def test_worker_answers_every_question_of_an_approved_study(folders: HospitalFol
 
     replies = {kind: _ask(folders, kind, question.to_record()) for kind, question in questions.items()}
 
-    assert [kind for kind, reply in replies.items() if is_message(reply, Refusal)] == []
+    refused = {kind: Refusal.from_record(reply).reason for kind, reply in replies.items() if is_message(reply, Refusal)}
+    assert refused == {kind: f"{kind}: expected a question as secure-sum says, got another." for kind in SUM_KINDS}
 
 
 @pytest.mark.usefixtures("running")

@@ -124,6 +124,23 @@ def test_damaged_file_approves_nothing_and_says_so(approvals: Approvals, damage:
     assert str(approvals.path) not in caught.value.public_reason
 
 
+def test_study_of_a_kind_that_is_not_installed_withdraws_no_other(approvals: Approvals) -> None:
+    study = _study()
+    approvals.add(study)
+    content = json.loads(approvals.path.read_text(encoding="utf-8"))
+    other = json.loads(json.dumps(content["approvals"][0]))
+    other["study"]["study"]["further"] = {"holograms": {"knee": {}}}
+    other["study"]["sha256"] = "ab" * 32
+    approvals.path.write_text(json.dumps(content | {"approvals": [other, *content["approvals"]]}), encoding="utf-8")
+
+    assert [approval.study.sha256 for approval in approvals.read()] == [study.sha256]
+    approvals.require(study.sha256)
+    with pytest.raises(ApprovalError, match="is not approved"):
+        approvals.require("ab" * 32)
+    approvals.withdraw(study.sha256)
+    assert [entry["study"]["sha256"] for entry in json.loads(approvals.path.read_text())["approvals"]] == ["ab" * 32]
+
+
 def test_approvals_of_an_older_version_do_not_stand_in_the_way(approvals: Approvals) -> None:
     approvals.add(_study(seed=1))
     entry = json.loads(approvals.path.read_text())
@@ -189,6 +206,15 @@ def test_worker_refuses_a_study_that_changed_until_it_is_approved_again(small_si
     assert _reason(worker, changed).startswith(f"study {sha256[:12]} is not approved at this hospital")
     approvals.add(StudyFile.of(small_site.schema, changed, protocol=PROTOCOL_VERSION))
     assert _reason(worker, changed) == ""
+
+
+def test_worker_of_a_deployment_refuses_secure_sums_whose_keys_nobody_approved(
+    small_site: Site, approvals: Approvals
+) -> None:
+    worker, settings = Worker(small_site, approvals=approvals), small_settings(secure_sum=True)
+    approvals.add(StudyFile.of(small_site.schema, settings, protocol=PROTOCOL_VERSION))
+
+    assert _reason(worker, settings).startswith("secure-sum: expected a simulation, got a deployment")
 
 
 def test_worker_refuses_an_approved_study_under_another_schema(small_site: Site, approvals: Approvals) -> None:

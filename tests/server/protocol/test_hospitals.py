@@ -1,17 +1,23 @@
 """One question to some hospitals: who answers, what is added, and what is sent to whom."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from server.protocol.hospitals import Answers, Hospitals
+from server.protocol.answers import Answers
+from server.protocol.hospitals import Hospitals
 from server.protocol.link import Answer
 from shared_model.config import Settings
+from shared_model.evaluation.metrics import summarise
+from shared_model.evaluation.score_sums import ScoreSums
 from shared_model.protocol.messages import (
     KINDS,
     PROTOCOL_VERSION,
+    EvaluateReply,
+    EvaluateRequest,
     HandshakeReply,
     HandshakeRequest,
     ReferenceRequest,
@@ -32,6 +38,9 @@ STUDY = StudyReference(run_id="run", protocol=PROTOCOL_VERSION, schema_sha256=SC
 REQUEST = ReferenceRequest(study=STUDY)
 QUANTITIES = QUESTIONS["query.reference"].quantities(REQUEST, SCHEMA, SETTINGS)
 SUMS = {name: np.ones(quantity.shape) for name, quantity in QUANTITIES.items()}
+_METRICS = json.dumps(
+    summarise(ScoreSums.from_scores(np.linspace(-2, 2, 60), (np.arange(60) % 3 == 0).astype(np.int8))).to_dict()
+)
 GOOD = SumsReply(arrays=SUMS).to_record()
 
 
@@ -111,6 +120,29 @@ def test_refusal_that_cannot_be_read_is_excluded() -> None:
 
     assert "Refusal" in answers.attendance.failed["north"]
     _assert_two_are_added(answers)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        EvaluateReply(row="[" * 100_000, arrays={}),
+        EvaluateReply(row='{"auc": 1e400}', arrays={}),
+        EvaluateReply(row=_METRICS, arrays={"score/n": np.array("many"), "score/events": np.array(20.0)}),
+        EvaluateReply(row=_METRICS, arrays={"score/n": np.array(59.0), "score/events": np.array(20.0)}),
+    ],
+    ids=["nested", "infinite", "text for a count", "another count"],
+)
+def test_row_that_cannot_be_read_excludes_its_hospital_and_ends_no_run(reply: EvaluateReply) -> None:
+    request = EvaluateRequest(
+        study=STUDY, phase="fusion", weights_round=1, preprocessing="{}", event_weight=1.0, networks_sha256="0" * 64,
+        weights_sha256="0" * 64, part="test", release_row=True,
+    )  # fmt: skip
+    link = ScriptedLink(3, lambda _, node, __: Answer(node, reply.to_record() if node == 1 else None, "no answer"))
+
+    attendance = _hospitals(link).ask(request).attendance
+
+    assert attendance.answered == []
+    assert "expected" in attendance.failed["north"]
 
 
 def test_hospital_without_a_name_is_called_by_its_node_or_by_its_refusal() -> None:

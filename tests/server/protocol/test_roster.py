@@ -86,6 +86,27 @@ def test_handshake_takes_no_other_name_than_the_one_that_the_nodes_key_was_enrol
     }
 
 
+def test_hospital_with_another_version_of_a_package_is_excluded_by_name_and_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it adds has the same name and may have the same shapes, and is another thing."""
+    monkeypatch.setattr(
+        "server.protocol.roster.used_extensions", lambda *_: {"image_encoders small-cnn": "hipfed-small-cnn 1.2"}
+    )
+    same, other = ({"image_encoders small-cnn": f"hipfed-small-cnn {version}"} for version in ("1.2", "1.3"))
+    replies = [
+        HandshakeReply(site=name, version="1", modalities=["static"], extensions=extensions).to_record()
+        for name, extensions in (("east", same), ("north", other), ("south", {}), ("west", same))
+    ]
+
+    roster = _shake_hands(_link(*replies), small_settings(min_sites=2))
+
+    assert sorted(roster.names.values()) == ["east", "west"]
+    assert {reason.partition(",")[0] for reason in roster.excluded.values()} == {
+        "package of image_encoders small-cnn: expected the coordinator's hipfed-small-cnn 1.2"
+    }
+
+
 def test_handshake_waits_for_every_hospital_that_was_connected_and_names_one_that_stays_away() -> None:
     link = _link(_agree("east"), _agree("south"), _agree("north"))
     enrolled = {0: "east", 1: "south", 2: "north", 8: "west"}
