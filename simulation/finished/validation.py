@@ -91,7 +91,7 @@ def _describe(run: Path, model: RunModel, cohort: Path) -> dict[str, Any]:
 
 def print_validation(content: Mapping[str, Any], console: Console) -> None:
     """The table of hospitals, and calibration and Brier score of all together with their intervals."""
-    console.print(f"model of run {content['run_id']} on {content['patients']} of {content['cohort']}", markup=False)
+    console.print(f"model of run {content['run_id']} on {content['cohort']}: {content['patients']}", markup=False)
     print_metrics(content, console, events="events", title=content["cohort"])
     pooled = content["test"]["pooled"]
     if not pooled.get("suppressed"):

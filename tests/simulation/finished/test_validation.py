@@ -89,7 +89,7 @@ def test_command_shows_intervals_and_writes_a_new_file(finished: FinishedRun, ot
     first, again = CliRunner().invoke(app, command), CliRunner().invoke(app, command)
 
     assert first.exit_code == 0, first.output
-    assert "on all patients of each hospital whom the run has not seen of other" in " ".join(first.output.split())
+    assert "on other: all patients of each hospital whom the run has not seen" in " ".join(first.output.split())
     assert "calibration slope" in first.output
     assert json.loads(out.read_text(encoding="utf-8"))["cohort"] == "other"
     assert again.exit_code == 1
